@@ -1,0 +1,1 @@
+"""Generated from proto/sealign/v1 by proto/generate.py."""
