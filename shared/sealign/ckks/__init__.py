@@ -1,0 +1,61 @@
+"""The encrypted product: an encrypted matrix times plaintext weights, plus a bias, under CKKS.
+
+The client makes a `SecretKey` and a `Cipher`, the silo a `ZeroPool` for the client's public key and an
+`Evaluator`; a `PackingPlan` from the planner is all that they share. Replies are always sanitised.
+"""
+
+from sealign.ckks.cipher import Cipher
+from sealign.ckks.evaluator import Evaluator, product_shape
+from sealign.ckks.keys import PublicKey, SecretKey
+from sealign.ckks.messages import (
+    EncryptedMatrix,
+    EncryptedProduct,
+    ReplyCiphertext,
+    SeededCiphertext,
+    verify_digest,
+)
+from sealign.ckks.packing import Block
+from sealign.ckks.parameters import (
+    PARAMETER_SETS,
+    ParameterSet,
+    SecurityTable,
+    parameter_set,
+    require_secure,
+)
+from sealign.ckks.plan import (
+    DEFAULT_PRECISION,
+    Cost,
+    ErrorBudget,
+    PackingPlan,
+    ProductShape,
+    candidates,
+    plan_product,
+)
+from sealign.ckks.sanitiser import ZeroPool
+
+__all__ = [
+    "DEFAULT_PRECISION",
+    "PARAMETER_SETS",
+    "Block",
+    "Cipher",
+    "Cost",
+    "EncryptedMatrix",
+    "EncryptedProduct",
+    "ErrorBudget",
+    "Evaluator",
+    "PackingPlan",
+    "ParameterSet",
+    "ProductShape",
+    "PublicKey",
+    "ReplyCiphertext",
+    "SecretKey",
+    "SecurityTable",
+    "SeededCiphertext",
+    "ZeroPool",
+    "candidates",
+    "parameter_set",
+    "plan_product",
+    "product_shape",
+    "require_secure",
+    "verify_digest",
+]

@@ -1,0 +1,113 @@
+"""The client's half of the encrypted product: encrypt rows, decrypt outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.ckks.backend import backend
+from sealign.ckks.keys import SecretKey
+from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct, ReplyCiphertext
+from sealign.ckks.packing import pack_rows, unpack_outputs
+from sealign.ckks.plan import PackingPlan
+from sealign.ckks.serialization import (
+    Words,
+    ciphertext_from_coefficients,
+    packed_size,
+    unpack_words,
+)
+from sealign.errors import DecryptionError, InvalidInputError
+
+_NORM_TOLERANCE = 1e-3
+
+
+class Cipher:
+    """Encrypts queries and decrypts replies under one plan and one key."""
+
+    def __init__(self, plan: PackingPlan, key: SecretKey) -> None:
+        if key.parameters != plan.parameters:
+            raise InvalidInputError(
+                f"the key is of parameter set {key.parameters.name}, the plan of {plan.parameters.name}; "
+                "generate a key for the plan's set"
+            )
+        self.plan = plan
+        self.key = key
+        self._backend = backend(plan.parameters)
+
+    def encrypt(self, X: NDArray[np.floating]) -> EncryptedMatrix:
+        """Encrypt rows X of shape (n, d), n at most ``plan.rows``, each of norm at most ``plan.row_norm``.
+
+        Raises:
+            InvalidInputError: wrong shape, values that are not finite, or rows that are too long.
+        """
+        plan = self.plan
+        if X.ndim != 2 or X.shape[1] != plan.dimension or not 1 <= X.shape[0] <= plan.rows:
+            raise InvalidInputError(
+                f"the plan takes 1 to {plan.rows} rows of dimension {plan.dimension}, but the array has shape "
+                f"{X.shape}; check that the encoder is the one the plan was made for"
+            )
+        rows = X.astype(np.float64)
+        norms = np.linalg.norm(rows, axis=1)
+        if not np.isfinite(norms).all():
+            bad = int(np.flatnonzero(~np.isfinite(norms))[0])
+            raise InvalidInputError(f"row {bad} holds NaN or infinite values; nothing was sent")
+        if norms.max() > plan.row_norm * (1 + _NORM_TOLERANCE):
+            raise InvalidInputError(
+                f"row {int(norms.argmax())} has L2 norm {norms.max():.4g}, the plan allows {plan.row_norm:g}; "
+                "normalise the embeddings"
+            )
+        integers = np.rint(rows * 2.0**plan.input_scale_bits).astype(np.int64)
+        polynomials = pack_rows(integers, plan.block, plan.parameters.poly_degree)
+        ciphertexts = tuple(
+            self.key.encrypt(self._backend.encode(polynomial))
+            for polynomial in polynomials.reshape(-1, plan.parameters.poly_degree)
+        )
+        return EncryptedMatrix(plan.id, self.key.public_key.id, ciphertexts)
+
+    def decrypt(self, product: EncryptedProduct, rows: int) -> NDArray[np.float64]:
+        """Outputs Y, shape (rows, C), of a reply to an encryption of ``rows`` rows.
+
+        Raises:
+            InvalidInputError: the reply is for another plan or key, or has the wrong size.
+            DecryptionError: the values are outside the promised range, as under a wrong key.
+        """
+        plan = self.plan
+        if product.plan != plan.id or product.key_id != self.key.public_key.id:
+            raise InvalidInputError("the reply is for another plan or another key; ask again")
+        row_blocks, _, output_blocks = plan.block.counts(rows, plan.dimension, plan.outputs)
+        if len(product.ciphertexts) != row_blocks * output_blocks:
+            raise InvalidInputError(
+                f"the reply holds {len(product.ciphertexts)} ciphertexts, the plan asks for "
+                f"{row_blocks * output_blocks}; the silo runs an incompatible version, or the reply was cut"
+            )
+        values = np.array([self._outputs(reply) for reply in product.ciphertexts])
+        values = values.reshape(row_blocks, output_blocks, plan.block.rows, plan.block.outputs)
+        Y = unpack_outputs(values / plan.output_scale, plan.block, rows, plan.outputs)
+        if np.abs(Y).max() > plan.range + plan.precision:
+            raise DecryptionError(
+                "the reply decrypts to values outside the promised range: it was made under another key, or was "
+                "damaged. Discard it and ask again."
+            )
+        return Y
+
+    def _outputs(self, reply: ReplyCiphertext) -> NDArray[np.float64]:
+        """Integer outputs of one reply ciphertext, shape (b·c,)."""
+        plan = self.plan
+        degree, bits = plan.parameters.poly_degree, plan.reply_bits
+        positions = plan.block.output_positions().ravel()
+        expected = packed_size(positions.size, bits), packed_size(degree, bits)
+        if (len(reply.outputs), len(reply.mask)) != expected:
+            raise InvalidInputError("a reply ciphertext has the wrong length: the reply was cut; ask again")
+        words = np.zeros((2, degree), dtype=np.uint64)
+        words[0, positions] = self._restored(unpack_words(reply.outputs, positions.size, bits))
+        words[1] = self._restored(unpack_words(reply.mask, degree, bits))
+        ciphertext = ciphertext_from_coefficients(self._backend.context, words)
+        self._backend.evaluator.transform_to_ntt_inplace(ciphertext)
+        return self._backend.decode(self.key.decrypt(ciphertext))[positions]
+
+    def _restored(self, truncated: Words) -> Words:
+        """Words with the dropped low bits set to their middle."""
+        dropped = np.uint64(self.plan.dropped_bits)
+        middle = np.uint64(1 << (self.plan.dropped_bits - 1))
+        restored: Words = (truncated << dropped) + middle
+        return np.minimum(restored, np.uint64(self.plan.parameters.modulus - 1))

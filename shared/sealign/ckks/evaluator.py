@@ -1,0 +1,128 @@
+"""The silo's half of the encrypted product: multiply by plaintext weights, always sanitised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from tenseal import sealapi
+
+from sealign.ckks.backend import backend
+from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct, ReplyCiphertext
+from sealign.ckks.packing import pack_bias, pack_weights
+from sealign.ckks.plan import DEFAULT_PRECISION, PackingPlan, ProductShape
+from sealign.ckks.sanitiser import ZeroPool, sanitise
+from sealign.ckks.serialization import load_seeded
+from sealign.errors import InvalidInputError, StalePlanError
+
+
+def product_shape(
+    weight: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    *,
+    rows: int = 1,
+    precision: float = DEFAULT_PRECISION,
+    row_norm: float = 1.0,
+) -> ProductShape:
+    """The planner's input for weights (d, C) and bias (C,): their norms, and no more, enter a plan."""
+    columns = np.linalg.norm(weight, axis=0) * row_norm + np.abs(bias)
+    tiny = 2.0**-20  # weights of zero are legitimate, a range of zero is not
+    return ProductShape(
+        rows=rows,
+        dimension=weight.shape[0],
+        outputs=weight.shape[1],
+        frobenius_norm=max(float(np.linalg.norm(weight)), tiny),
+        range=max(float(columns.max()), tiny),
+        row_norm=row_norm,
+        precision=precision,
+    )
+
+
+class Evaluator:
+    """Evaluates X·W + bias for encrypted X under one plan. The weights are encoded once, here.
+
+    Args:
+        plan: made by the planner for these weights.
+        weight: W, shape (d, C).
+        bias: shape (C,).
+
+    Raises:
+        InvalidInputError: the weights do not have the plan's shape or are not finite.
+    """
+
+    def __init__(self, plan: PackingPlan, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
+        if weight.shape != (plan.dimension, plan.outputs) or bias.shape != (plan.outputs,):
+            raise InvalidInputError(
+                f"the plan is for weights of shape ({plan.dimension}, {plan.outputs}), not {weight.shape} with bias "
+                f"{bias.shape}; plan again for these weights"
+            )
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise InvalidInputError("the weights or the bias hold NaN or infinite values")
+        self.plan = plan
+        self._backend = backend(plan.parameters)
+        self._bias = pack_bias(np.rint(bias * plan.output_scale).astype(np.int64), plan.block)
+        integers = np.rint(weight * 2.0**plan.weight_scale_bits).astype(np.int64)
+        # None stands for a block of zeros, which SEAL refuses to multiply by and which adds nothing.
+        self._weights: list[list[sealapi.Plaintext | None]] = [
+            [self._backend.encode(block) if block.any() else None for block in blocks]
+            for blocks in pack_weights(integers, plan.block, plan.parameters.poly_degree)
+        ]
+
+    def evaluate(self, query: EncryptedMatrix, zeros: ZeroPool) -> EncryptedProduct:
+        """The sanitised product of a query, for the holder of ``zeros.key``.
+
+        Raises:
+            StalePlanError: the query was packed under another plan.
+            InvalidInputError: the query is malformed or made for another key.
+        """
+        replies = tuple(self.steps(query, zeros))
+        return EncryptedProduct(self.plan.id, zeros.key.id, replies)
+
+    def steps(self, query: EncryptedMatrix, zeros: ZeroPool) -> Iterator[ReplyCiphertext]:
+        """The replies of :meth:`evaluate` one by one, so that a server can do other work in between."""
+        plan = self.plan
+        self._check(query, zeros)
+        _, inner_blocks, _ = plan.counts
+        for start in range(0, len(query.ciphertexts), inner_blocks):
+            block_row = [
+                load_seeded(
+                    sealapi.Ciphertext(),
+                    self._backend.context,
+                    plan.parameters,
+                    seeded,
+                    "ciphertext",
+                )
+                for seeded in query.ciphertexts[start : start + inner_blocks]
+            ]
+            for output_block, bias in enumerate(self._bias):
+                yield sanitise(plan, self._summed(block_row, output_block, zeros.take()), bias)
+
+    def _summed(
+        self, block_row: list[sealapi.Ciphertext], output_block: int, total: sealapi.Ciphertext
+    ) -> sealapi.Ciphertext:
+        """``total``, an encryption of zero, plus the products along the inner dimension."""
+        product = sealapi.Ciphertext()
+        for ciphertext, weights in zip(block_row, self._weights, strict=True):
+            plaintext = weights[output_block]
+            if plaintext is not None:
+                self._backend.evaluator.multiply_plain(ciphertext, plaintext, product)
+                self._backend.evaluator.add_inplace(total, product)
+        return total
+
+    def _check(self, query: EncryptedMatrix, zeros: ZeroPool) -> None:
+        plan = self.plan
+        if query.plan != plan.id:
+            raise StalePlanError("the query was packed under another plan; describe the task and encrypt again")
+        if query.key_id != zeros.key.id or zeros.key.parameters != plan.parameters:
+            raise InvalidInputError(
+                f"the query and the public key do not belong together, or the key is not of {plan.parameters.name}; "
+                "upload a key for the plan's parameter set"
+            )
+        row_blocks, inner_blocks, _ = plan.counts
+        count = len(query.ciphertexts)
+        if count % inner_blocks or not 1 <= count // inner_blocks <= row_blocks:
+            raise InvalidInputError(
+                f"the query holds {count} ciphertexts; the plan asks for {inner_blocks} for each of 1 to {row_blocks} "
+                f"blocks of {plan.block.rows} rows"
+            )
