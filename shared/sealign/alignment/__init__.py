@@ -1,0 +1,20 @@
+"""Affine maps between two encoders' embedding spaces, learned over public texts.
+
+Source: Gorbett and Jana, "Secure Linear Alignment of Large Language Models", arXiv 2603.18908
+(an affine transformation learned over a public set shared by client and silo).
+"""
+
+from sealign.alignment.affine import AffineMap, MapQuality
+from sealign.alignment.public_set import PublicSet
+from sealign.alignment.ridge import DEFAULT_PENALTIES, fit_ridge
+from sealign.alignment.statistics import Moments, RidgeStatistics
+
+__all__ = [
+    "DEFAULT_PENALTIES",
+    "AffineMap",
+    "MapQuality",
+    "Moments",
+    "PublicSet",
+    "RidgeStatistics",
+    "fit_ridge",
+]

@@ -110,4 +110,5 @@ class Cipher:
         dropped = np.uint64(self.plan.dropped_bits)
         middle = np.uint64(1 << (self.plan.dropped_bits - 1))
         restored: Words = (truncated << dropped) + middle
-        return np.minimum(restored, np.uint64(self.plan.parameters.modulus - 1))
+        below_modulus: Words = np.minimum(restored, np.uint64(self.plan.parameters.modulus - 1))
+        return below_modulus
