@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 from tenseal import sealapi
 
 from sealign.ckks.backend import backend
-from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct, ReplyCiphertext
+from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct
 from sealign.ckks.packing import pack_bias, pack_weights
 from sealign.ckks.plan import DEFAULT_PRECISION, PackingPlan, ProductShape
 from sealign.ckks.sanitiser import ZeroPool, sanitise
@@ -76,27 +74,20 @@ class Evaluator:
             StalePlanError: the query was packed under another plan.
             InvalidInputError: the query is malformed or made for another key.
         """
-        replies = tuple(self.steps(query, zeros))
-        return EncryptedProduct(self.plan.id, zeros.key.id, replies)
-
-    def steps(self, query: EncryptedMatrix, zeros: ZeroPool) -> Iterator[ReplyCiphertext]:
-        """The replies of :meth:`evaluate` one by one, so that a server can do other work in between."""
         plan = self.plan
         self._check(query, zeros)
         _, inner_blocks, _ = plan.counts
+        replies = []
         for start in range(0, len(query.ciphertexts), inner_blocks):
             block_row = [
-                load_seeded(
-                    sealapi.Ciphertext(),
-                    self._backend.context,
-                    plan.parameters,
-                    seeded,
-                    "ciphertext",
-                )
+                load_seeded(sealapi.Ciphertext(), self._backend.context, plan.parameters, seeded, "ciphertext")
                 for seeded in query.ciphertexts[start : start + inner_blocks]
             ]
-            for output_block, bias in enumerate(self._bias):
-                yield sanitise(plan, self._summed(block_row, output_block, zeros.take()), bias)
+            replies += [
+                sanitise(plan, self._summed(block_row, output_block, zeros.take()), bias)
+                for output_block, bias in enumerate(self._bias)
+            ]
+        return EncryptedProduct(plan.id, zeros.key.id, tuple(replies))
 
     def _summed(
         self, block_row: list[sealapi.Ciphertext], output_block: int, total: sealapi.Ciphertext

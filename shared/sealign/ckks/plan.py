@@ -100,7 +100,7 @@ class ErrorBudget:
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted cost of one request with all its rows."""
+    """Predicted cost of one request."""
 
     request_bytes: int
     reply_bytes: int
@@ -181,7 +181,11 @@ class PackingPlan:
     @cached_property
     def cost(self) -> Cost:
         """Predicted bytes and time of one full request."""
-        row_blocks, inner_blocks, output_blocks = self.counts
+        return self.cost_of(self.rows)
+
+    def cost_of(self, rows: int) -> Cost:
+        """Predicted bytes and time of one request with this many rows."""
+        row_blocks, inner_blocks, output_blocks = self.block.counts(rows, self.dimension, self.outputs)
         degree, bits = self.parameters.poly_degree, self.parameters.modulus_bits
         requests, replies = row_blocks * inner_blocks, row_blocks * output_blocks
         products = requests * output_blocks

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esealign/protocol/v1/silo.proto\x12\nsealign.v1\"\"\n\x0f\x44\x65scribeRequest\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\"\x98\x01\n\x08SiloCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05tasks\x18\x02 \x03(\x0b\x32\x14.sealign.v1.TaskCard\x12*\n\x0bpublic_sets\x18\x03 \x03(\x0b\x32\x15.sealign.v1.PublicSet\x12%\n\x03map\x18\x04 \x01(\x0b\x32\x13.sealign.v1.MapCardH\x00\x88\x01\x01\x42\x06\n\x04_map\"7\n\tPublicSet\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xa3\x01\n\x07MapCard\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x12\n\npublic_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07penalty\x18\x04 \x01(\x01\x12\x1a\n\x12\x65xplained_variance\x18\x05 \x01(\x01\x12\x13\n\x0bmean_cosine\x18\x06 \x01(\x01\x12\x12\n\nlinear_cka\x18\x07 \x01(\x01\x12\x0f\n\x07\x63reated\x18\x08 \x01(\t\"\xb8\x01\n\x08TaskCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\x19\n\x11held_out_accuracy\x18\x05 \x01(\x01\x12(\n\nood_scores\x18\x06 \x03(\x0b\x32\x14.sealign.v1.OodScore\x12\x1f\n\x05plans\x18\x07 \x03(\x0b\x32\x10.sealign.v1.Plan\"+\n\x08OodScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\"\x86\x02\n\x04Plan\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rparameter_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\x0f\n\x07outputs\x18\x05 \x01(\r\x12\x12\n\nblock_rows\x18\x06 \x01(\r\x12\x13\n\x0b\x62lock_inner\x18\x07 \x01(\r\x12\x15\n\rblock_outputs\x18\x08 \x01(\r\x12\x18\n\x10input_scale_bits\x18\t \x01(\r\x12\x19\n\x11weight_scale_bits\x18\n \x01(\r\x12\x12\n\nreply_bits\x18\x0b \x01(\r\x12\r\n\x05range\x18\x0c \x01(\x01\x12\x11\n\tprecision\x18\r \x01(\x01\"?\n\tPublicKey\x12\x15\n\rparameter_set\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x0c\x12\r\n\x05words\x18\x03 \x01(\x0c\"8\n\x12RegisterKeyRequest\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.sealign.v1.PublicKey\"\"\n\x10RegisterKeyReply\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\"W\n\x0b\x45ncoderCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x12\n\nnormalised\x18\x04 \x01(\x08\"Y\n\x0b\x41lignHeader\x12(\n\x07\x65ncoder\x18\x01 \x01(\x0b\x32\x17.sealign.v1.EncoderCard\x12\x12\n\npublic_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\"\x1f\n\rEmbeddingRows\x12\x0e\n\x06values\x18\x01 \x01(\x0c\"l\n\x0c\x41lignRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.sealign.v1.AlignHeaderH\x00\x12)\n\x04rows\x18\x02 \x01(\x0b\x32\x19.sealign.v1.EmbeddingRowsH\x00\x42\x06\n\x04part\".\n\nAlignReply\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.sealign.v1.MapCard\"/\n\x10SeededCiphertext\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\x12\r\n\x05words\x18\x02 \x01(\x0c\"r\n\x0f\x45ncryptedMatrix\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\x0c\x12\x31\n\x0b\x63iphertexts\x18\x03 \x03(\x0b\x32\x1c.sealign.v1.SeededCiphertext\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"0\n\x0fReplyCiphertext\x12\x0f\n\x07outputs\x18\x01 \x01(\x0c\x12\x0c\n\x04mask\x18\x02 \x01(\x0c\"r\n\x10\x45ncryptedProduct\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\x0c\x12\x30\n\x0b\x63iphertexts\x18\x03 \x03(\x0b\x32\x1b.sealign.v1.ReplyCiphertext\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"\\\n\x0f\x43lassifyRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12*\n\x05query\x18\x03 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\"T\n\rClassifyReply\x12,\n\x06logits\x18\x01 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x15\n\rserver_micros\x18\x02 \x01(\r2\xe1\x02\n\x04Silo\x12=\n\x08\x44\x65scribe\x12\x1b.sealign.v1.DescribeRequest\x1a\x14.sealign.v1.SiloCard\x12K\n\x0bRegisterKey\x12\x1e.sealign.v1.RegisterKeyRequest\x1a\x1c.sealign.v1.RegisterKeyReply\x12;\n\x05\x41lign\x12\x18.sealign.v1.AlignRequest\x1a\x16.sealign.v1.AlignReply(\x01\x12\x42\n\x08\x43lassify\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply\x12L\n\x0e\x43lassifyStream\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esealign/protocol/v1/silo.proto\x12\nsealign.v1\"\"\n\x0f\x44\x65scribeRequest\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\"\x98\x01\n\x08SiloCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05tasks\x18\x02 \x03(\x0b\x32\x14.sealign.v1.TaskCard\x12*\n\x0bpublic_sets\x18\x03 \x03(\x0b\x32\x15.sealign.v1.PublicSet\x12%\n\x03map\x18\x04 \x01(\x0b\x32\x13.sealign.v1.MapCardH\x00\x88\x01\x01\x42\x06\n\x04_map\"7\n\tPublicSet\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xa3\x01\n\x07MapCard\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x12\n\npublic_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07penalty\x18\x04 \x01(\x01\x12\x1a\n\x12\x65xplained_variance\x18\x05 \x01(\x01\x12\x13\n\x0bmean_cosine\x18\x06 \x01(\x01\x12\x12\n\nlinear_cka\x18\x07 \x01(\x01\x12\x0f\n\x07\x63reated\x18\x08 \x01(\t\"\xca\x01\n\x08TaskCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\x19\n\x11held_out_accuracy\x18\x05 \x01(\x01\x12(\n\nood_scores\x18\x06 \x03(\x0b\x32\x14.sealign.v1.OodScore\x12\x1f\n\x05plans\x18\x07 \x03(\x0b\x32\x10.sealign.v1.Plan\x12\x10\n\x08revision\x18\x08 \x01(\t\"+\n\x08OodScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\"\x98\x02\n\x04Plan\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rparameter_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\x0f\n\x07outputs\x18\x05 \x01(\r\x12\x12\n\nblock_rows\x18\x06 \x01(\r\x12\x13\n\x0b\x62lock_inner\x18\x07 \x01(\r\x12\x15\n\rblock_outputs\x18\x08 \x01(\r\x12\x18\n\x10input_scale_bits\x18\t \x01(\r\x12\x19\n\x11weight_scale_bits\x18\n \x01(\r\x12\x12\n\nreply_bits\x18\x0b \x01(\r\x12\r\n\x05range\x18\x0c \x01(\x01\x12\x11\n\tprecision\x18\r \x01(\x01\x12\x10\n\x08row_norm\x18\x0e \x01(\x01\"?\n\tPublicKey\x12\x15\n\rparameter_set\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x0c\x12\r\n\x05words\x18\x03 \x01(\x0c\"8\n\x12RegisterKeyRequest\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.sealign.v1.PublicKey\"\"\n\x10RegisterKeyReply\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\"W\n\x0b\x45ncoderCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x12\n\nnormalised\x18\x04 \x01(\x08\"Y\n\x0b\x41lignHeader\x12(\n\x07\x65ncoder\x18\x01 \x01(\x0b\x32\x17.sealign.v1.EncoderCard\x12\x12\n\npublic_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\"\x1f\n\rEmbeddingRows\x12\x0e\n\x06values\x18\x01 \x01(\x0c\"l\n\x0c\x41lignRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.sealign.v1.AlignHeaderH\x00\x12)\n\x04rows\x18\x02 \x01(\x0b\x32\x19.sealign.v1.EmbeddingRowsH\x00\x42\x06\n\x04part\".\n\nAlignReply\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.sealign.v1.MapCard\"/\n\x10SeededCiphertext\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\x12\r\n\x05words\x18\x02 \x01(\x0c\"r\n\x0f\x45ncryptedMatrix\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\x0c\x12\x31\n\x0b\x63iphertexts\x18\x03 \x03(\x0b\x32\x1c.sealign.v1.SeededCiphertext\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"0\n\x0fReplyCiphertext\x12\x0f\n\x07outputs\x18\x01 \x01(\x0c\x12\x0c\n\x04mask\x18\x02 \x01(\x0c\"r\n\x10\x45ncryptedProduct\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\x0c\x12\x30\n\x0b\x63iphertexts\x18\x03 \x03(\x0b\x32\x1b.sealign.v1.ReplyCiphertext\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"n\n\x0f\x43lassifyRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12*\n\x05query\x18\x03 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\x12\x10\n\x08revision\x18\x04 \x01(\t\"T\n\rClassifyReply\x12,\n\x06logits\x18\x01 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x15\n\rserver_micros\x18\x02 \x01(\r2\xe1\x02\n\x04Silo\x12=\n\x08\x44\x65scribe\x12\x1b.sealign.v1.DescribeRequest\x1a\x14.sealign.v1.SiloCard\x12K\n\x0bRegisterKey\x12\x1e.sealign.v1.RegisterKeyRequest\x1a\x1c.sealign.v1.RegisterKeyReply\x12;\n\x05\x41lign\x12\x18.sealign.v1.AlignRequest\x1a\x16.sealign.v1.AlignReply(\x01\x12\x42\n\x08\x43lassify\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply\x12L\n\x0e\x43lassifyStream\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,39 +40,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MAPCARD']._serialized_start=295
   _globals['_MAPCARD']._serialized_end=458
   _globals['_TASKCARD']._serialized_start=461
-  _globals['_TASKCARD']._serialized_end=645
-  _globals['_OODSCORE']._serialized_start=647
-  _globals['_OODSCORE']._serialized_end=690
-  _globals['_PLAN']._serialized_start=693
-  _globals['_PLAN']._serialized_end=955
-  _globals['_PUBLICKEY']._serialized_start=957
-  _globals['_PUBLICKEY']._serialized_end=1020
-  _globals['_REGISTERKEYREQUEST']._serialized_start=1022
-  _globals['_REGISTERKEYREQUEST']._serialized_end=1078
-  _globals['_REGISTERKEYREPLY']._serialized_start=1080
-  _globals['_REGISTERKEYREPLY']._serialized_end=1114
-  _globals['_ENCODERCARD']._serialized_start=1116
-  _globals['_ENCODERCARD']._serialized_end=1203
-  _globals['_ALIGNHEADER']._serialized_start=1205
-  _globals['_ALIGNHEADER']._serialized_end=1294
-  _globals['_EMBEDDINGROWS']._serialized_start=1296
-  _globals['_EMBEDDINGROWS']._serialized_end=1327
-  _globals['_ALIGNREQUEST']._serialized_start=1329
-  _globals['_ALIGNREQUEST']._serialized_end=1437
-  _globals['_ALIGNREPLY']._serialized_start=1439
-  _globals['_ALIGNREPLY']._serialized_end=1485
-  _globals['_SEEDEDCIPHERTEXT']._serialized_start=1487
-  _globals['_SEEDEDCIPHERTEXT']._serialized_end=1534
-  _globals['_ENCRYPTEDMATRIX']._serialized_start=1536
-  _globals['_ENCRYPTEDMATRIX']._serialized_end=1650
-  _globals['_REPLYCIPHERTEXT']._serialized_start=1652
-  _globals['_REPLYCIPHERTEXT']._serialized_end=1700
-  _globals['_ENCRYPTEDPRODUCT']._serialized_start=1702
-  _globals['_ENCRYPTEDPRODUCT']._serialized_end=1816
-  _globals['_CLASSIFYREQUEST']._serialized_start=1818
-  _globals['_CLASSIFYREQUEST']._serialized_end=1910
-  _globals['_CLASSIFYREPLY']._serialized_start=1912
-  _globals['_CLASSIFYREPLY']._serialized_end=1996
-  _globals['_SILO']._serialized_start=1999
-  _globals['_SILO']._serialized_end=2352
+  _globals['_TASKCARD']._serialized_end=663
+  _globals['_OODSCORE']._serialized_start=665
+  _globals['_OODSCORE']._serialized_end=708
+  _globals['_PLAN']._serialized_start=711
+  _globals['_PLAN']._serialized_end=991
+  _globals['_PUBLICKEY']._serialized_start=993
+  _globals['_PUBLICKEY']._serialized_end=1056
+  _globals['_REGISTERKEYREQUEST']._serialized_start=1058
+  _globals['_REGISTERKEYREQUEST']._serialized_end=1114
+  _globals['_REGISTERKEYREPLY']._serialized_start=1116
+  _globals['_REGISTERKEYREPLY']._serialized_end=1150
+  _globals['_ENCODERCARD']._serialized_start=1152
+  _globals['_ENCODERCARD']._serialized_end=1239
+  _globals['_ALIGNHEADER']._serialized_start=1241
+  _globals['_ALIGNHEADER']._serialized_end=1330
+  _globals['_EMBEDDINGROWS']._serialized_start=1332
+  _globals['_EMBEDDINGROWS']._serialized_end=1363
+  _globals['_ALIGNREQUEST']._serialized_start=1365
+  _globals['_ALIGNREQUEST']._serialized_end=1473
+  _globals['_ALIGNREPLY']._serialized_start=1475
+  _globals['_ALIGNREPLY']._serialized_end=1521
+  _globals['_SEEDEDCIPHERTEXT']._serialized_start=1523
+  _globals['_SEEDEDCIPHERTEXT']._serialized_end=1570
+  _globals['_ENCRYPTEDMATRIX']._serialized_start=1572
+  _globals['_ENCRYPTEDMATRIX']._serialized_end=1686
+  _globals['_REPLYCIPHERTEXT']._serialized_start=1688
+  _globals['_REPLYCIPHERTEXT']._serialized_end=1736
+  _globals['_ENCRYPTEDPRODUCT']._serialized_start=1738
+  _globals['_ENCRYPTEDPRODUCT']._serialized_end=1852
+  _globals['_CLASSIFYREQUEST']._serialized_start=1854
+  _globals['_CLASSIFYREQUEST']._serialized_end=1964
+  _globals['_CLASSIFYREPLY']._serialized_start=1966
+  _globals['_CLASSIFYREPLY']._serialized_end=2050
+  _globals['_SILO']._serialized_start=2053
+  _globals['_SILO']._serialized_end=2406
 # @@protoc_insertion_point(module_scope)

@@ -156,12 +156,15 @@ class TaskCard(_message.Message):
     HELD_OUT_ACCURACY_FIELD_NUMBER: _builtins.int
     OOD_SCORES_FIELD_NUMBER: _builtins.int
     PLANS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     temperature: _builtins.float
     """Divide logits by this before the softmax; fitted on held-out rows."""
     held_out_accuracy: _builtins.float
     """Accuracy of the head on held-out embeddings of the silo's own encoder."""
+    revision: _builtins.str
+    """Names this version of head and map; requests carry it, so that labels are never mixed up."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -180,10 +183,11 @@ class TaskCard(_message.Message):
         held_out_accuracy: _builtins.float = ...,
         ood_scores: _abc.Iterable[Global___OodScore] | None = ...,
         plans: _abc.Iterable[Global___Plan] | None = ...,
+        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "revision", b"revision", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +238,7 @@ class Plan(_message.Message):
     REPLY_BITS_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
+    ROW_NORM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     parameter_set: _builtins.str
     rows: _builtins.int
@@ -253,6 +258,8 @@ class Plan(_message.Message):
     """Every |logit| of a row with L2 norm 1 stays below this."""
     precision: _builtins.float
     """Promised absolute error of a logit."""
+    row_norm: _builtins.float
+    """Largest L2 norm of a row."""
     def __init__(
         self,
         *,
@@ -269,10 +276,11 @@ class Plan(_message.Message):
         reply_bits: _builtins.int = ...,
         range: _builtins.float = ...,
         precision: _builtins.float = ...,
+        row_norm: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_inner", b"block_inner", "block_outputs", b"block_outputs", "block_rows", b"block_rows", "dimension", b"dimension", "id", b"id", "input_scale_bits", b"input_scale_bits", "outputs", b"outputs", "parameter_set", b"parameter_set", "precision", b"precision", "range", b"range", "reply_bits", b"reply_bits", "rows", b"rows", "weight_scale_bits", b"weight_scale_bits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_inner", b"block_inner", "block_outputs", b"block_outputs", "block_rows", b"block_rows", "dimension", b"dimension", "id", b"id", "input_scale_bits", b"input_scale_bits", "outputs", b"outputs", "parameter_set", b"parameter_set", "precision", b"precision", "range", b"range", "reply_bits", b"reply_bits", "row_norm", b"row_norm", "rows", b"rows", "weight_scale_bits", b"weight_scale_bits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -576,9 +584,12 @@ class ClassifyRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     ENCODER_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     encoder: _builtins.str
     """Fingerprint of the encoder that made the embeddings."""
+    revision: _builtins.str
+    """The revision of the task card that the plan came from."""
     @_builtins.property
     def query(self) -> Global___EncryptedMatrix: ...
     def __init__(
@@ -587,10 +598,11 @@ class ClassifyRequest(_message.Message):
         task: _builtins.str = ...,
         encoder: _builtins.str = ...,
         query: Global___EncryptedMatrix | None = ...,
+        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "query", b"query", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "query", b"query", "revision", b"revision", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,220 @@
+"""Between wire messages and domain types. Everything that comes in is checked here, once.
+
+Every `*_from_wire` raises `InvalidInputError` (or `InsecureParametersError`) for values that no honest
+peer sends.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from sealign.ckks import (
+    Block,
+    EncryptedMatrix,
+    EncryptedProduct,
+    PackingPlan,
+    PublicKey,
+    ReplyCiphertext,
+    SecurityTable,
+    SeededCiphertext,
+    parameter_set,
+    verify_digest,
+)
+from sealign.encoders import EncoderCard
+from sealign.errors import InvalidInputError
+from sealign.protocol.cards import MapCard, PublicSetCard, SiloCard, TaskCard
+from sealign.protocol.v1 import silo_pb2 as pb
+
+_LARGEST = 1 << 24
+
+
+def plan_to_wire(plan: PackingPlan) -> pb.Plan:
+    """The plan as a message."""
+    return pb.Plan(
+        id=plan.id,
+        parameter_set=plan.parameters.name,
+        rows=plan.rows,
+        dimension=plan.dimension,
+        outputs=plan.outputs,
+        block_rows=plan.block.rows,
+        block_inner=plan.block.inner,
+        block_outputs=plan.block.outputs,
+        input_scale_bits=plan.input_scale_bits,
+        weight_scale_bits=plan.weight_scale_bits,
+        reply_bits=plan.reply_bits,
+        range=plan.range,
+        precision=plan.precision,
+        row_norm=plan.row_norm,
+    )
+
+
+def plan_from_wire(message: pb.Plan, table: SecurityTable) -> PackingPlan:
+    """The plan in a message, held against this side's own security table."""
+    plan = PackingPlan(
+        parameters=parameter_set(message.parameter_set, table),
+        rows=message.rows,
+        dimension=message.dimension,
+        outputs=message.outputs,
+        block=Block(message.block_rows, message.block_inner, message.block_outputs),
+        input_scale_bits=message.input_scale_bits,
+        weight_scale_bits=message.weight_scale_bits,
+        reply_bits=message.reply_bits,
+        range=message.range,
+        precision=message.precision,
+        row_norm=message.row_norm,
+    )
+    counts = (plan.rows, plan.dimension, plan.outputs, plan.block.rows, plan.block.inner, plan.block.outputs)
+    bits = plan.parameters.modulus_bits
+    reals = (plan.range, plan.precision, plan.row_norm)
+    if (
+        not all(1 <= count <= _LARGEST for count in counts)
+        or plan.block.size > plan.parameters.poly_degree
+        or not 1 <= plan.reply_bits < bits
+        or not 0 < plan.input_scale_bits <= bits
+        or not 0 < plan.weight_scale_bits <= bits
+        or not all(isfinite(real) and real > 0 for real in reals)
+        # A query must fit the modulus, and a sum over the outputs' range too.
+        or plan.row_norm * 2.0 ** (plan.input_scale_bits + 1) >= plan.parameters.modulus
+        or plan.range * plan.output_scale * 2 >= plan.parameters.modulus
+        or plan.id != message.id
+    ):
+        raise InvalidInputError(
+            f"the silo published a plan (id {message.id[:16]!r}) that contradicts itself; it runs an incompatible or "
+            "faulty version. Nothing was encrypted."
+        )
+    return plan
+
+
+def public_key_to_wire(key: PublicKey) -> pb.PublicKey:
+    """The public key as a message."""
+    return pb.PublicKey(parameter_set=key.parameters.name, seed=key.seeded.seed, words=key.seeded.words)
+
+
+def public_key_from_wire(message: pb.PublicKey, table: SecurityTable) -> PublicKey:
+    """The public key in a message; its words are checked when it is first used."""
+    return PublicKey(parameter_set(message.parameter_set, table), SeededCiphertext(message.seed, message.words))
+
+
+def matrix_to_wire(matrix: EncryptedMatrix) -> pb.EncryptedMatrix:
+    """The encrypted matrix as a message."""
+    return pb.EncryptedMatrix(
+        plan=matrix.plan,
+        key_id=matrix.key_id,
+        ciphertexts=[pb.SeededCiphertext(seed=c.seed, words=c.words) for c in matrix.ciphertexts],
+        digest=matrix.digest(),
+    )
+
+
+def matrix_from_wire(message: pb.EncryptedMatrix) -> EncryptedMatrix:
+    """The encrypted matrix in a message, its digest verified."""
+    ciphertexts = tuple(SeededCiphertext(c.seed, c.words) for c in message.ciphertexts)
+    matrix = EncryptedMatrix(message.plan, message.key_id, ciphertexts)
+    verify_digest(matrix, message.digest)
+    return matrix
+
+
+def product_to_wire(product: EncryptedProduct) -> pb.EncryptedProduct:
+    """The encrypted product as a message."""
+    return pb.EncryptedProduct(
+        plan=product.plan,
+        key_id=product.key_id,
+        ciphertexts=[pb.ReplyCiphertext(outputs=c.outputs, mask=c.mask) for c in product.ciphertexts],
+        digest=product.digest(),
+    )
+
+
+def product_from_wire(message: pb.EncryptedProduct) -> EncryptedProduct:
+    """The encrypted product in a message, its digest verified."""
+    ciphertexts = tuple(ReplyCiphertext(c.outputs, c.mask) for c in message.ciphertexts)
+    product = EncryptedProduct(message.plan, message.key_id, ciphertexts)
+    verify_digest(product, message.digest)
+    return product
+
+
+def encoder_to_wire(card: EncoderCard) -> pb.EncoderCard:
+    """The encoder card as a message."""
+    return pb.EncoderCard(**card.model_dump())
+
+
+def encoder_from_wire(message: pb.EncoderCard) -> EncoderCard:
+    """The encoder card in a message."""
+    try:
+        return EncoderCard(
+            name=message.name,
+            dimension=message.dimension,
+            fingerprint=message.fingerprint,
+            normalised=message.normalised,
+        )
+    except ValueError as error:
+        raise InvalidInputError(
+            "the encoder card is incomplete: it needs a name, a positive dimension and a SHA-256 fingerprint"
+        ) from error
+
+
+def map_to_wire(card: MapCard) -> pb.MapCard:
+    """The map card as a message."""
+    return pb.MapCard(**vars(card))
+
+
+def map_from_wire(message: pb.MapCard) -> MapCard:
+    """The map card in a message."""
+    return MapCard(
+        encoder=message.encoder,
+        public_set=message.public_set,
+        rows=message.rows,
+        penalty=message.penalty,
+        explained_variance=message.explained_variance,
+        mean_cosine=message.mean_cosine,
+        linear_cka=message.linear_cka,
+        created=message.created,
+    )
+
+
+def task_to_wire(card: TaskCard) -> pb.TaskCard:
+    """The task card as a message."""
+    return pb.TaskCard(
+        name=card.name,
+        description=card.description,
+        labels=card.labels,
+        temperature=card.temperature,
+        held_out_accuracy=card.held_out_accuracy,
+        ood_scores=[pb.OodScore(name=name, threshold=at) for name, at in card.ood_thresholds.items()],
+        plans=[plan_to_wire(plan) for plan in card.plans],
+        revision=card.revision,
+    )
+
+
+def task_from_wire(message: pb.TaskCard, table: SecurityTable) -> TaskCard:
+    """The task card in a message."""
+    if len(message.labels) < 2 or not message.temperature > 0:
+        raise InvalidInputError(f"the silo published task {message.name!r} without labels or temperature")
+    return TaskCard(
+        name=message.name,
+        description=message.description,
+        labels=tuple(message.labels),
+        temperature=message.temperature,
+        held_out_accuracy=message.held_out_accuracy,
+        ood_thresholds={score.name: score.threshold for score in message.ood_scores},
+        plans=tuple(plan_from_wire(plan, table) for plan in message.plans),
+        revision=message.revision,
+    )
+
+
+def silo_to_wire(card: SiloCard) -> pb.SiloCard:
+    """The silo card as a message."""
+    return pb.SiloCard(
+        name=card.name,
+        tasks=[task_to_wire(task) for task in card.tasks],
+        public_sets=[pb.PublicSet(digest=s.digest, rows=s.rows, name=s.name) for s in card.public_sets],
+        map=None if card.map is None else map_to_wire(card.map),
+    )
+
+
+def silo_from_wire(message: pb.SiloCard, table: SecurityTable) -> SiloCard:
+    """The silo card in a message."""
+    return SiloCard(
+        name=message.name,
+        tasks=tuple(task_from_wire(task, table) for task in message.tasks),
+        public_sets=tuple(PublicSetCard(s.digest, s.rows, s.name) for s in message.public_sets),
+        map=map_from_wire(message.map) if message.HasField("map") else None,
+    )

@@ -1,0 +1,51 @@
+"""Sealign's errors as gRPC statuses and back, with the class of the error in the trailing metadata."""
+
+from __future__ import annotations
+
+import grpc
+
+from sealign import errors
+from sealign.errors import SealignError
+
+_CLASS_KEY = "sealign-error"
+_RETRY_KEY = "grpc-retry-pushback-ms"
+
+_CLASSES: dict[str, type[SealignError]] = {
+    name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, SealignError)
+}
+
+
+def status_of(error: SealignError) -> grpc.StatusCode:
+    """The status under which the error crosses the wire."""
+    status: grpc.StatusCode = grpc.StatusCode[error.status]
+    return status
+
+
+def trailers_of(error: SealignError) -> tuple[tuple[str, str], ...]:
+    """Trailing metadata: the class of the error; for overload also when to come back."""
+    trailers = ((_CLASS_KEY, type(error).__name__),)
+    return (*trailers, (_RETRY_KEY, "1000")) if isinstance(error, errors.OverloadedError) else trailers
+
+
+def error_of(failure: grpc.aio.AioRpcError, peer: str) -> SealignError:
+    """The error that a failed call stands for; ``peer`` names the other side in messages."""
+    details = failure.details() or ""
+    for key, value in failure.trailing_metadata() or ():
+        if key == _CLASS_KEY and isinstance(value, str) and value in _CLASSES:
+            return _CLASSES[value](details)
+    code = failure.code()
+    if code == grpc.StatusCode.UNAVAILABLE and _is_handshake(details):
+        return errors.AuthenticationError(
+            f"TLS with {peer} failed: a certificate is expired, made for another name, or not trusted by the other "
+            f"side. Check --tls-ca, --tls-cert and the silo's certificate. ({details[:300]})"
+        )
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return errors.UnavailableError(f"{peer} does not answer: {details[:300]}. Check the address and retry.")
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return errors.OverloadedError(f"{peer} refuses the call: {details[:300]}")
+    return SealignError(f"the call to {peer} failed with {code.name}: {details[:300]}")
+
+
+def _is_handshake(details: str) -> bool:
+    lowered = details.lower()
+    return any(sign in lowered for sign in ("handshake", "certificate", "ssl", "tsi", "peer name"))
