@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from traceback import extract_tb
+from typing import Any
+
 import grpc
+import structlog
 
 from sealign import errors
 from sealign.errors import SealignError
+
+_log = structlog.get_logger()
 
 _CLASS_KEY = "sealign-error"
 _RETRY_KEY = "grpc-retry-pushback-ms"
@@ -49,3 +58,25 @@ def error_of(failure: grpc.aio.AioRpcError, peer: str) -> SealignError:
 def _is_handshake(details: str) -> bool:
     lowered = details.lower()
     return any(sign in lowered for sign in ("handshake", "certificate", "ssl", "tsi", "peer name"))
+
+
+@asynccontextmanager
+async def answering(context: Any, method: str) -> AsyncIterator[None]:
+    """Wrap a servicer's method: our errors become statuses with their message, others without any."""
+    try:
+        yield
+    except SealignError as error:
+        _log.warning("refused", method=method, error=type(error).__name__, reason=str(error))
+        await context.abort(status_of(error), str(error), trailers_of(error))
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        # gRPC would send the exception's text, which may quote data.
+        _log.error("internal error", method=method, error=type(error).__name__, at=_place(error))
+        await context.abort(grpc.StatusCode.INTERNAL, f"internal error ({type(error).__name__}); the log has it")
+
+
+def _place(error: BaseException) -> str:
+    """File and line where an error came up, without its text, which may quote data."""
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"

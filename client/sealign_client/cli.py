@@ -1,0 +1,173 @@
+"""The command line of a client: ``sealign``.
+
+Every option that says which silo and which encoder is also a variable (SEALIGN_ and its name) and a key
+of the file given by ``--settings``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from sealign.alignment import PublicSet
+from sealign.ckks import DEFAULT_PRECISION, ProductShape, SecurityTable
+from sealign.console import progress, run
+from sealign.errors import InvalidInputError, StorageError
+from sealign.logs import configure_logs
+
+from sealign_client.bench import bench_table, run_bench, write_bench
+from sealign_client.client import Client
+from sealign_client.daemon import run_daemon
+from sealign_client.plan_table import plan_rows, plan_table
+from sealign_client.settings import ClientSettings, client_settings
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Use a silo's classifiers privately.")
+
+_SILO = "The silo"
+Silo = Annotated[str | None, typer.Option(help="Address and port.", rich_help_panel=_SILO)]
+Encoder = Annotated[str | None, typer.Option(help="Local model: family:model?options.", rich_help_panel=_SILO)]
+TlsCa = Annotated[Path | None, typer.Option(help="Authority of the silo's certificate.", rich_help_panel=_SILO)]
+TlsCert = Annotated[Path | None, typer.Option(help="Client certificate, if asked for.", rich_help_panel=_SILO)]
+TlsKey = Annotated[Path | None, typer.Option(help="Its private key.", rich_help_panel=_SILO)]
+KeyDirectory = Annotated[Path | None, typer.Option(help="Keep secret keys there between runs.", rich_help_panel=_SILO)]
+Table = Annotated[
+    SecurityTable | None, typer.Option(help="Security table that plans must satisfy.", rich_help_panel=_SILO)
+]
+SettingsFile = Annotated[
+    Path | None, typer.Option("--settings", help="TOML file with these options.", rich_help_panel=_SILO)
+]
+
+
+@app.command()
+def align(
+    public: Annotated[Path, typer.Option(help="Public texts, one a line; the silo must hold the same file.")],
+    silo: Silo = None,
+    encoder: Encoder = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    security_table: Table = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Teach the silo the map from your encoder's space to its own, over public texts.
+
+    The silo sees your encoder's embeddings of these public texts, and nothing else.
+    """
+    texts = PublicSet.from_file(public)
+    loaded = _settings(settings, locals())
+    with Client(loaded) as client, progress("embedding", len(texts)) as advance:
+        learned = client.align(texts, advance)
+    typer.echo(
+        f"aligned over {learned.rows} texts: held-out explained variance {learned.explained_variance:.4f}, "
+        f"mean cosine {learned.mean_cosine:.4f}, linear CKA {learned.linear_cka:.4f}"
+    )
+
+
+@app.command()
+def classify(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, one a line from --file.")] = None,
+    file: Annotated[Path | None, typer.Option(help="One text a line; - for standard input.", show_default="-")] = None,
+    task: Annotated[str | None, typer.Option(help="The silo's task; not needed if there is one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with all scores.")] = False,
+    silo: Silo = None,
+    encoder: Encoder = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    key_directory: KeyDirectory = None,
+    security_table: Table = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Classify texts through ciphertexts: label, probability, and whether the text is in distribution."""
+    loaded = _settings(settings, locals())
+    if texts and file is not None:
+        raise InvalidInputError("give texts as arguments or in --file, not both")
+    wanted = texts or _lines(file)
+    with Client(loaded) as client, progress("classifying", len(wanted)) as advance:
+        results = client.classify(wanted, task, advance)
+    for result in results:
+        if as_json:
+            typer.echo(json.dumps(vars(result)))
+        else:
+            mark = "" if result.in_distribution else "\tout of distribution"
+            typer.echo(f"{result.label}\t{result.probability:.4f}{mark}")
+
+
+@app.command()
+def daemon(
+    listen: Annotated[
+        str, typer.Option(help="Address and port for applications.", envvar="SEALIGN_LISTEN")
+    ] = "127.0.0.1:7450",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.", envvar="SEALIGN_LOG_LEVEL")] = "info",
+    silo: Silo = None,
+    encoder: Encoder = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    key_directory: KeyDirectory = None,
+    security_table: Table = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Keep model, key and connection warm, and serve applications on this machine over gRPC."""
+    loaded = _settings(settings, locals())
+    configure_logs(log_level)
+    asyncio.run(run_daemon(loaded, listen))
+
+
+@app.command()
+def plan(
+    dim: Annotated[int, typer.Option(help="Inner dimension d.")],
+    classes: Annotated[int, typer.Option(help="Outputs C.")],
+    batch: Annotated[int, typer.Option(help="Rows in a request.")] = 1,
+    norm: Annotated[float | None, typer.Option(help="Frobenius norm of the weights.", show_default="5·sqrt(C)")] = None,
+    logit_range: Annotated[float, typer.Option("--range", help="Largest |logit|.")] = 32.0,
+    precision: Annotated[float, typer.Option(help="Largest error of a logit.")] = DEFAULT_PRECISION,
+    security_table: Annotated[SecurityTable, typer.Option(help="Largest moduli.")] = SecurityTable.CLASSICAL,
+    as_json: Annotated[bool, typer.Option("--json", help="The candidates as JSON.")] = False,
+) -> None:
+    """Show how a product would be packed: the candidates, their bytes and their predicted times."""
+    frobenius = norm if norm is not None else 5.0 * classes**0.5
+    shape = ProductShape(batch, dim, classes, frobenius, logit_range, precision=precision)
+    if as_json:
+        typer.echo(json.dumps(plan_rows(shape, security_table), indent=2))
+    else:
+        Console().print(plan_table(shape, security_table))
+
+
+@app.command()
+def bench(
+    output: Annotated[Path, typer.Option(help="Directory for product.json.")] = Path("bench-output"),
+    quick: Annotated[bool, typer.Option(help="d=768, C=4 and the bulk file only.")] = False,
+) -> None:
+    """Measure the encrypted product against TenSEAL's own matrix product, in one run on this machine."""
+    rows = run_bench(quick=quick)
+    Console().print(bench_table(rows))
+    write_bench(rows, output)
+    typer.echo(f"wrote {output / 'product.json'}")
+
+
+def main() -> None:
+    """Entry point of ``sealign``."""
+    run(app)
+
+
+def _settings(file: Path | None, options: dict[str, Any]) -> ClientSettings:
+    return client_settings(file, **{name: options.get(name) for name in ClientSettings.model_fields})
+
+
+def _lines(file: Path | None) -> list[str]:
+    try:
+        raw = sys.stdin.buffer.read() if file is None or str(file) == "-" else file.read_bytes()
+        lines = raw.decode("utf-8").splitlines()
+    except OSError as error:
+        raise StorageError(f"could not read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError("the texts are not UTF-8; convert them") from error
+    if not lines:
+        raise InvalidInputError("there are no texts to classify")
+    return lines

@@ -1,0 +1,337 @@
+"""The SDK: use a silo's classifiers on texts that never leave this machine unencrypted.
+
+with Client(silo="silo.example:7443", encoder="sentence-transformers/all-MiniLM-L6-v2") as client:
+    client.align(PublicSet.from_file("public.txt"))
+    for result in client.classify(texts, task="topics"):
+        print(result.label, result.probability)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Thread
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sealign.alignment import PublicSet
+from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan
+from sealign.encoders import Encoder, EncoderSettings, load_encoder
+from sealign.errors import (
+    InvalidInputError,
+    NoMapError,
+    NotFoundError,
+    StalePlanError,
+    UnavailableError,
+    UnknownKeyError,
+)
+from sealign.protocol import MapCard, SiloCard, TaskCard
+
+from sealign_client.connection import SiloConnection
+from sealign_client.keyring import KeyRing
+from sealign_client.results import Classification, Timing, classifications
+from sealign_client.settings import ClientSettings, client_settings
+
+Progress = Callable[[int], None]
+_T = TypeVar("_T")
+
+_ALIGN_CHUNK = 256
+_ATTEMPTS = 4
+
+
+class AsyncClient:
+    """A client of one silo with one local encoder. Close it, or use it as an async context manager.
+
+    Args:
+        settings: see :class:`ClientSettings`; or its fields as keyword arguments.
+        encoder: a loaded encoder, or the name of one; by default the one that the settings name.
+        observe: told the :class:`Timing` of every request that carries one batch.
+
+    Raises:
+        InvalidInputError, AuthenticationError: settings, certificates or an encoder that cannot work.
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings | None = None,
+        *,
+        encoder: Encoder | str | None = None,
+        observe: Callable[[Timing], None] | None = None,
+        **fields: Any,
+    ) -> None:
+        if settings is None:
+            settings = client_settings(encoder=encoder if isinstance(encoder, str) else None, **fields)
+        self.encoder = _loaded(encoder if encoder is not None else settings.encoder)
+        passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
+        self._keys = KeyRing(settings.key_directory, passphrase)
+        self._connection = SiloConnection(settings)
+        self._observe = observe
+        self._card: SiloCard | None = None
+        self._ciphers: dict[str, Cipher] = {}
+        # One thread: models and SEAL objects are used by one caller at a time, and the loop stays free.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="sealign")
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; ephemeral keys are gone."""
+        await self._connection.close()
+        self._worker.shutdown()
+
+    async def describe(self, *, refresh: bool = False) -> SiloCard:
+        """What the silo offers; asked once and remembered until ``refresh``."""
+        if self._card is None or refresh:
+            self._card = await self._connection.describe(self.encoder.card.fingerprint)
+        return self._card
+
+    async def align(self, texts: PublicSet, progress: Progress | None = None) -> MapCard:
+        """Learn the map for this encoder at the silo: it sees this encoder's embeddings of public texts.
+
+        Args:
+            texts: the public set; the silo must hold the same.
+            progress: told how many texts were embedded.
+
+        Raises:
+            NotFoundError: the silo does not hold this public set.
+            UnavailableError: the silo went away; nothing was learned, an earlier map stays.
+        """
+        card = await self.describe(refresh=True)
+        if texts.digest not in {held.digest for held in card.public_sets}:
+            held = ", ".join(f"{s.name} ({s.rows} texts, {s.digest[:12]}…)" for s in card.public_sets) or "none"
+            raise NotFoundError(
+                f"the silo does not hold the public set {texts.digest[:12]}… ({len(texts)} texts); it holds: {held}. "
+                "Both sides must use the same file, byte for byte."
+            )
+        rows = await self._run(partial(self.encoder.encode, texts.texts, progress=progress))
+        chunks = [rows[start : start + _ALIGN_CHUNK] for start in range(0, len(rows), _ALIGN_CHUNK)]
+        learned = await self._connection.align(self.encoder.card, texts.digest, len(rows), chunks)
+        await self.describe(refresh=True)
+        return learned
+
+    async def classify(
+        self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None
+    ) -> list[Classification]:
+        """Classify texts through ciphertexts, results in their order.
+
+        Args:
+            texts: any number; large numbers go in batches.
+            task: name of the silo's task; may be left out if there is only one.
+            progress: told how many texts are done.
+
+        Raises:
+            NotFoundError: no such task.
+            NoMapError: this encoder was never aligned with the silo.
+            InvalidInputError: a text that cannot be embedded (empty, too long), named by its index.
+        """
+        card = await self._ready_task(task)  # before the expensive embedding
+        if not texts:
+            return []
+        rows = await self._run(self.encoder.encode, texts)
+        logits = await self.logits(rows, card.name, progress)
+        return classifications(await self.task(card.name), logits)
+
+    async def logits(
+        self, rows: NDArray[np.float32], task: str | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        """Logits, shape (n, C), of embeddings made by this client's encoder, shape (n, d)."""
+        card = await self._ready_task(task)
+        done: list[NDArray[np.float64]] = []
+        failures = 0
+        while sum(map(len, done)) < len(rows):
+            remaining = rows[sum(map(len, done)) :]
+            plan = _cheapest(card.plans, len(remaining))
+            try:
+                async for part in self._answered(card, plan, remaining):
+                    done.append(part)
+                    failures = 0
+                    if progress is not None:
+                        progress(len(part))
+            except (UnknownKeyError, StalePlanError, UnavailableError) as error:
+                failures += 1
+                if failures == _ATTEMPTS:
+                    raise
+                if isinstance(error, UnavailableError):
+                    await asyncio.sleep(0.25 * 2**failures)
+                elif isinstance(error, UnknownKeyError):
+                    await self._connection.register(self._cipher(plan).key.public_key)
+                else:
+                    await self.describe(refresh=True)
+                    card = await self._ready_task(card.name)
+        return np.concatenate(done)
+
+    async def task(self, name: str | None = None) -> TaskCard:
+        """The card of a task; without a name, of the only one.
+
+        Raises:
+            NotFoundError: no such task.
+            InvalidInputError: no name, and not exactly one task.
+        """
+        tasks = (await self.describe()).tasks
+        names = ", ".join(card.name for card in tasks) or "none"
+        if name is None:
+            if len(tasks) != 1:
+                raise InvalidInputError(f"name a task; the silo's tasks are: {names}")
+            return tasks[0]
+        for card in tasks:
+            if card.name == name:
+                return card
+        raise NotFoundError(f"the silo has no task {name!r}; its tasks are: {names}")
+
+    async def _ready_task(self, name: str | None) -> TaskCard:
+        card = await self.task(name)
+        if not card.plans:
+            await self.describe(refresh=True)  # somebody may have aligned meanwhile
+            card = await self.task(name)
+        if not card.plans:
+            raise NoMapError(
+                f"the silo has no map for encoder {self.encoder.card.name} ({self.encoder.card.fingerprint[:12]}…) "
+                "yet: align first, with client.align(public_texts) or sealign align --public FILE"
+            )
+        if card.plans[0].dimension != self.encoder.card.dimension:
+            raise InvalidInputError("the silo's plans are for another dimension than this encoder's; align again")
+        return card
+
+    async def _answered(
+        self, card: TaskCard, plan: PackingPlan, rows: NDArray[np.float32]
+    ) -> AsyncIterator[NDArray[np.float64]]:
+        """Logits of rows, batch by batch, under one plan."""
+        cipher = self._cipher(plan)
+        fingerprint = self.encoder.card.fingerprint
+        batches = [rows[start : start + plan.rows] for start in range(0, len(rows), plan.rows)]
+        if len(batches) == 1:
+            started = perf_counter()
+            query = await self._run(cipher.encrypt, batches[0])
+            encrypted = perf_counter()
+            product, server_ms = await self._connection.classify(card, fingerprint, query)
+            received = perf_counter()
+            outputs = await self._run(cipher.decrypt, product, len(batches[0]))
+            ended = perf_counter()
+            if self._observe is not None:
+                self._observe(
+                    Timing(
+                        encrypt=(encrypted - started) * 1e3,
+                        server=server_ms,
+                        decrypt=(ended - received) * 1e3,
+                        round_trip=(ended - started) * 1e3,
+                        request_bytes=query.byte_count,
+                        reply_bytes=product.byte_count,
+                    )
+                )
+            yield outputs
+            return
+
+        async def queries() -> AsyncIterator[EncryptedMatrix]:
+            for batch in batches:
+                yield await self._run(cipher.encrypt, batch)
+
+        answers = self._connection.classify_stream(card, fingerprint, queries())
+        remaining: Iterator[NDArray[np.float32]] = iter(batches)
+        async for product, _ in answers:
+            count = len(next(remaining))
+            yield await self._run(cipher.decrypt, product, count)
+
+    def _cipher(self, plan: PackingPlan) -> Cipher:
+        if plan.id not in self._ciphers:
+            self._ciphers[plan.id] = Cipher(plan, self._keys.key(plan.parameters))
+        return self._ciphers[plan.id]
+
+    async def _run(self, work: Callable[..., _T], *arguments: object) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
+
+
+class Client:
+    """The synchronous client: the same as :class:`AsyncClient`, on an event loop of its own."""
+
+    def __init__(
+        self,
+        settings: ClientSettings | None = None,
+        *,
+        encoder: Encoder | str | None = None,
+        observe: Callable[[Timing], None] | None = None,
+        **fields: Any,
+    ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="sealign-client", daemon=True)
+        self._thread.start()
+        try:
+            self._client = self._wait(self._make(settings, encoder, observe, fields))
+        except BaseException:
+            self._stop()
+            raise
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; ephemeral keys are gone."""
+        self._wait(self._client.close())
+        self._stop()
+
+    def describe(self, *, refresh: bool = False) -> SiloCard:
+        """See :meth:`AsyncClient.describe`."""
+        return self._wait(self._client.describe(refresh=refresh))
+
+    def align(self, texts: PublicSet, progress: Progress | None = None) -> MapCard:
+        """See :meth:`AsyncClient.align`."""
+        return self._wait(self._client.align(texts, progress))
+
+    def classify(
+        self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None
+    ) -> list[Classification]:
+        """See :meth:`AsyncClient.classify`."""
+        return self._wait(self._client.classify(texts, task, progress))
+
+    def logits(
+        self, rows: NDArray[np.float32], task: str | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        """See :meth:`AsyncClient.logits`."""
+        return self._wait(self._client.logits(rows, task, progress))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The local encoder."""
+        return self._client.encoder
+
+    @staticmethod
+    async def _make(
+        settings: ClientSettings | None,
+        encoder: Encoder | str | None,
+        observe: Callable[[Timing], None] | None,
+        fields: dict[str, Any],
+    ) -> AsyncClient:
+        return AsyncClient(settings, encoder=encoder, observe=observe, **fields)
+
+    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:
+    """The plan under which ``rows`` rows take the least predicted time."""
+
+    def milliseconds(plan: PackingPlan) -> float:
+        full, rest = divmod(rows, plan.rows)
+        return full * plan.cost.milliseconds + (plan.cost_of(rest).milliseconds if rest else 0.0)
+
+    return min(plans, key=milliseconds)
+
+
+def _loaded(encoder: Encoder | str | None) -> Encoder:
+    if encoder is None:
+        raise InvalidInputError("name the local encoder: encoder=…, --encoder or SEALIGN_ENCODER")
+    return load_encoder(EncoderSettings.parse(encoder)) if isinstance(encoder, str) else encoder

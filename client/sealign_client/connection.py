@@ -1,0 +1,130 @@
+"""One TLS connection to a silo, speaking domain types and raising Sealign's errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from sealign.ckks import EncryptedMatrix, EncryptedProduct, PublicKey, SecurityTable
+from sealign.encoders import EncoderCard
+from sealign.errors import InvalidInputError
+from sealign.protocol import MapCard, SiloCard, TaskCard
+from sealign.protocol.conversions import (
+    encoder_to_wire,
+    map_from_wire,
+    matrix_to_wire,
+    product_from_wire,
+    public_key_to_wire,
+    silo_from_wire,
+)
+from sealign.protocol.status import error_of
+from sealign.protocol.v1 import silo_pb2 as pb
+from sealign.protocol.v1.silo_pb2_grpc import SiloStub
+from sealign.tls import load_authorities, load_identity
+
+from sealign_client.settings import ClientSettings
+
+_MAX_MESSAGE_BYTES = 32 << 20
+_ALIGN_SECONDS = 3600.0
+_Reply = TypeVar("_Reply")
+
+
+class SiloConnection:
+    """Calls to one silo. Use inside a running event loop.
+
+    Raises:
+        InvalidInputError, AuthenticationError: certificate files that cannot work.
+    """
+
+    def __init__(self, settings: ClientSettings) -> None:
+        if (settings.tls_cert is None) != (settings.tls_key is None):
+            raise InvalidInputError("tls_cert and tls_key go together: give both or neither")
+        authorities = None if settings.tls_ca is None else load_authorities(settings.tls_ca)
+        identity = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            identity = load_identity(settings.tls_cert, settings.tls_key)
+        credentials = grpc.ssl_channel_credentials(
+            authorities, identity.key if identity else None, identity.certificate if identity else None
+        )
+        self._table: SecurityTable = settings.security_table
+        self._timeout = settings.timeout
+        self._peer = f"the silo at {settings.silo}"
+        self._channel = grpc.aio.secure_channel(
+            settings.silo,
+            credentials,
+            options=[
+                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+                ("grpc.max_reconnect_backoff_ms", 2000),
+                ("grpc.keepalive_time_ms", 20_000),  # a stream to a dead silo must end
+                ("grpc.keepalive_timeout_ms", 10_000),
+            ],
+        )
+        self._stub = SiloStub(self._channel)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def describe(self, encoder: str) -> SiloCard:
+        """What the silo offers to the encoder with this fingerprint."""
+        reply = await self._call(self._stub.Describe(pb.DescribeRequest(encoder=encoder), timeout=self._timeout))
+        return silo_from_wire(reply, self._table)
+
+    async def register(self, key: PublicKey) -> None:
+        """Upload a public key."""
+        request = pb.RegisterKeyRequest(key=public_key_to_wire(key))
+        await self._call(self._stub.RegisterKey(request, timeout=self._timeout))
+
+    async def align(
+        self, encoder: EncoderCard, public_set: str, rows: int, chunks: Iterable[NDArray[np.float32]]
+    ) -> MapCard:
+        """Stream embeddings of a public set; the silo learns the map."""
+
+        def requests() -> Iterator[pb.AlignRequest]:
+            header = pb.AlignHeader(encoder=encoder_to_wire(encoder), public_set=public_set, rows=rows)
+            yield pb.AlignRequest(header=header)
+            for chunk in chunks:
+                values = np.ascontiguousarray(chunk, dtype="<f4").tobytes()
+                yield pb.AlignRequest(rows=pb.EmbeddingRows(values=values))
+
+        reply = await self._call(self._stub.Align(requests(), timeout=_ALIGN_SECONDS))
+        return map_from_wire(reply.map)
+
+    async def classify(self, task: TaskCard, encoder: str, query: EncryptedMatrix) -> tuple[EncryptedProduct, float]:
+        """Encrypted logits, and the milliseconds that the silo spent on the ciphertexts."""
+        request = _classify_request(task, encoder, query)
+        reply = await self._call(self._stub.Classify(request, timeout=self._timeout))
+        return product_from_wire(reply.logits), reply.server_micros / 1e3
+
+    async def classify_stream(
+        self, task: TaskCard, encoder: str, queries: AsyncIterator[EncryptedMatrix]
+    ) -> AsyncIterator[tuple[EncryptedProduct, float]]:
+        """The same for a stream of queries; replies come in their order."""
+
+        async def requests() -> AsyncIterator[pb.ClassifyRequest]:
+            async for query in queries:
+                yield _classify_request(task, encoder, query)
+
+        with self._errors():
+            async for reply in self._stub.ClassifyStream(requests()):
+                yield product_from_wire(reply.logits), reply.server_micros / 1e3
+
+    async def _call(self, call: Awaitable[_Reply]) -> _Reply:
+        with self._errors():
+            return await call
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._peer) from None
+
+
+def _classify_request(task: TaskCard, encoder: str, query: EncryptedMatrix) -> pb.ClassifyRequest:
+    return pb.ClassifyRequest(task=task.name, encoder=encoder, query=matrix_to_wire(query), revision=task.revision)

@@ -1,0 +1,74 @@
+"""Settings of a client: arguments first, then SEALIGN_… variables, then a TOML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from sealign.ckks import SecurityTable
+from sealign.errors import InvalidInputError
+
+
+class ClientSettings(BaseSettings):
+    """Which silo, which encoder, which keys. Every field is a flag, a SEALIGN_ variable and a key of the file.
+
+    Attributes:
+        silo: address and port of the silo.
+        encoder: the local model: ``family:model?options``, or a hub name.
+        tls_ca: authority of the silo's certificate, PEM; the system's authorities if unset.
+        tls_cert, tls_key: the client's certificate and key, where the silo asks for one.
+        key_directory: keep secret keys there between runs; unset, they live as long as the client.
+        key_passphrase: protects stored keys.
+        security_table: table that the silo's plans must satisfy.
+        timeout: seconds to wait for a reply.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SEALIGN_", extra="ignore")
+
+    silo: str = Field(pattern=r"^.+:\d+$")
+    encoder: str | None = Field(default=None, min_length=1)
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    key_directory: Path | None = None
+    key_passphrase: SecretStr | None = None
+    security_table: SecurityTable = SecurityTable.CLASSICAL
+    timeout: float = Field(default=60.0, gt=0)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment, then the file."""
+        del dotenv_settings, file_secret_settings
+        file = settings_cls.model_config.get("toml_file")
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file))
+
+
+def client_settings(file: Path | None = None, **arguments: Any) -> ClientSettings:
+    """Settings from arguments (None: not given), environment and an optional TOML file.
+
+    Raises:
+        InvalidInputError: a setting is missing or out of bounds, by name.
+    """
+    if file is not None and not file.is_file():
+        raise InvalidInputError(f"there is no settings file {file}")
+
+    class _WithFile(ClientSettings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    try:
+        return _WithFile(**{name: value for name, value in arguments.items() if value is not None})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        raise InvalidInputError(
+            f"settings of the client are not usable: {faults}. Set them as arguments, SEALIGN_… variables or keys of "
+            "the settings file."
+        ) from None

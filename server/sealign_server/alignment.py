@@ -1,0 +1,79 @@
+"""Plain alignment: the client's embeddings of a public set come in, a map goes to the store."""
+
+from __future__ import annotations
+
+import numpy as np
+from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
+from sealign.encoders import EncoderCard
+from sealign.errors import InvalidInputError
+
+from sealign_server.store import SiloStore
+
+
+class AlignmentSession:
+    """One run of plain alignment, in constant memory; nothing is kept until :meth:`learn`.
+
+    Args:
+        store: holds the silo's own embeddings of the public set.
+        encoder: the client's encoder.
+        public_set: digest that both sides computed over the same texts.
+        rows: number of texts the client has.
+
+    Raises:
+        NotFoundError: the silo does not hold that public set.
+        InvalidInputError: the encoder's embeddings are not normalised, or the numbers of texts differ.
+    """
+
+    def __init__(self, store: SiloStore, encoder: EncoderCard, public_set: str, rows: int) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._public = store.load_public_set(public_set)
+        expected = self._public.card.rows
+        if rows != expected:
+            raise InvalidInputError(f"the public set has {expected} texts, the client announces {rows}")
+        if not encoder.normalised:
+            raise InvalidInputError(
+                "the client's embeddings are not L2-normalised, which the plans rely on: set normalise=true for "
+                "the encoder"
+            )
+        self._statistics = RidgeStatistics(encoder.dimension, self._public.rows.shape[1])
+
+    def add(self, values: bytes) -> None:
+        """Add the next rows of the client's embeddings, row-major little-endian float32.
+
+        Raises:
+            InvalidInputError: not whole rows, too many, or values that are not finite or not normalised.
+        """
+        row_bytes = 4 * self._encoder.dimension
+        if not values or len(values) % row_bytes:
+            raise InvalidInputError(
+                f"{len(values)} bytes are not whole rows of {self._encoder.dimension} float32 values"
+            )
+        rows = np.frombuffer(values, dtype="<f4").reshape(-1, self._encoder.dimension)
+        start = self._statistics.rows
+        if start + len(rows) > self._public.card.rows:
+            raise InvalidInputError(f"the client sends more than the {self._public.card.rows} rows it announced")
+        if np.isfinite(rows).all() and not np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-2):
+            raise InvalidInputError("embeddings of the public set are not L2-normalised as the encoder's card says")
+        self._statistics.update(rows, self._public.rows[start : start + len(rows)])
+
+    def learn(self) -> AffineMap:
+        """Fit the map by ridge and keep it; an earlier map of the encoder is replaced only now.
+
+        Raises:
+            InvalidInputError: rows are missing.
+            StorageError: the map could not be written; the earlier one stays.
+        """
+        if self._statistics.rows != self._public.card.rows:
+            raise InvalidInputError(
+                f"the stream ended after {self._statistics.rows} of {self._public.card.rows} rows; nothing was learned. "
+                "Align again."
+            )
+        learned = fit_ridge(
+            self._statistics,
+            source_fingerprint=self._encoder.fingerprint,
+            target_fingerprint=self._store.document.encoder_card.fingerprint,
+            public_set=self._public.card.digest,
+        )
+        learned.save(self._store.map_path(self._encoder.fingerprint))
+        return learned

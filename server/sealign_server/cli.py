@@ -1,0 +1,189 @@
+"""The command line of a silo: ``sealign-server``.
+
+Every option of ``serve`` is also a variable, SEALIGN_ and its name, and a key of the silo's silo.toml.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from rich.console import Console
+from rich.table import Table
+from sealign.alignment import PublicSet
+from sealign.ckks import SecurityTable
+from sealign.console import progress, run
+from sealign.encoders import EncoderSettings
+from sealign.errors import InvalidInputError, UnavailableError
+from sealign.logs import configure_logs
+from sealign.tls import load_authorities, load_identity
+
+from sealign_server.certificates import write_trial_certificates
+from sealign_server.serve import serve as run_server
+from sealign_server.settings import serve_settings
+from sealign_server.store import SiloStore
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Run a silo.")
+
+Directory = Annotated[Path, typer.Argument(help="The silo's directory.")]
+PublicFiles = Annotated[
+    list[Path] | None, typer.Option("--public", help="Public texts, one a line, for clients to align over.")
+]
+
+
+@app.command()
+def init(
+    directory: Directory,
+    encoder: Annotated[str, typer.Option(help="The silo's own model: family:model?options, or a hub name.")],
+    name: Annotated[str, typer.Option(help="The silo's name, shown to clients.")] = "silo",
+    public: PublicFiles = None,
+) -> None:
+    """Create a silo, and embed public texts that clients can align over.
+
+    For a silo that exists, with the same encoder, only the public texts are added.
+    """
+    from sealign_server.training import add_public_set, create_silo
+
+    sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
+    if (directory / "silo.json").exists() and sets:
+        store = SiloStore(directory)
+        if store.document.encoder != EncoderSettings.parse(encoder):
+            raise InvalidInputError(f"{directory} is a silo with another encoder; choose another directory")
+    else:
+        store = create_silo(directory, name, EncoderSettings.parse(encoder))
+    for label, texts in sets:
+        with progress(f"embedding {label}", len(texts)) as advance:
+            card = add_public_set(store, label, texts, advance)
+        typer.echo(f"public set {card.name}: {card.rows} texts, digest {card.digest}")
+    typer.echo(f"silo {store.document.name} in {directory}, encoder {store.document.encoder_card.name}")
+
+
+@app.command()
+def train(
+    directory: Directory,
+    task: Annotated[str, typer.Option(help="The task's name.")],
+    data: Annotated[Path, typer.Option(help="TSV with header label<TAB>text.")],
+    description: Annotated[str, typer.Option(help="What the task is about, shown to clients.")] = "",
+    head: Annotated[
+        Path | None,
+        typer.Option(help="Import this linear head (safetensors) instead; the data then only calibrate it."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split into training and held-out rows.")] = 0,
+) -> None:
+    """Train a task's head on labelled texts, or import one."""
+    from sealign_server.training import import_task, read_labelled, train_task
+
+    store = SiloStore(directory)
+    labels, texts = read_labelled(data)
+    with progress("embedding", len(texts)) as advance:
+        if head is None:
+            trained = train_task(store, task, description, labels, texts, advance, seed=seed)
+        else:
+            trained = import_task(store, task, description, head, labels, texts, advance)
+    typer.echo(
+        f"task {task}: {len(trained.head.labels)} labels, held-out accuracy {trained.held_out_accuracy:.4f} "
+        f"({trained.held_out_rows} texts), calibration error {trained.calibration_error_after:.4f}"
+    )
+
+
+@app.command()
+def serve(
+    directory: Directory,
+    listen: Annotated[str | None, typer.Option(help="Address and port.", show_default="127.0.0.1:7443")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM (required).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM (required).")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="Require client certificates from this authority.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core.", show_default="1")] = None,
+    precision: Annotated[float | None, typer.Option(help="Error of a logit.", show_default="1/256")] = None,
+    security_table: Annotated[
+        SecurityTable | None, typer.Option(help="Largest moduli to allow.", show_default="classical")
+    ] = None,
+    max_keys: Annotated[int | None, typer.Option(help="Public keys to hold.", show_default="1024")] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(help="Products under way at once; more are refused.", show_default="64")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
+) -> None:
+    """Serve the silo over TLS until SIGTERM."""
+    flags = {
+        "listen": listen,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
+        "workers": workers,
+        "precision": precision,
+        "security_table": security_table,
+        "max_keys": max_keys,
+        "max_concurrent": max_concurrent,
+        "log_level": log_level,
+    }
+    settings = serve_settings(directory, flags)
+    configure_logs(settings.log_level)
+    run_server(directory, settings)
+
+
+@app.command()
+def info(directory: Directory) -> None:
+    """Show a silo's encoder, tasks, public sets and maps."""
+    store = SiloStore(directory)
+    card = store.document.encoder_card
+    console = Console()
+    console.print(
+        f"silo {store.document.name}: encoder {card.name}, {card.dimension} dimensions, {card.fingerprint[:12]}"
+    )
+    tasks = Table("task", "labels", "held-out accuracy", "temperature", title="Tasks")
+    for name in store.task_names():
+        _, head = store.load_task(name)
+        tasks.add_row(name, str(len(head.head.labels)), f"{head.held_out_accuracy:.4f}", f"{head.temperature:.3f}")
+    sets = Table("public set", "texts", "digest", title="Public sets")
+    for public in store.public_sets():
+        sets.add_row(public.name, str(public.rows), public.digest)
+    maps = Table("client encoder", "texts", "explained variance", "mean cosine", "CKA", "learned", title="Maps")
+    for fingerprint in store.map_fingerprints():
+        learned = store.load_map(fingerprint)
+        q = learned.quality
+        measures = (f"{q.explained_variance:.4f}", f"{q.mean_cosine:.4f}", f"{q.linear_cka:.4f}")
+        maps.add_row(fingerprint[:12], str(q.rows), *measures, learned.created)
+    for table in (tasks, sets, maps):
+        console.print(table)
+
+
+@app.command()
+def health(
+    address: Annotated[str, typer.Option(help="Address and port of the silo.")],
+    tls_ca: Annotated[Path, typer.Option(help="Authority of the silo's certificate, PEM.")],
+    tls_cert: Annotated[Path | None, typer.Option(help="Client certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 5.0,
+) -> None:
+    """Ask a silo whether it serves, by the standard health protocol."""
+    identity = load_identity(tls_cert, tls_key) if tls_cert and tls_key else None
+    credentials = grpc.ssl_channel_credentials(
+        load_authorities(tls_ca), identity.key if identity else None, identity.certificate if identity else None
+    )
+    with grpc.secure_channel(address, credentials) as channel:
+        try:
+            reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            raise UnavailableError(f"the silo at {address} does not answer: {error.details()}") from error
+    if reply.status != health_pb2.HealthCheckResponse.SERVING:
+        raise UnavailableError(f"the silo at {address} is up but not serving")
+    typer.echo("serving")
+
+
+@app.command()
+def certificates(
+    directory: Annotated[Path, typer.Argument(help="Where to write them.")],
+    host: Annotated[list[str], typer.Option(help="Name or address that clients use for the silo.")],
+) -> None:
+    """Write certificates for trying Sealign out (an authority, a silo and a client; 30 days)."""
+    write_trial_certificates(directory, host)
+    typer.echo(f"wrote ca.pem, silo.pem, silo.key, client.pem and client.key to {directory}")
+
+
+def main() -> None:
+    """Entry point of ``sealign-server``."""
+    run(app)

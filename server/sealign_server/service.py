@@ -1,0 +1,130 @@
+"""The gRPC service: what crosses the wire to and from a `Silo`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import structlog
+from sealign.ckks import SecurityTable
+from sealign.errors import InvalidInputError, OverloadedError, SealignError
+from sealign.protocol.conversions import (
+    encoder_from_wire,
+    map_to_wire,
+    matrix_from_wire,
+    product_to_wire,
+    public_key_from_wire,
+    silo_to_wire,
+)
+from sealign.protocol.status import answering
+from sealign.protocol.v1 import silo_pb2 as pb
+from sealign.protocol.v1.silo_pb2_grpc import SiloServicer
+
+from sealign_server.alignment import AlignmentSession
+from sealign_server.public_keys import PublicKeyCache
+from sealign_server.silo import Silo
+
+_log = structlog.get_logger()
+
+_INLINE_MS = 5.0
+"""Products predicted to take longer run in a thread, so that short queries need not wait for them."""
+
+
+class SiloService(SiloServicer):
+    """Answers clients. Every error leaves as one status with one message.
+
+    Args:
+        silo: what is served.
+        keys: the clients' public keys.
+        table: security table that keys and plans must satisfy.
+        max_concurrent: products under way at once; more are refused, not queued.
+    """
+
+    def __init__(self, silo: Silo, keys: PublicKeyCache, table: SecurityTable, max_concurrent: int) -> None:
+        self._silo = silo
+        self._keys = keys
+        self._table = table
+        self._max_concurrent = max_concurrent
+        self._products = 0
+        self._aligning = asyncio.Lock()
+
+    async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.SiloCard:  # noqa: N802
+        """Tasks, public sets and plans for an encoder."""
+        async with answering(context, "Describe"):
+            return silo_to_wire(await asyncio.to_thread(self._silo.describe, request.encoder))
+
+    async def RegisterKey(self, request: pb.RegisterKeyRequest, context: Any) -> pb.RegisterKeyReply:  # noqa: N802
+        """Holds a public key under the hash of its content."""
+        async with answering(context, "RegisterKey"):
+            key = public_key_from_wire(request.key, self._table)
+            return pb.RegisterKeyReply(key_id=self._keys.register(key))
+
+    async def Classify(self, request: pb.ClassifyRequest, context: Any) -> pb.ClassifyReply:  # noqa: N802
+        """Encrypted logits of one batch."""
+        async with answering(context, "Classify"):
+            return await self._classify(request)
+
+    async def ClassifyStream(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ClassifyRequest], context: Any
+    ) -> AsyncIterator[pb.ClassifyReply]:
+        """Encrypted logits of each batch, in order."""
+        async with answering(context, "ClassifyStream"):
+            async for request in request_iterator:
+                yield await self._classify(request)
+
+    async def Align(self, request_iterator: AsyncIterator[pb.AlignRequest], context: Any) -> pb.AlignReply:  # noqa: N802
+        """Learns and keeps the map of an encoder from its embeddings of a public set."""
+        async with answering(context, "Align"):
+            if self._aligning.locked():
+                raise OverloadedError("the silo is aligning another client; try again in a minute")
+            async with self._aligning:
+                session = await self._begin(request_iterator)
+                async for request in request_iterator:
+                    await asyncio.to_thread(session.add, request.rows.values)
+                learned = await asyncio.to_thread(session.learn)
+                card = await asyncio.to_thread(self._silo.describe, learned.source_fingerprint)
+            _log.info(
+                "map learned",
+                encoder=learned.source_fingerprint[:12],
+                public_set=learned.public_set[:12],
+                rows=learned.quality.rows,
+                explained_variance=round(learned.quality.explained_variance, 4),
+            )
+            if card.map is None:
+                raise SealignError("the map was learned but could not be read back; the silo's log says why")
+            return pb.AlignReply(map=map_to_wire(card.map))
+
+    async def _begin(self, requests: AsyncIterator[pb.AlignRequest]) -> AlignmentSession:
+        async for request in requests:
+            if request.WhichOneof("part") != "header":
+                break
+            encoder = encoder_from_wire(request.header.encoder)
+            header = request.header
+            return await asyncio.to_thread(self._silo.alignment, encoder, header.public_set, header.rows)
+        raise InvalidInputError("an alignment must begin with a header: encoder, public set and number of rows")
+
+    async def _classify(self, request: pb.ClassifyRequest) -> pb.ClassifyReply:
+        started = perf_counter()
+        zeros = self._keys.pool(request.query.key_id)
+        evaluator = self._silo.evaluator(request.task, request.encoder, request.query.plan, request.revision)
+        with self._admitted():
+            query = matrix_from_wire(request.query)
+            if evaluator.plan.cost.server_ms > _INLINE_MS:
+                product = await asyncio.to_thread(evaluator.evaluate, query, zeros)
+            else:
+                product = evaluator.evaluate(query, zeros)
+        micros = round((perf_counter() - started) * 1e6)
+        return pb.ClassifyReply(logits=product_to_wire(product), server_micros=micros)
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self._products >= self._max_concurrent:
+            raise OverloadedError(f"the silo has {self._products} products under way already; try again later")
+        self._products += 1
+        try:
+            yield
+        finally:
+            self._products -= 1

@@ -1,0 +1,189 @@
+"""The silo's directory: the only place where its heads, maps and public embeddings are kept.
+
+silo.json                     name, encoder settings and the encoder's card
+silo.toml                     settings for serving (optional)
+public/<digest>.safetensors   the silo's embeddings of a public text set
+tasks/<task>/head.safetensors the trained head
+tasks/<task>/task.json        its description
+maps/<fingerprint>.safetensors  the map learned for a client's encoder
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sealign.alignment import AffineMap
+from sealign.encoders import EncoderCard, EncoderSettings
+from sealign.errors import InvalidInputError, NotFoundError, StorageError
+from sealign.files import load_arrays, save_arrays, write_atomically
+from sealign.heads import TrainedHead
+from sealign.protocol import PublicSetCard
+
+_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+
+
+class SiloDocument(BaseModel):
+    """silo.json: who the silo is and which encoder its heads were trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    encoder: EncoderSettings
+    encoder_card: EncoderCard
+
+
+class TaskDocument(BaseModel):
+    """task.json: what a task is about, for people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class PublicEmbeddings:
+    """The silo's embeddings of a public set, shape (n, d), row i for text i."""
+
+    card: PublicSetCard
+    rows: NDArray[np.float32]
+
+
+class SiloStore:
+    """Reads and writes a silo's directory; every file is replaced as a whole or not at all.
+
+    Raises:
+        NotFoundError: the directory is not a silo.
+        StorageError: silo.json is damaged.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        try:
+            self.document = SiloDocument.model_validate_json((directory / "silo.json").read_bytes())
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"{directory} is not a silo (no silo.json); create one with: sealign-server init {directory}"
+            ) from error
+        except OSError as error:
+            raise StorageError(f"could not read {directory / 'silo.json'}: {error.strerror}") from error
+        except ValidationError as error:
+            raise StorageError(f"{directory / 'silo.json'} is damaged ({error.error_count()} faults)") from error
+
+    @classmethod
+    def create(cls, directory: Path, document: SiloDocument) -> SiloStore:
+        """A new silo in ``directory``.
+
+        Raises:
+            InvalidInputError: there is a silo already.
+            StorageError: the directory cannot be written.
+        """
+        path = directory / "silo.json"
+        if path.exists():
+            raise InvalidInputError(f"{directory} is a silo already; choose another directory")
+        write_atomically(path, document.model_dump_json(indent=2).encode())
+        return cls(directory)
+
+    def remove_leftovers(self) -> None:
+        """Delete temporary files that a killed process left behind."""
+        for leftover in self.directory.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+    # Tasks
+
+    def task_names(self) -> list[str]:
+        """Names of the tasks that have a head, sorted."""
+        return sorted(path.parent.name for path in self.directory.glob("tasks/*/head.safetensors"))
+
+    def save_task(self, name: str, document: TaskDocument, head: TrainedHead) -> None:
+        """Keep a task's head and description; the head last, since its presence makes the task.
+
+        Raises:
+            InvalidInputError: the name is not a short lower-case identifier.
+            StorageError: a file could not be written; the earlier head is intact.
+        """
+        if not _TASK_NAME.fullmatch(name):
+            raise InvalidInputError(f"task name {name!r} must be 1 to 63 of a-z, 0-9, '.', '_', '-'")
+        write_atomically(self._task(name) / "task.json", document.model_dump_json(indent=2).encode())
+        head.save(self._task(name) / "head.safetensors")
+
+    def load_task(self, name: str) -> tuple[TaskDocument, TrainedHead]:
+        """A task's description and head.
+
+        Raises:
+            StorageError, InvalidInputError: a file is missing or damaged.
+        """
+        head = TrainedHead.load(self._task(name) / "head.safetensors")
+        try:
+            document = TaskDocument.model_validate_json((self._task(name) / "task.json").read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StorageError(f"task.json of task {name} is missing or damaged; train the task again") from error
+        return document, head
+
+    def _task(self, name: str) -> Path:
+        return self.directory / "tasks" / name
+
+    # Public sets
+
+    def public_sets(self) -> list[PublicSetCard]:
+        """Cards of the public sets that the silo has embedded."""
+        cards = []
+        for path in sorted(self.directory.glob("public/*.json")):
+            content = json.loads(path.read_bytes())
+            cards.append(PublicSetCard(path.stem, content["rows"], content["name"]))
+        return cards
+
+    def save_public_set(self, embeddings: PublicEmbeddings) -> None:
+        """Keep the silo's embeddings of a public set; the card last, since its presence makes the set."""
+        card = embeddings.card
+        path = self.directory / "public" / card.digest
+        save_arrays(path.with_suffix(".safetensors"), {"rows": embeddings.rows}, {"digest": card.digest})
+        content = json.dumps({"rows": card.rows, "name": card.name})
+        write_atomically(path.with_suffix(".json"), content.encode())
+
+    def load_public_set(self, digest: str) -> PublicEmbeddings:
+        """The silo's embeddings of a public set.
+
+        Raises:
+            NotFoundError: the silo does not hold that set.
+        """
+        for card in self.public_sets():
+            if card.digest == digest:
+                arrays, _ = load_arrays(self.directory / "public" / f"{digest}.safetensors")
+                return PublicEmbeddings(card, arrays["rows"])
+        known = ", ".join(f"{card.name} ({card.digest[:12]}…, {card.rows} texts)" for card in self.public_sets())
+        raise NotFoundError(
+            f"the silo does not hold the public set {digest[:12]!r}…; it holds: {known or 'none'}. Both sides must "
+            "use the same file, byte for byte."
+        )
+
+    # Maps
+
+    def map_path(self, fingerprint: str) -> Path:
+        """Where the map of a client's encoder is kept."""
+        return self.directory / "maps" / f"{fingerprint}.safetensors"
+
+    def map_fingerprints(self) -> list[str]:
+        """Fingerprints of the client encoders that have a map."""
+        return sorted(path.stem for path in self.directory.glob("maps/*.safetensors"))
+
+    def load_map(self, fingerprint: str) -> AffineMap:
+        """The map of a client's encoder.
+
+        Raises:
+            StorageError, InvalidInputError: missing or damaged, or learned for another encoder.
+        """
+        learned = AffineMap.load(self.map_path(fingerprint))
+        if (learned.source_fingerprint, learned.target_fingerprint) != (
+            fingerprint,
+            self.document.encoder_card.fingerprint,
+        ):
+            raise InvalidInputError(
+                f"map {self.map_path(fingerprint).name} was learned between other encoders; align again"
+            )
+        return learned

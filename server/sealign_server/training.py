@@ -1,0 +1,115 @@
+"""Offline work with the silo's own encoder: embed public texts, train heads."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sealign.alignment import PublicSet
+from sealign.encoders import Encoder, EncoderSettings, load_encoder
+from sealign.errors import InvalidInputError, NotFoundError, StorageError
+from sealign.heads import TrainedHead, calibrate, import_head, train_head
+from sealign.protocol import PublicSetCard
+
+from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
+
+Progress = Callable[[int], None]
+
+
+def create_silo(directory: Path, name: str, encoder: EncoderSettings) -> SiloStore:
+    """A new silo whose heads will be trained on ``encoder``.
+
+    Raises:
+        InvalidInputError: there is a silo already, or the encoder cannot be loaded.
+    """
+    card = load_encoder(encoder).card
+    return SiloStore.create(directory, SiloDocument(name=name, encoder=encoder, encoder_card=card))
+
+
+def add_public_set(store: SiloStore, name: str, texts: PublicSet, progress: Progress) -> PublicSetCard:
+    """Embed a public set and keep the embeddings, for clients to align over."""
+    rows = _encoder(store).encode(texts.texts, progress=progress)
+    card = PublicSetCard(texts.digest, len(texts), name)
+    store.save_public_set(PublicEmbeddings(card, rows))
+    return card
+
+
+def read_labelled(path: Path) -> tuple[list[str], list[str]]:
+    """Labels and texts of a UTF-8 TSV file with the header ``label<TAB>text``.
+
+    Raises:
+        NotFoundError, StorageError: the file is missing or cannot be read.
+        InvalidInputError: a line without two columns, named by its number.
+    """
+    labels, texts = [], []
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if next(rows, None) != ["label", "text"]:
+                raise InvalidInputError(f"{path}: line 1 must be the header label<TAB>text")
+            for number, row in enumerate(rows, 2):
+                if len(row) != 2 or not all(cell.strip() for cell in row):
+                    raise InvalidInputError(f"{path}: line {number} must be a label, a tab and a text")
+                labels.append(row[0])
+                texts.append(row[1])
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}") from error
+    except OSError as error:
+        raise StorageError(f"could not read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path} is not UTF-8; convert it") from error
+    return labels, texts
+
+
+def train_task(
+    store: SiloStore,
+    task: str,
+    description: str,
+    labels: Sequence[str],
+    texts: Sequence[str],
+    progress: Progress,
+    *,
+    seed: int = 0,
+) -> TrainedHead:
+    """Train a head on labelled texts and keep it as a task.
+
+    Raises:
+        InvalidInputError: bad data, or a class with too few texts.
+    """
+    head = train_head(_encoder(store).encode(texts, progress=progress), labels, seed=seed)
+    store.save_task(task, TaskDocument(description=description), head)
+    return head
+
+
+def import_task(
+    store: SiloStore,
+    task: str,
+    description: str,
+    head: Path,
+    labels: Sequence[str],
+    texts: Sequence[str],
+    progress: Progress,
+) -> TrainedHead:
+    """Keep a head trained elsewhere as a task, calibrated on labelled texts it has not seen.
+
+    Raises:
+        InvalidInputError: the head does not fit the data's labels or the silo's encoder.
+    """
+    linear = import_head(head, labels=None)
+    dimension = store.document.encoder_card.dimension
+    if linear.dimension != dimension:
+        raise InvalidInputError(f"{head} takes {linear.dimension} dimensions, the silo's encoder gives {dimension}")
+    calibrated = calibrate(linear, _encoder(store).encode(texts, progress=progress), labels)
+    store.save_task(task, TaskDocument(description=description), calibrated)
+    return calibrated
+
+
+def _encoder(store: SiloStore) -> Encoder:
+    encoder = load_encoder(store.document.encoder)
+    if encoder.card.fingerprint != store.document.encoder_card.fingerprint:
+        raise InvalidInputError(
+            "the silo's encoder has changed since the silo was created (other weights, tokenizer or pooling): "
+            "restore it, or create a new silo"
+        )
+    return encoder
