@@ -1,0 +1,155 @@
+"""The planner: what it promises is what encryption and evaluation then cost and deliver."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sealign.ckks import PackingPlan, ProductShape, SecurityTable, candidates, plan_product
+from sealign.errors import InvalidInputError
+
+from tests.unit.ckks.parties import Parties, head, unit_rows
+
+SHAPES = st.builds(
+    ProductShape,
+    rows=st.integers(1, 300),
+    dimension=st.integers(1, 5000),
+    outputs=st.integers(1, 2000),
+    frobenius_norm=st.floats(0.01, 300),
+    range=st.floats(0.01, 300),
+    row_norm=st.sampled_from([1.0, 0.5, 20.0]),
+    precision=st.sampled_from([1.0, 1 / 16, 1 / 256]),
+)
+
+
+@given(SHAPES, st.sampled_from(SecurityTable))
+@settings(deadline=None, max_examples=25)
+def test_every_candidate_keeps_its_promises(shape: ProductShape, table: SecurityTable) -> None:
+    try:
+        plans = candidates(shape, table)
+    except InvalidInputError:
+        assert shape.range / shape.precision > 1000  # only a wide range at a fine precision may be refused
+        return
+    assert len({plan.parameters.name for plan in plans}) == len(plans)
+    assert plans[0] == plan_product(shape, table)
+    assert [plan.cost.milliseconds for plan in plans] == sorted(plan.cost.milliseconds for plan in plans)
+    for plan in plans:
+        _check(plan, shape, table)
+
+
+def _check(plan: PackingPlan, shape: ProductShape, table: SecurityTable) -> None:
+    assert plan.parameters.security_level(table) >= 128
+    assert (plan.rows, plan.dimension, plan.outputs) == (shape.rows, shape.dimension, shape.outputs)
+    assert plan.block.size <= plan.parameters.poly_degree
+    row_blocks, inner_blocks, output_blocks = plan.counts
+    assert (row_blocks - 1) * plan.block.rows < shape.rows <= row_blocks * plan.block.rows
+    assert (inner_blocks - 1) * plan.block.inner < shape.dimension <= inner_blocks * plan.block.inner
+    assert (output_blocks - 1) * plan.block.outputs < shape.outputs <= output_blocks * plan.block.outputs
+    assert plan.range >= shape.range
+    assert plan.parameters.modulus >= 4 * plan.range * plan.output_scale
+    assert plan.input_scale_bits + np.log2(plan.row_norm) <= 50
+    assert plan.dropped_bits >= 1
+    assert 7 * plan.error_budget(shape.frobenius_norm).total <= shape.precision
+    assert plan.flood_std == pytest.approx(0.8 * shape.precision / 7)
+    # The budget cannot be met with fewer bits in the reply.
+    assert 7 * replace(plan, reply_bits=plan.reply_bits - 1).error_budget(shape.frobenius_norm).total > shape.precision
+
+
+@given(SHAPES, st.sampled_from([2.0, 16.0]))
+@settings(deadline=None, max_examples=15)
+def test_finer_precision_never_takes_fewer_reply_bits(shape: ProductShape, factor: float) -> None:
+    try:
+        fine = {plan.parameters.name: plan for plan in candidates(replace(shape, precision=shape.precision / factor))}
+    except InvalidInputError:
+        return
+    coarse = {plan.parameters.name: plan for plan in candidates(shape)}
+    assert fine.keys() <= coarse.keys()
+    assert all(fine[name].reply_bits >= coarse[name].reply_bits for name in fine)
+
+
+def test_ids_name_the_content_in_every_process() -> None:
+    script = (
+        "from sealign.ckks import ProductShape, plan_product\n"
+        "for s in ((1, 768, 4), (1, 768, 150), (64, 768, 10)):\n"
+        "    print(plan_product(ProductShape(*s, frobenius_norm=16.0, range=11.0)).id)\n"
+    )
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    shapes = ((1, 768, 4), (1, 768, 150), (64, 768, 10))
+    here = [plan_product(ProductShape(*shape, frobenius_norm=16.0, range=11.0)).id for shape in shapes]
+    assert [run.split() for run in runs] == [here]
+    assert len(set(here)) == len(here)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 2}, {"dimension": 769}, {"outputs": 5}, {"input_scale_bits": 3}, {"weight_scale_bits": 3},
+        {"reply_bits": 5}, {"range": 1024.0}, {"precision": 0.1}, {"row_norm": 2.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_id_covers_every_field(change: dict[str, float]) -> None:
+    plan = plan_product(ProductShape(1, 768, 4, frobenius_norm=16.0, range=11.0))
+    assert replace(plan, **change).id != plan.id  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "dimension", "outputs"), [(1, 768, 4), (1, 768, 150), (64, 768, 10), (5, 60, 3), (3, 3000, 2)]
+)
+def test_predicted_cost_is_the_actual_cost(rows: int, dimension: int, outputs: int) -> None:
+    generator = np.random.default_rng(1)
+    parties = Parties.meet(*head(generator, dimension, outputs), rows=rows)
+    query = parties.cipher.encrypt(unit_rows(generator, rows, dimension))
+    reply = parties.evaluator.evaluate(query, parties.zeros)
+    cost = parties.plan.cost
+    assert (query.byte_count, len(query.ciphertexts)) == (cost.request_bytes, cost.requests)
+    assert (reply.byte_count, len(reply.ciphertexts)) == (cost.reply_bytes, cost.replies)
+    encoded = sum(block is not None for blocks in parties.evaluator._weights for block in blocks)
+    assert cost.products == encoded * parties.plan.counts[0]
+    assert cost.weight_bytes == encoded * parties.plan.parameters.poly_degree * 8
+
+
+def test_post_quantum_plan_changes_set_when_it_must() -> None:
+    shape = ProductShape(1, 768, 4, frobenius_norm=16.0, range=11.0, precision=2.0**-14)
+    assert plan_product(shape).parameters.name == "ckks-2048-48"
+    assert plan_product(shape, SecurityTable.POST_QUANTUM).parameters.poly_degree == 4096
+
+
+@pytest.mark.parametrize("precision", [1e-12, 2.0**-60])
+def test_impossible_precision_is_refused(precision: float) -> None:
+    with pytest.raises(InvalidInputError, match="coarser precision"):
+        plan_product(ProductShape(1, 768, 4, frobenius_norm=16.0, range=11.0, precision=precision))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 0}, {"dimension": 0}, {"outputs": -1}, {"outputs": 1 << 25}, {"frobenius_norm": float("nan")},
+        {"frobenius_norm": 0.0}, {"range": float("inf")}, {"row_norm": -1.0}, {"precision": 0.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_meaningless_shapes_are_refused(change: dict[str, float]) -> None:
+    shape = ProductShape(1, 768, 4, frobenius_norm=16.0, range=11.0)
+    with pytest.raises(InvalidInputError):
+        replace(shape, **change)  # type: ignore[arg-type]
+
+
+def test_too_little_memory_for_the_weights_is_refused() -> None:
+    with pytest.raises(InvalidInputError):
+        candidates(ProductShape(1, 4096, 150_000, frobenius_norm=16.0, range=11.0), max_weight_bytes=1 << 20)
