@@ -72,6 +72,7 @@ class AsyncClient:
         self._observe = observe
         self._card: SiloCard | None = None
         self._ciphers: dict[str, Cipher] = {}
+        self._registered: set[bytes] = set()
         # One thread: models and SEAL objects are used by one caller at a time, and the loop stays free.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sealign")
 
@@ -149,6 +150,7 @@ class AsyncClient:
             remaining = rows[sum(map(len, done)) :]
             plan = _cheapest(card.plans, len(remaining))
             try:
+                await self._register(plan)
                 async for part in self._answered(card, plan, remaining):
                     done.append(part)
                     failures = 0
@@ -161,7 +163,7 @@ class AsyncClient:
                 if isinstance(error, UnavailableError):
                     await asyncio.sleep(0.25 * 2**failures)
                 elif isinstance(error, UnknownKeyError):
-                    await self._connection.register(self._cipher(plan).key.public_key)
+                    self._registered.clear()  # the silo restarted, or forgot
                 else:
                     await self.describe(refresh=True)
                     card = await self._ready_task(card.name)
@@ -237,6 +239,13 @@ class AsyncClient:
         async for product, _ in answers:
             count = len(next(remaining))
             yield await self._run(cipher.decrypt, product, count)
+
+    async def _register(self, plan: PackingPlan) -> None:
+        """Upload the public key that the plan needs, unless that was done."""
+        key = self._cipher(plan).key.public_key
+        if key.id not in self._registered:
+            await self._connection.register(key)
+            self._registered.add(key.id)
 
     def _cipher(self, plan: PackingPlan) -> Cipher:
         if plan.id not in self._ciphers:

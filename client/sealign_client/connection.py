@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -106,13 +107,25 @@ class SiloConnection:
     ) -> AsyncIterator[tuple[EncryptedProduct, float]]:
         """The same for a stream of queries; replies come in their order."""
 
-        async def requests() -> AsyncIterator[pb.ClassifyRequest]:
-            async for query in queries:
-                yield _classify_request(task, encoder, query)
+        call = self._stub.ClassifyStream()
 
-        with self._errors():
-            async for reply in self._stub.ClassifyStream(requests()):
-                yield product_from_wire(reply.logits), reply.server_micros / 1e3
+        async def write() -> None:
+            try:
+                async for query in queries:
+                    await call.write(_classify_request(task, encoder, query))
+                await call.done_writing()
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                pass  # the call has ended; reading tells why
+
+        writer = asyncio.create_task(write())
+        try:
+            with self._errors():
+                async for reply in call:
+                    yield product_from_wire(reply.logits), reply.server_micros / 1e3
+            await writer  # what failed on this side, if anything
+        finally:
+            call.cancel()
+            writer.cancel()
 
     async def _call(self, call: Awaitable[_Reply]) -> _Reply:
         with self._errors():

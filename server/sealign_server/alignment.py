@@ -66,8 +66,8 @@ class AlignmentSession:
         """
         if self._statistics.rows != self._public.card.rows:
             raise InvalidInputError(
-                f"the stream ended after {self._statistics.rows} of {self._public.card.rows} rows; nothing was learned. "
-                "Align again."
+                f"the stream ended after {self._statistics.rows} of {self._public.card.rows} rows; nothing was "
+                "learned. Align again."
             )
         learned = fit_ridge(
             self._statistics,
