@@ -153,10 +153,10 @@ def info(directory: Directory) -> None:
 
 @app.command()
 def health(
-    address: Annotated[str, typer.Option(help="Address and port of the silo.")],
-    tls_ca: Annotated[Path, typer.Option(help="Authority of the silo's certificate, PEM.")],
-    tls_cert: Annotated[Path | None, typer.Option(help="Client certificate, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    address: Annotated[str, typer.Option(envvar="SEALIGN_ADDRESS", help="Address and port of the silo.")],
+    tls_ca: Annotated[Path, typer.Option(envvar="SEALIGN_TLS_CA", help="Authority of the silo's certificate.")],
+    tls_cert: Annotated[Path | None, typer.Option(envvar="SEALIGN_HEALTH_TLS_CERT", help="Client certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(envvar="SEALIGN_HEALTH_TLS_KEY", help="Its private key.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 5.0,
 ) -> None:
     """Ask a silo whether it serves, by the standard health protocol."""

@@ -1,0 +1,40 @@
+# Two commands on a fresh machine do all set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test bench compose-test proto format clean
+
+demo: $(INSTALLED)
+	$(BIN)/python -m deploy.demo.run
+
+test: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+bench: $(INSTALLED)
+	$(BIN)/sealign bench --output bench-output
+
+compose-test: $(INSTALLED)
+	PATH="$(abspath $(BIN)):$$PATH" deploy/compose_test.sh
+
+proto: $(INSTALLED)
+	$(BIN)/python proto/generate.py
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo-output bench-output dist
+
+$(INSTALLED): pyproject.toml constraints.txt deploy/demo/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps --requirement deploy/demo/requirements.txt
+	touch $@
