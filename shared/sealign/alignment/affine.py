@@ -1,0 +1,136 @@
+"""The affine map from a client's embedding space to the silo's, and how good it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sealign.errors import InvalidInputError
+from sealign.files import load_arrays, save_arrays
+
+_FORMAT = "sealign.affine-map/1"
+_TEXTS = ("source_fingerprint", "target_fingerprint", "public_set", "created")
+
+
+@dataclass(frozen=True)
+class MapQuality:
+    """How well a map predicts rows that were held out from its fit.
+
+    Attributes:
+        explained_variance: 1 − residual/total squared error over all held-out folds, where total is
+            the error of predicting the training mean; 1 is perfect, 0 no better than the mean.
+        mean_cosine: mean cosine between predicted and target embeddings, over a sample of at most
+            512 rows of fold 0 and a fit without fold 0.
+        linear_cka: linear centred kernel alignment of the two embeddings over all rows.
+        rows: number of embedding pairs.
+        penalty: the chosen ridge penalty, as a multiple of the mean eigenvalue of XᵀX.
+    """
+
+    explained_variance: float
+    mean_cosine: float
+    linear_cka: float
+    rows: int
+    penalty: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            whole = field.name == "rows"
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                raise InvalidInputError(f"map quality: {field.name} is not a number")
+            if not np.isfinite(value):
+                raise InvalidInputError(f"map quality: {field.name} is not finite")
+
+
+@dataclass(frozen=True, eq=False)
+class AffineMap:
+    """y = xW + b from the source (client's) to the target (silo's) embedding space.
+
+    Source: Gorbett and Jana, arXiv 2603.18908 (the affine alignment over a public set).
+
+    Attributes:
+        weight: (dim_source, dim_target), float64, read-only.
+        intercept: (dim_target,), float64, read-only.
+        source_fingerprint: of the encoder whose embeddings it takes.
+        target_fingerprint: of the encoder whose embeddings it predicts.
+        public_set: digest of the texts it was learned over.
+        quality: measured on held-out rows.
+        created: ISO 8601 time, UTC.
+
+    Raises:
+        InvalidInputError: shapes that do not fit together, or numbers that are not finite.
+    """
+
+    weight: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    source_fingerprint: str
+    target_fingerprint: str
+    public_set: str
+    quality: MapQuality
+    created: str
+
+    def __post_init__(self) -> None:
+        weight = np.array(self.weight, dtype=np.float64)
+        intercept = np.array(self.intercept, dtype=np.float64)
+        if weight.ndim != 2 or not weight.size or intercept.shape != weight.shape[1:]:
+            raise InvalidInputError(
+                f"an affine map needs a weight (source, target) and an intercept (target,), "
+                f"not {weight.shape} and {intercept.shape}"
+            )
+        if not (np.isfinite(weight).all() and np.isfinite(intercept).all()):
+            raise InvalidInputError("the affine map holds numbers that are not finite; align again")
+        weight.flags.writeable = intercept.flags.writeable = False
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "intercept", intercept)
+
+    def apply(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Predicted target embeddings (n, dim_target) of source embeddings (n, dim_source).
+
+        Raises:
+            InvalidInputError: wrong shape.
+        """
+        x = np.asarray(X, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != self.weight.shape[0]:
+            raise InvalidInputError(f"embeddings have shape {x.shape}; the map takes (rows, {self.weight.shape[0]})")
+        predicted: NDArray[np.float64] = x @ self.weight + self.intercept
+        return predicted
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically.
+
+        Raises:
+            StorageError: the file could not be written; the previous one is intact.
+        """
+        metadata = {name: getattr(self, name) for name in _TEXTS}
+        save_arrays(
+            Path(path),
+            {"weight": self.weight, "intercept": self.intercept},
+            {"format": _FORMAT, "quality": json.dumps(asdict(self.quality)), **metadata},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> AffineMap:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            StorageError: missing, or not a safetensors file.
+            InvalidInputError: a safetensors file that is not a map, or a damaged one.
+        """
+        arrays, metadata = load_arrays(Path(path))
+        if metadata.get("format") != _FORMAT:
+            raise InvalidInputError(f"{path} is not an affine map; align again to make one")
+        try:
+            if any(array.dtype != np.float64 for array in arrays.values()):
+                raise InvalidInputError("arrays are not float64")
+            return cls(
+                weight=arrays["weight"],
+                intercept=arrays["intercept"],
+                quality=MapQuality(**json.loads(metadata["quality"])),
+                **{name: metadata[name] for name in _TEXTS},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(f"{path} is damaged ({error}); align again") from error

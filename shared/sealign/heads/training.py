@@ -1,0 +1,126 @@
+"""Multinomial logistic regression on the silo's own embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sealign.errors import InvalidInputError
+from sealign.heads.calibration import calibrate, fit_temperature
+from sealign.heads.importing import import_head
+from sealign.heads.linear import LinearHead, checked_rows, class_indices
+from sealign.heads.ood import energy
+from sealign.heads.trained import TrainedHead
+
+Matrix = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+# Half a decade apart, strongest first.
+DEFAULT_PENALTIES: tuple[float, ...] = tuple(10.0 ** (-k / 2) for k in range(2, 13))
+
+
+def train_head(
+    embeddings: ArrayLike,
+    labels: Sequence[str],
+    *,
+    classes: Sequence[str] | None = None,
+    penalties: Sequence[float] = DEFAULT_PENALTIES,
+    held_out: float = 0.15,
+    seed: int = 0,
+) -> TrainedHead:
+    """Fit mean log-loss + penalty·v/2·‖W‖², v being the total variance of the embeddings.
+
+    The factor v makes penalties mean the same for every scale of embeddings. From the strongest
+    penalty on, heads are fitted on the training rows until the log-loss on the held-out rows (at
+    the temperature fitted there, as it will be used) turns up. The strongest penalty whose loss is
+    within one standard error of the smallest is chosen (Hastie, Tibshirani and Friedman, "The Elements of Statistical
+    Learning", 2nd edition, section 7.10): small weights lean less on directions that an affine map
+    from another encoder predicts badly. Temperature, accuracy and thresholds are measured on the
+    held-out rows with the head that has not seen them; then the head is fitted once more, on all
+    rows, with the chosen penalty. With two classes W is a single column, the difference of logits.
+
+    Args:
+        embeddings: (n, dimension).
+        labels: one a row.
+        classes: the outputs, in order; by default the labels that occur, sorted.
+        penalties: positive and finite.
+        held_out: fraction of each class's rows (at least one) to hold out, in (0, 1).
+        seed: of the split.
+
+    Raises:
+        InvalidInputError: wrong shapes or numbers, a label outside ``classes``, or a class with
+            fewer than two rows.
+    """
+    x = checked_rows(embeddings)
+    names = tuple(sorted(set(labels)) if classes is None else classes)
+    targets = class_indices(labels, names, len(x))
+    if len(names) < 2:
+        raise InvalidInputError(f"a head needs at least two classes, not {len(names)}")
+    if not 0 < held_out < 1:
+        raise InvalidInputError(f"held_out is {held_out}; give a fraction between 0 and 1")
+    strongest_first = sorted(penalties, reverse=True)
+    if not strongest_first or not all(0 < p < float("inf") for p in strongest_first):
+        raise InvalidInputError("penalties must be positive, finite and at least one")
+    held = _stratified(targets, names, held_out, seed)
+    train_x, train_y, held_x, held_y = x[~held], targets[~held], x[held], targets[held]
+
+    heads, losses = [], []
+    for head in _fit_path(train_x, train_y, names, strongest_first):
+        heads.append(head)
+        losses.append(_log_losses(head.logits(held_x), held_y))
+        if len(losses) > 1 and losses[-1].mean() > losses[-2].mean():
+            break
+    means = np.array([loss.mean() for loss in losses])
+    best = int(means.argmin())
+    standard_error = losses[best].std() / np.sqrt(len(held_y))
+    chosen = int(np.argmax(means <= means[best] + standard_error))
+
+    measured = calibrate(heads[chosen], held_x, [names[k] for k in held_y])
+    penalty = strongest_first[chosen]
+    (final,) = _fit_path(x, targets, names, [penalty])
+    return replace(measured, head=final, penalty=penalty)
+
+
+def _stratified(targets: Indices, names: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Which rows to hold out: of each class the given fraction, at least one and never all."""
+    random = np.random.default_rng(seed)
+    held = np.zeros(len(targets), dtype=bool)
+    for number, name in enumerate(names):
+        rows = np.flatnonzero(targets == number)
+        if len(rows) < 2:
+            raise InvalidInputError(
+                f"class {name!r} has {len(rows)} rows; give at least two, one to train and one to "
+                "measure, or leave the class out"
+            )
+        count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+        held[random.permutation(rows)[:count]] = True
+    return held
+
+
+def _fit_path(x: Matrix, targets: Indices, names: tuple[str, ...], penalties: Sequence[float]) -> Iterator[LinearHead]:
+    """One head for each penalty, each started from the one before, fitted when asked for."""
+    from sklearn.linear_model import LogisticRegression
+
+    mean = x.mean(axis=0)
+    centred = x - mean
+    scale = np.sqrt(np.mean(np.sum(centred**2, axis=1)))
+    if scale == 0:
+        raise InvalidInputError("the embeddings are all the same; check the encoder")
+    # Centred to total variance one: the same optimum, and L-BFGS gets there in fewer steps.
+    centred /= scale
+    estimator = LogisticRegression(solver="lbfgs", max_iter=2000, warm_start=True)
+    for penalty in penalties:
+        estimator.set_params(C=1.0 / (penalty * len(x))).fit(centred, targets)
+        head = import_head(estimator, labels=names)
+        weight = head.weight / scale
+        yield LinearHead(weight, head.bias - mean @ weight, names)
+
+
+def _log_losses(logits: Matrix, targets: Indices) -> Matrix:
+    """Each row's negative log-likelihood at the best temperature: (n,)."""
+    z = logits / fit_temperature(logits, targets)
+    losses: Matrix = energy(z) - z[np.arange(len(z)), targets]
+    return losses

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sealign.alignment import PublicSet
+from sealign.errors import InvalidInputError, NotFoundError
+
+TEXTS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1).filter(str.strip),
+    min_size=2,
+    max_size=8,
+    unique=True,
+)
+
+
+def test_digest_follows_its_definition() -> None:
+    expected = hashlib.sha256(b"\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\x02\0\0\0\0\0\0\0\xc3\xa9").hexdigest()
+    assert PublicSet(("a", "é")).digest == expected
+
+
+def test_digest_depends_on_order_and_on_where_texts_end() -> None:
+    digests = {PublicSet(texts).digest for texts in [("a", "bc"), ("bc", "a"), ("ab", "c")]}
+    assert len(digests) == 3
+
+
+@settings(deadline=None, max_examples=25)
+@given(TEXTS)
+def test_file_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    directory = tmp_path_factory.mktemp("sets")
+    expected = PublicSet(tuple(texts))
+    for ending in ("\n", "\r\n"):
+        path = directory / f"{len(ending)}.txt"
+        path.write_bytes("".join(text + ending for text in texts).encode())
+        read = PublicSet.from_file(path)
+        assert (read.texts, len(read), read.digest) == (
+            expected.texts,
+            len(texts),
+            expected.digest,
+        )
+
+
+def test_last_line_needs_no_ending(tmp_path: Path) -> None:
+    path = tmp_path / "set.txt"
+    path.write_text("one\ntwo")
+    assert PublicSet.from_file(path).texts == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"one\n\ntwo\n", "line 2 is empty"),
+        (b"one\n \t\n", "line 2 is empty"),
+        (b"one\ntwo\n\n", "line 3 is empty"),
+        (b"one\ntwo\nthree\ntwo\n", "line 4 repeats line 2"),
+        (b"one\ntwo\nthr\xffee\n", "line 3 is not UTF-8"),
+        (b"one\n", "no line 2"),
+        (b"", "line 1 is empty"),
+    ],
+)
+def test_bad_lines_are_named_and_not_quoted(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "set.txt"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        PublicSet.from_file(path)
+    assert str(path) in str(caught.value)
+    assert "three" not in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no public set"):
+        PublicSet.from_file(tmp_path / "absent.txt")
