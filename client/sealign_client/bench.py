@@ -43,7 +43,7 @@ ROWS_PER_REQUEST = 1024
 """Largest batch of one request in a bulk measurement."""
 TENSEAL_BUDGET_S = 6.0
 """A TenSEAL operation is repeated while the repetitions fit into this time; it is done once in any case."""
-TENSEAL_LIMIT_S = 120.0
+TENSEAL_LIMIT_S = 240.0
 """A TenSEAL map that would take longer is left out of the results, and said to be."""
 _PROBE_ROWS = 64
 
