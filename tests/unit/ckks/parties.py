@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sealign.ckks import (
     DEFAULT_PRECISION,
     Cipher,

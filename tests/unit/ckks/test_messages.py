@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sealign.ckks import EncryptedMatrix, EncryptedProduct, ReplyCiphertext, SeededCiphertext, verify_digest
 from sealign.errors import InvalidInputError
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from sealign.ckks import Block
 from sealign.ckks.packing import pack_bias, pack_rows, pack_weights, unpack_outputs
 

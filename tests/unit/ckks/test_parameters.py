@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tenseal import sealapi
+
 from sealign.ckks import PARAMETER_SETS, ParameterSet, SecurityTable, parameter_set, require_secure
 from sealign.ckks.backend import backend
 from sealign.errors import InsecureParametersError
-from tenseal import sealapi
 
 ALL = pytest.mark.parametrize("parameters", PARAMETER_SETS.values(), ids=PARAMETER_SETS)
 LEVELS = {

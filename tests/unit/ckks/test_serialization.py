@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tenseal import sealapi
+from tests.unit.ckks import blake2xb
+
 from sealign.ckks import PARAMETER_SETS, ParameterSet, PublicKey, SecretKey, SeededCiphertext, parameter_set
 from sealign.ckks.backend import backend
 from sealign.ckks.serialization import (
@@ -24,9 +27,6 @@ from sealign.ckks.serialization import (
     unpack_words,
 )
 from sealign.errors import InvalidInputError
-from tenseal import sealapi
-
-from tests.unit.ckks import blake2xb
 
 PARAMETERS = parameter_set("ckks-2048-36")
 WORD_BYTES = packed_size(2048, 36)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tenseal import sealapi
+
 from sealign.ckks import parameter_set
 from sealign.ckks.backend import backend
 from sealign.ckks.serialization import _ciphertext_body, _load, ciphertext_words
 from sealign.ckks.slots import coefficients_from_slots, slots_from_coefficients
-from tenseal import sealapi
 
 DEGREES = pytest.mark.parametrize("degree", [2048, 4096, 8192])
 

@@ -1,0 +1,182 @@
+"""A malformed public key: what it can read of the ephemeral secret, and what stands behind that.
+
+Re-randomisation adds (b·u + e₀, a·u + e₁) with a fresh ternary u, where (b, a) is the client's key. The client
+cannot choose a, a hash, but it can choose b so that the output coefficients of b·u show coefficients of u: with
+b = K, one at each output; with b = K·Σ 3^i·X^(-i), as many ternary digits at each output as fit between the
+flood and the modulus. What it reads is bounded by `PackingPlan.bits_per_output` for each output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor, log
+
+import numpy as np
+import pytest
+from tests.security.attacker import (
+    Integers,
+    Ring,
+    correlation,
+    noise_level,
+    received_mask,
+    received_outputs,
+    true_weights,
+    weights_in,
+)
+from tests.unit.ckks.parties import Parties, head
+
+from sealign.ckks import PublicKey, SeededCiphertext, ZeroPool
+from sealign.ckks.backend import backend
+from sealign.ckks.messages import ReplyCiphertext
+from sealign.ckks.sanitiser import sanitise
+from sealign.ckks.serialization import Words, ciphertext_words
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A client whose public key reads ``digits`` ternary digits of u at each output; its query is zero."""
+
+    parties: Parties
+    digits: int
+
+    @property
+    def ring(self) -> Ring:
+        return Ring(self.parties.plan.parameters)
+
+    @property
+    def step(self) -> int:
+        """K: the value of the last digit."""
+        return int(self.ring.parameters.modulus // 3**self.digits)
+
+    def key(self) -> PublicKey:
+        """b = K·Σ 3^i·X^(-i), with X^(-i) = -X^(N-i)."""
+        b = np.zeros(self.ring.degree, dtype=np.int64)
+        b[0] = self.step
+        for digit in range(1, self.digits):
+            b[-digit] = -self.step * 3**digit
+        seeded = SeededCiphertext(b"\2" * 64, self.ring.packed(self.ring.forward(b)))
+        return PublicKey(self.parties.plan.parameters, seeded)
+
+    def query(self) -> Words:
+        """The query, zero under one seed for all inner blocks: both polynomials in NTT form."""
+        return self.ring.expanded(SeededCiphertext(b"\3" * 64, self.ring.packed(self.ring.constant(0))))
+
+    def run(self) -> tuple[list[ReplyCiphertext], list[Integers]]:
+        """Replies as `Evaluator.steps` makes them, and for the record the ephemeral secret of each."""
+        zeros, evaluator, plan = ZeroPool(self.key()), self.parties.evaluator, self.parties.plan
+        replies, secrets = [], []
+        block_row = [self.ring.ciphertext(*self.query())] * plan.counts[1]
+        for output_block, bias in enumerate(evaluator._bias):
+            zero = zeros.take()
+            secrets.append(self._ephemeral(ciphertext_words(zero)[0]))
+            replies.append(sanitise(plan, evaluator._summed(block_row, output_block, zero), bias))
+        return replies, secrets
+
+    def _ephemeral(self, noisy: Words) -> Integers:
+        """u from all coefficients of b·u + e₀, which the client never sees: the last digit of each."""
+        balanced = np.rint(self.ring.inverse(noisy) / self.step).astype(np.int64)
+        return (balanced + 1) % 3 - 1
+
+    def read(self, reply: ReplyCiphertext) -> dict[int, int]:
+        """Coefficients of u that the client reads off the outputs of a reply."""
+        known = {}
+        positions = self.parties.plan.block.output_positions().ravel()
+        values = np.rint(received_outputs(self.parties.plan, reply) / self.step).astype(np.int64)
+        for position, value in zip(positions.tolist(), values.tolist(), strict=True):
+            for index in range(position, position + self.digits):
+                digit = (value + 1) % 3 - 1
+                value = (value - digit) // 3
+                degree = self.ring.degree
+                known[index % degree] = digit if index < degree else -digit
+        return known
+
+    def remainder(self, reply: ReplyCiphertext, u: Integers) -> Words:
+        """The reply's second polynomial less a·u, in NTT form."""
+        a = self.ring.expanded(self.key())[1]
+        return self.ring.minus(received_mask(self.parties.plan, reply), self.ring.times(a, self.ring.forward(u)))
+
+
+def most_digits(parties: Parties) -> int:
+    """Digits that stand clear of the flood: steps of ten deviations."""
+    plan = parties.plan
+    noise = plan.error_budget(parties.shape.frobenius_norm).total * plan.output_scale
+    return floor(log(plan.parameters.modulus / (10 * noise), 3))
+
+
+def _parties(rows: int, dimension: int, classes: int) -> Parties:
+    weight, _ = head(np.random.default_rng(1), dimension, classes)
+    return Parties.meet(weight, np.zeros(classes), rows=rows)
+
+
+@pytest.fixture(scope="module")
+def single() -> Parties:
+    return _parties(1, 768, 4)
+
+
+def test_constant_key_reads_one_coefficient_an_output(single: Parties) -> None:
+    attack = Attack(single, digits=1)
+    replies, secrets = attack.run()
+    known = [attack.read(reply) for reply in replies]
+    assert all(secrets[r][i] == digit for r, digits in enumerate(known) for i, digit in digits.items())
+    assert sum(map(len, known)) <= single.plan.outputs
+
+
+def test_best_key_reads_no_more_than_the_stated_capacity(single: Parties) -> None:
+    """More than one coefficient an output, at most bits_per_output / log2(3); 99 of 100 stay hidden."""
+    attack = Attack(single, most_digits(single))
+    replies, secrets = attack.run()
+    known = [attack.read(reply) for reply in replies]
+    assert all(secrets[r][i] == digit for r, digits in enumerate(known) for i, digit in digits.items())
+    assert 1 < attack.digits <= single.plan.bits_per_output / np.log2(3)
+    assert max(map(len, known)) == attack.digits * single.plan.block.outputs < 0.01 * attack.ring.degree
+
+
+@pytest.mark.parametrize(("rows", "dimension", "classes"), [(1, 768, 4), (1, 384, 2), (1, 768, 150), (1, 4096, 20)])
+def test_single_queries_stay_above_128_bits(rows: int, dimension: int, classes: int) -> None:
+    """Take away every coefficient that could be read: what is left carries the modulus by the table's slope."""
+    plan = _parties(rows, dimension, classes).plan
+    readable = plan.block.rows * plan.block.outputs * plan.bits_per_output / np.log2(3)
+    left = plan.parameters.poly_degree - readable
+    assert plan.parameters.modulus_bits <= 54 * left / 2048
+
+
+def test_division_after_reading_finds_noise(single: Parties) -> None:
+    attack = Attack(single, most_digits(single))
+    ring, replies = attack.ring, attack.run()[0]
+    mask, guesses = attack.query()[1], []
+    for reply in replies:
+        u = np.zeros(ring.degree, dtype=np.int64)
+        for index, digit in attack.read(reply).items():
+            u[index] = digit
+        left = ring.inverse(attack.remainder(reply, u)) / ring.parameters.modulus
+        assert left.std() == pytest.approx(1 / np.sqrt(12), rel=0.06)  # uniform, as if nothing were known
+        assert abs(left.mean()) < 5 / np.sqrt(12 * ring.degree)
+        guesses.append(ring.inverse(ring.quotient(attack.remainder(reply, u), mask)))
+    guess = weights_in(single.plan, guesses)
+    assert correlation(guess, true_weights(single)) < noise_level(guess.size)
+
+
+def test_bulk_reply_has_room_for_all_of_u_and_still_does_not_divide() -> None:
+    """The limit of re-randomisation: hundreds of outputs in one reply have room for all of u.
+
+    What then hides the weights is LWE with as many unknowns as an output block has weights, fewer if the query
+    repeats a seed as here: nothing to rely on. The client pays with those outputs, which carry as many bits as
+    it reads of u, so every output of a block must count against a budget, whatever rows the client has in it.
+    """
+    parties = _parties(512, 384, 4)
+    attack = Attack(parties, most_digits(parties))
+    ring, plan = attack.ring, parties.plan
+    replies, secrets = attack.run()
+    known = attack.read(replies[0])
+    assert len(known) == ring.degree
+    u = np.array([known[index] for index in range(ring.degree)])
+    assert np.array_equal(u, secrets[0])
+
+    left, mask = attack.remainder(replies[0], u), attack.query()[1]
+    weights = sum(backend(plan.parameters).decode(blocks[0]) for blocks in parties.evaluator._weights)
+    product = ring.times(mask, ring.forward(np.rint(weights).astype(np.int64)))
+    # Nothing but e₁ and the dropped bits is left of the mask ...
+    assert np.abs(ring.inverse(ring.minus(left, product))).max() < 2**plan.dropped_bits
+    # ... and by division they are enough: a hash as divisor spreads them over the whole modulus.
+    quotient = ring.inverse(ring.quotient(left, mask)) / ring.parameters.modulus
+    assert quotient.std() == pytest.approx(1 / np.sqrt(12), rel=0.06)
