@@ -14,11 +14,11 @@ from typing import Any
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from sealign.errors import SealignError, UnavailableError
 from sealign.protocol.status import answering
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer, add_DaemonServicer_to_server
-
 from sealign_client.client import AsyncClient
 from sealign_client.settings import ClientSettings
 
@@ -35,7 +35,7 @@ class DaemonService(DaemonServicer):
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksReply:  # noqa: N802
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksReply:  # noqa: N802, ARG002
         """The silo's tasks, and whether this daemon's encoder can use them."""
         async with answering(context, "ListTasks"):
             card = await self._client.describe(refresh=True)
@@ -95,9 +95,8 @@ async def run_daemon(settings: ClientSettings, listen: str) -> None:
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
         if not listen.startswith(_LOOPBACK):
             _log.warning("texts arrive here unencrypted, and this address can be reached from other machines")
-        _log.info(
-            "serving", address=f"{listen.rpartition(':')[0]}:{port}", encoder=client.encoder.card.name, pid=os.getpid()
-        )
+        address = f"{listen.rpartition(':')[0]}:{port}"
+        _log.info("serving", address=address, encoder=client.encoder.card.name, pid=os.getpid())
         await _greet(client)
         await stopping.wait()
         await status.enter_graceful_shutdown()

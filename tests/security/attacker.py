@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from tenseal import sealapi
-from tests.unit.ckks.parties import Floats, Parties
 
 from sealign.ckks import EncryptedMatrix, PackingPlan, ParameterSet, PublicKey, ReplyCiphertext, SeededCiphertext
 from sealign.ckks.backend import backend
@@ -24,6 +23,7 @@ from sealign.ckks.serialization import (
     pack_words,
     unpack_words,
 )
+from tests.unit.ckks.parties import Floats, Parties
 
 Integers = NDArray[np.int64]
 

@@ -8,6 +8,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tenseal import sealapi
+
+from sealign.ckks import EncryptedMatrix, PublicKey, SeededCiphertext, ZeroPool
+from sealign.ckks.backend import backend
+from sealign.ckks.sanitiser import flood_noise
+from sealign.ckks.serialization import ciphertext_words, packed_size
+from sealign.errors import InvalidInputError
 from tests.security.attacker import (
     Ring,
     correlation,
@@ -21,12 +27,6 @@ from tests.security.attacker import (
     with_ciphertexts,
 )
 from tests.unit.ckks.parties import Parties, head, unit_rows
-
-from sealign.ckks import EncryptedMatrix, PublicKey, SeededCiphertext, ZeroPool
-from sealign.ckks.backend import backend
-from sealign.ckks.sanitiser import flood_noise
-from sealign.ckks.serialization import ciphertext_words, packed_size
-from sealign.errors import InvalidInputError
 
 DIMENSION, CLASSES = 768, 4
 

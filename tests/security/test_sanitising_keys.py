@@ -8,11 +8,26 @@ flood and the modulus. What it reads is bounded by `PackingPlan.bits_per_output`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, log
 
 import numpy as np
 import pytest
+
+from sealign.ckks import (
+    Block,
+    PublicKey,
+    SecurityTable,
+    SeededCiphertext,
+    ZeroPool,
+    candidates,
+    parameter_set,
+    product_shape,
+)
+from sealign.ckks.messages import ReplyCiphertext
+from sealign.ckks.plan import largest_outputs
+from sealign.ckks.sanitiser import sanitise
+from sealign.ckks.serialization import Words, ciphertext_words
 from tests.security.attacker import (
     Integers,
     Ring,
@@ -24,12 +39,6 @@ from tests.security.attacker import (
     weights_in,
 )
 from tests.unit.ckks.parties import Parties, head
-
-from sealign.ckks import PublicKey, SeededCiphertext, ZeroPool
-from sealign.ckks.backend import backend
-from sealign.ckks.messages import ReplyCiphertext
-from sealign.ckks.sanitiser import sanitise
-from sealign.ckks.serialization import Words, ciphertext_words
 
 
 @dataclass(frozen=True)
@@ -131,13 +140,20 @@ def test_best_key_reads_no_more_than_the_stated_capacity(single: Parties) -> Non
     assert max(map(len, known)) == attack.digits * single.plan.block.outputs < 0.01 * attack.ring.degree
 
 
-@pytest.mark.parametrize(("rows", "dimension", "classes"), [(1, 768, 4), (1, 384, 2), (1, 768, 150), (1, 4096, 20)])
-def test_single_queries_stay_above_128_bits(rows: int, dimension: int, classes: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "dimension", "classes"),
+    [(1, 768, 4), (1, 384, 2), (1, 768, 150), (1, 4096, 20), (64, 768, 10), (512, 384, 4), (4096, 768, 4)],
+)
+@pytest.mark.parametrize("table", SecurityTable)
+def test_what_cannot_be_read_stays_above_128_bits(
+    rows: int, dimension: int, classes: int, table: SecurityTable
+) -> None:
     """Take away every coefficient that could be read: what is left carries the modulus by the table's slope."""
-    plan = _parties(rows, dimension, classes).plan
-    readable = plan.block.rows * plan.block.outputs * plan.bits_per_output / np.log2(3)
-    left = plan.parameters.poly_degree - readable
-    assert plan.parameters.modulus_bits <= 54 * left / 2048
+    weight, _ = head(np.random.default_rng(1), dimension, classes)
+    slope = {SecurityTable.CLASSICAL: 54 / 2048, SecurityTable.POST_QUANTUM: 41 / 2048}[table]
+    for plan in candidates(product_shape(weight, np.zeros(classes), rows=rows), table):
+        readable = plan.block.rows * plan.block.outputs * plan.bits_per_output / np.log2(3)
+        assert plan.parameters.modulus_bits <= slope * (plan.parameters.poly_degree - readable)
 
 
 def test_division_after_reading_finds_noise(single: Parties) -> None:
@@ -156,27 +172,29 @@ def test_division_after_reading_finds_noise(single: Parties) -> None:
     assert correlation(guess, true_weights(single)) < noise_level(guess.size)
 
 
-def test_bulk_reply_has_room_for_all_of_u_and_still_does_not_divide() -> None:
-    """The limit of re-randomisation: hundreds of outputs in one reply have room for all of u.
-
-    What then hides the weights is LWE with as many unknowns as an output block has weights, fewer if the query
-    repeats a seed as here: nothing to rely on. The client pays with those outputs, which carry as many bits as
-    it reads of u, so every output of a block must count against a budget, whatever rows the client has in it.
-    """
+def test_division_after_reading_a_bulk_reply_finds_noise() -> None:
+    """The planner gives a bulk reply no more outputs than leave enough of u unread."""
     parties = _parties(512, 384, 4)
     attack = Attack(parties, most_digits(parties))
     ring, plan = attack.ring, parties.plan
     replies, secrets = attack.run()
     known = attack.read(replies[0])
-    assert len(known) == ring.degree
-    u = np.array([known[index] for index in range(ring.degree)])
-    assert np.array_equal(u, secrets[0])
+    assert all(secrets[0][index] == digit for index, digit in known.items())
+    assert len(known) == attack.digits * plan.block.rows * plan.block.outputs < ring.degree
+    u = np.zeros(ring.degree, dtype=np.int64)
+    u[list(known)] = list(known.values())
+    left = ring.inverse(attack.remainder(replies[0], u)) / ring.parameters.modulus
+    assert left.std() == pytest.approx(1 / np.sqrt(12), rel=0.06)  # uniform, as if nothing were known
 
-    left, mask = attack.remainder(replies[0], u), attack.query()[1]
-    weights = sum(backend(plan.parameters).decode(blocks[0]) for blocks in parties.evaluator._weights)
-    product = ring.times(mask, ring.forward(np.rint(weights).astype(np.int64)))
-    # Nothing but e₁ and the dropped bits is left of the mask ...
-    assert np.abs(ring.inverse(ring.minus(left, product))).max() < 2**plan.dropped_bits
-    # ... and by division they are enough: a hash as divisor spreads them over the whole modulus.
-    quotient = ring.inverse(ring.quotient(left, mask)) / ring.parameters.modulus
-    assert quotient.std() == pytest.approx(1 / np.sqrt(12), rel=0.06)
+
+def test_a_bulk_block_without_the_planners_limit_would_give_u_away() -> None:
+    """Why the limit exists: with as many outputs as fit, a malformed key reads all of u, exactly."""
+    parties = _parties(512, 384, 4)
+    unlimited = replace(parties.plan, parameters=parameter_set("ckks-2048-36"), block=Block(512, 4, 1))
+    assert unlimited.block.rows > largest_outputs(unlimited)
+    parties = Parties.under(unlimited, parties.shape, parties.weight, parties.bias)
+    attack = Attack(parties, most_digits(parties))
+    replies, secrets = attack.run()
+    known = attack.read(replies[0])
+    assert len(known) == attack.ring.degree
+    assert all(secrets[0][index] == digit for index, digit in known.items())

@@ -32,7 +32,7 @@ class Backend:
 
     def decode(self, plaintext: sealapi.Plaintext) -> NDArray[np.float64]:
         """Coefficients of a plaintext polynomial, shape (N,), in (-q/2, q/2)."""
-        return coefficients_from_slots(np.array(self.encoder.decode_complex(plaintext)))
+        return coefficients_from_slots(np.array(self.encoder.decode_complex(plaintext), dtype=np.complex128))
 
 
 @lru_cache(maxsize=32)

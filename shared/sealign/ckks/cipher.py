@@ -68,10 +68,12 @@ class Cipher:
         """Outputs Y, shape (rows, C), of a reply to an encryption of ``rows`` rows.
 
         Raises:
-            InvalidInputError: the reply is for another plan or key, or has the wrong size.
+            InvalidInputError: the reply is for another plan or key, or has another number of rows.
             DecryptionError: the values are outside the promised range, as under a wrong key.
         """
         plan = self.plan
+        if not 1 <= rows <= plan.rows:
+            raise InvalidInputError(f"a reply holds 1 to {plan.rows} rows, not {rows}")
         if product.plan != plan.id or product.key_id != self.key.public_key.id:
             raise InvalidInputError("the reply is for another plan or another key; ask again")
         row_blocks, _, output_blocks = plan.block.counts(rows, plan.dimension, plan.outputs)

@@ -114,7 +114,7 @@ class SecretKey:
             wrapping = Scrypt(salt=salt, **_SCRYPT).derive(passphrase.encode())
             body = ChaCha20Poly1305(wrapping).encrypt(nonce, body, self.parameters.name.encode())
             document |= {"salt": salt.hex(), "nonce": nonce.hex()}
-        document["key"] = base64.b64encode(body).decode()
+        document |= {"key": base64.b64encode(body).decode(), "sha256": sha256(body).hexdigest()}
         write_atomically(path, json.dumps(document).encode(), mode=0o600)
 
     @classmethod
@@ -132,6 +132,8 @@ class SecretKey:
             parameters = parameter_set(document["parameters"])
             body = base64.b64decode(document["key"], validate=True)
             salt, nonce = (bytes.fromhex(document.get(name, "")) for name in ("salt", "nonce"))
+            if sha256(body).hexdigest() != document["sha256"]:
+                raise StorageError(f"secret key {path} is damaged; delete it, and a new one is made")
         except OSError as error:
             raise StorageError(f"could not read secret key {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:

@@ -55,6 +55,14 @@ class ParameterSet:
         levels = _LARGEST_MODULUS_BITS[table].get(self.poly_degree, {})
         return max((bits for bits, largest in levels.items() if self.modulus_bits <= largest), default=0)
 
+    def spare_coefficients(self, table: SecurityTable = SecurityTable.CLASSICAL) -> int:
+        """How many coefficients of a secret may be known with the rest still at 128 bits.
+
+        The largest modulus grows in proportion to the degree; the least slope of the table counts.
+        """
+        slope = min(levels[128] / degree for degree, levels in _LARGEST_MODULUS_BITS[table].items())
+        return max(0, int(self.poly_degree - self.modulus_bits / slope))
+
 
 # Each modulus is the largest prime of its width that is 1 mod 2N (SEAL's CoeffModulus::Create).
 PARAMETER_SETS: dict[str, ParameterSet] = {
@@ -65,7 +73,6 @@ PARAMETER_SETS: dict[str, ParameterSet] = {
         ParameterSet("ckks-2048-40", 2048, 1_099_511_590_913),
         ParameterSet("ckks-2048-44", 2048, 17_592_186_028_033),
         ParameterSet("ckks-2048-48", 2048, 281_474_976_694_273),
-        ParameterSet("ckks-2048-54", 2048, 18_014_398_509_404_161),
         ParameterSet("ckks-4096-36", 4096, 68_719_403_009),
         ParameterSet("ckks-4096-40", 4096, 1_099_511_480_321),
         ParameterSet("ckks-4096-44", 4096, 17_592_186_028_033),

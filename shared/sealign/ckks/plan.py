@@ -1,9 +1,9 @@
 """The planner: from the shape of a product and the precision wanted to parameters, scales and packing.
 
 All scales are powers of two. With input scale Δx, weight scale Δw and Δ = Δx·Δw, an output coefficient
-carries Y·Δ plus errors; the planner fills the modulus, q ≥ 4·range·Δ, so that the range only just fits
-(one bit above it tells a reply under the wrong key from a true one) and no logit carries more than
-log2(4·range / flood) bits. The error has five parts, each with the variance given in `ErrorBudget`.
+carries Y·Δ plus errors; the planner fills the modulus, q ≥ 4·range·Δ, so that no logit carries more than
+log2(4·range / flood) bits. The bit of room above the range lets the client notice, for half the values
+or more, a reply under a wrong key. The error has five parts, each with the variance given in `ErrorBudget`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
-from math import ceil, floor, log2, sqrt
+from math import ceil, e, floor, log2, pi, sqrt
 
 from sealign.ckks.messages import SEED_BYTES
 from sealign.ckks.packing import Block
@@ -36,8 +36,8 @@ FLOOD_SHARE = 0.64
 
 # Server, client and wire time of one coefficient in nanoseconds, measured by `sealign bench` on one core
 # of a 2-core x86-64 machine; only their ratios matter to the choice.
-_EXPAND_NS, _MULTIPLY_NS, _SANITISE_NS = 50.0, 9.0, 110.0
-_ENCRYPT_NS, _DECRYPT_NS = 130.0, 120.0
+_EXPAND_NS, _MULTIPLY_NS, _SANITISE_NS = 60.0, 9.0, 150.0
+_ENCRYPT_NS, _DECRYPT_NS = 250.0, 125.0
 _LINK_BYTES_PER_MS = 12_500.0
 """The link the plan is optimised for: 100 Mbit/s."""
 
@@ -170,8 +170,8 @@ class PackingPlan:
 
     @property
     def bits_per_output(self) -> float:
-        """Upper bound of what one output tells about the weights, in bits (capacity under the flood)."""
-        return log2(self.parameters.modulus / (self.flood_std * self.output_scale) / 4.1327)
+        """Upper bound of what one output tells, in bits: the capacity of Z_q under the flood."""
+        return log2(self.parameters.modulus / (self.flood_std * self.output_scale * sqrt(2 * pi * e)))
 
     @cached_property
     def counts(self) -> tuple[int, int, int]:
@@ -215,9 +215,20 @@ class PackingPlan:
         )
 
 
+def largest_outputs(plan: PackingPlan, table: SecurityTable = SecurityTable.CLASSICAL) -> int:
+    """Most outputs (b·c) that one reply may carry under the plan's parameters and scales.
+
+    A malformed public key lets a client read up to :attr:`PackingPlan.bits_per_output` bits about the
+    ephemeral ternary secret behind a reply from each output. So many outputs are allowed that what
+    is left of that secret still gives 128 bits.
+    """
+    spare_bits = plan.parameters.spare_coefficients(table) * log2(3)
+    return int(min(spare_bits / max(plan.bits_per_output, 1.0), plan.parameters.poly_degree))
+
+
 def _row_choices(rows: int, degree: int) -> list[int]:
     limit = min(rows, degree)
-    return sorted({limit, *(1 << bit for bit in range(limit.bit_length()))} - {0})
+    return sorted({limit, *(1 << bit for bit in range(limit.bit_length()))}) if limit else []
 
 
 def _inner_choices(dimension: int, limit: int) -> list[int]:
@@ -230,10 +241,10 @@ def _inner_choices(dimension: int, limit: int) -> list[int]:
     return sorted({ceil(dimension / part) for part in parts if ceil(dimension / part) <= limit})
 
 
-def _blocks(shape: ProductShape, degree: int) -> Iterator[Block]:
-    for rows in _row_choices(shape.rows, degree):
+def _blocks(shape: ProductShape, degree: int, largest_outputs: int) -> Iterator[Block]:
+    for rows in _row_choices(min(shape.rows, largest_outputs), degree):
         for inner in _inner_choices(shape.dimension, degree // rows):
-            outputs = min(shape.outputs, degree // (rows * inner))
+            outputs = min(shape.outputs, degree // (rows * inner), largest_outputs // rows)
             yield Block(rows, inner, ceil(shape.outputs / ceil(shape.outputs / outputs)))
 
 
@@ -276,7 +287,8 @@ def candidates(
         scaled = _scaled(shape, parameters)
         if scaled is None:
             continue
-        plans = (replace(scaled, block=block) for block in _blocks(shape, parameters.poly_degree))
+        blocks = _blocks(shape, parameters.poly_degree, largest_outputs(scaled, table))
+        plans = (replace(scaled, block=block) for block in blocks)
         affordable = [plan for plan in plans if plan.cost.weight_bytes <= max_weight_bytes]
         if affordable:
             best.append(min(affordable, key=_order))
@@ -284,7 +296,8 @@ def candidates(
         raise InvalidInputError(
             f"no parameter set of at least {minimum_security} bits ({table.value} table) can hold outputs up to "
             f"±{shape.range:.3g} with an error of {shape.precision:.3g} (weights of norm "
-            f"{shape.frobenius_norm:.3g}): ask for a coarser precision, or regularise the weights"
+            f"{shape.frobenius_norm:.3g}) and {max_weight_bytes >> 20} MiB of encoded weights: ask for a coarser "
+            "precision, regularise the weights, or allow more memory"
         )
     return tuple(sorted(best, key=_order))
 

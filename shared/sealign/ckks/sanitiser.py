@@ -70,8 +70,8 @@ class ZeroPool:
 
 def flood_noise(count: int, std: float) -> NDArray[np.int64]:
     """Gaussian integers from the operating system's generator, shape (count,), standard deviation ``std``."""
-    gauss = _SYSTEM.gauss
-    return np.rint([gauss(0.0, std) for _ in range(count)]).astype(np.int64)
+    normal = _SYSTEM.normalvariate  # unlike gauss, safe to call from several threads
+    return np.rint([normal(0.0, std) for _ in range(count)]).astype(np.int64)
 
 
 def sanitise(plan: PackingPlan, rerandomised: sealapi.Ciphertext, bias: NDArray[np.int64]) -> ReplyCiphertext:

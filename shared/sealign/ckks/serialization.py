@@ -50,7 +50,7 @@ def _save(saved: _Saved) -> tuple[bytes, bytes]:
     descriptor = os.memfd_create("seal", os.MFD_CLOEXEC)
     try:
         saved.save(f"/proc/self/fd/{descriptor}")
-        container = os.pread(descriptor, _LIMIT, 0)
+        container = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     finally:
         os.close(descriptor)
     header, body = container[: _HEADER.size], container[_HEADER.size :]
@@ -165,20 +165,19 @@ def packed_size(count: int, bits: int) -> int:
 
 def pack_words(words: Words, bits: int) -> bytes:
     """Words below 2^bits, shape (n,), at their true width, little-endian."""
-    octets = np.ascontiguousarray(words, dtype="<u8").view(np.uint8).reshape(-1, 8)
+    octets = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
     if bits % 8 == 0:
-        return octets[:, : bits // 8].tobytes()
-    return np.packbits(np.unpackbits(octets, axis=1, bitorder="little")[:, :bits], bitorder="little").tobytes()
+        return octets.reshape(-1, 8)[:, : bits // 8].tobytes()
+    return np.packbits(np.unpackbits(octets, bitorder="little").reshape(-1, 64)[:, :bits], bitorder="little").tobytes()
 
 
 def unpack_words(packed: bytes, count: int, bits: int) -> Words:
     """What :func:`pack_words` packed: shape (count,)."""
-    octets = np.zeros((count, 8), dtype=np.uint8)
     flat = np.frombuffer(packed, dtype=np.uint8)
     if bits % 8 == 0:
+        octets = np.zeros((count, 8), dtype=np.uint8)
         octets[:, : bits // 8] = flat.reshape(count, bits // 8)
-    else:
-        used = np.unpackbits(flat, bitorder="little")[: count * bits].reshape(count, bits)
-        packed_rows = np.packbits(used, axis=1, bitorder="little")
-        octets[:, : packed_rows.shape[1]] = packed_rows
-    return octets.view("<u8").reshape(count)
+        return octets.view("<u8").reshape(count)
+    spread = np.zeros((count, 64), dtype=np.uint8)
+    spread[:, :bits] = np.unpackbits(flat, count=count * bits, bitorder="little").reshape(count, bits)
+    return np.packbits(spread, bitorder="little").view("<u8")

@@ -51,6 +51,11 @@ class Parties:
         shape = product_shape(weight, bias, rows=rows, precision=precision)
         plans = candidates(shape, table)
         plan = next(plan for plan in plans if parameters in (None, plan.parameters.name))
+        return cls.under(plan, shape, weight, bias)
+
+    @classmethod
+    def under(cls, plan: PackingPlan, shape: ProductShape, weight: Floats, bias: Floats) -> Parties:
+        """Both ends under a given plan."""
         key = SecretKey.generate(plan.parameters)
         return cls(
             weight, bias, shape, plan, Cipher(plan, key), Evaluator(plan, weight, bias), ZeroPool(key.public_key)

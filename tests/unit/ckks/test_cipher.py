@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.ckks.parties import Floats, Parties, head, unit_rows
 
 from sealign.ckks import (
     Cipher,
@@ -20,6 +19,7 @@ from sealign.ckks import (
     parameter_set,
 )
 from sealign.errors import DecryptionError, InvalidInputError, StalePlanError
+from tests.unit.ckks.parties import Floats, Parties, head, unit_rows
 
 ROWS, DIMENSION, OUTPUTS = 16, 100, 5
 

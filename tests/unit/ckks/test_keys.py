@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.ckks.parties import Parties, head, unit_rows
 
 from sealign.ckks import Cipher, Evaluator, PublicKey, SecretKey, SeededCiphertext, ZeroPool, parameter_set
 from sealign.ckks.backend import backend
 from sealign.ckks.serialization import ciphertext_from_coefficients, save_secret_key
 from sealign.errors import InvalidInputError, SealignError, StorageError
+from tests.unit.ckks.parties import Parties, head, unit_rows
 
 PARAMETERS = parameter_set("ckks-2048-36")
 

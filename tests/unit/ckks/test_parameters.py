@@ -90,9 +90,9 @@ def test_unknown_name_is_refused_by_name() -> None:
 
 
 def test_lookup_honours_table_and_minimum() -> None:
-    assert parameter_set("ckks-2048-54").poly_degree == 2048
+    assert parameter_set("ckks-2048-48").poly_degree == 2048
     with pytest.raises(InsecureParametersError, match="post_quantum"):
-        parameter_set("ckks-2048-54", SecurityTable.POST_QUANTUM)
+        parameter_set("ckks-2048-48", SecurityTable.POST_QUANTUM)
     with pytest.raises(InsecureParametersError, match="gives 128 bits"):
-        parameter_set("ckks-2048-54", minimum=192)
+        parameter_set("ckks-2048-48", minimum=192)
     assert parameter_set("ckks-4096-54", minimum=256).security_level() == 256

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.ckks.parties import Parties, head, unit_rows
 
 from sealign.ckks import PackingPlan, ProductShape, SecurityTable, candidates, plan_product
 from sealign.errors import InvalidInputError
+from tests.unit.ckks.parties import Parties, head, unit_rows
 
 SHAPES = st.builds(
     ProductShape,

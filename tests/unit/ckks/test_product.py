@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.ckks.parties import Floats, Parties, head, unit_rows
 
 from sealign.ckks import PARAMETER_SETS, SecurityTable
+from tests.unit.ckks.parties import Floats, Parties, head, unit_rows
 
 
 def _error(parties: Parties, X: Floats) -> Floats:
