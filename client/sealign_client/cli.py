@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
 from sealign.alignment import PublicSet
 from sealign.ckks import DEFAULT_PRECISION, ProductShape, SecurityTable
 from sealign.console import progress, run
 from sealign.errors import InvalidInputError, StorageError
 from sealign.logs import configure_logs
-
 from sealign_client.bench import bench_table, run_bench, write_bench
 from sealign_client.client import Client
 from sealign_client.daemon import run_daemon

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sealign.alignment import PublicSet
 from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
@@ -30,7 +31,6 @@ from sealign.errors import (
     UnknownKeyError,
 )
 from sealign.protocol import MapCard, SiloCard, TaskCard
-
 from sealign_client.connection import SiloConnection
 from sealign_client.keyring import KeyRing
 from sealign_client.results import Classification, Timing, classifications

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sealign.heads import SCORES, softmax
 from sealign.protocol import TaskCard
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
 

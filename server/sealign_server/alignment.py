@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+
 from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
-
 from sealign_server.store import SiloStore
 
 

@@ -13,6 +13,7 @@ import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.table import Table
+
 from sealign.alignment import PublicSet
 from sealign.ckks import SecurityTable
 from sealign.console import progress, run
@@ -20,7 +21,6 @@ from sealign.encoders import EncoderSettings
 from sealign.errors import InvalidInputError, UnavailableError
 from sealign.logs import configure_logs
 from sealign.tls import load_authorities, load_identity
-
 from sealign_server.certificates import write_trial_certificates
 from sealign_server.serve import serve as run_server
 from sealign_server.settings import serve_settings

@@ -16,12 +16,12 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
 from sealign.errors import UnavailableError
 from sealign.logs import configure_logs
 from sealign.protocol.v1 import silo_pb2
 from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
 from sealign.tls import load_authorities, load_identity
-
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.service import SiloService
 from sealign_server.settings import ServeSettings

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import structlog
+
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError, OverloadedError, SealignError
 from sealign.protocol.conversions import (
@@ -22,7 +23,6 @@ from sealign.protocol.conversions import (
 from sealign.protocol.status import answering
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.silo_pb2_grpc import SiloServicer
-
 from sealign_server.alignment import AlignmentSession
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.silo import Silo

@@ -9,13 +9,13 @@ from pathlib import Path
 from threading import Lock
 
 import structlog
+
 from sealign.alignment import AffineMap
 from sealign.ckks import Evaluator, PackingPlan, candidates, product_shape
 from sealign.encoders import EncoderCard
 from sealign.errors import NoMapError, NotFoundError, SealignError, StalePlanError
 from sealign.heads import LinearHead, TrainedHead
 from sealign.protocol import MapCard, SiloCard, TaskCard
-
 from sealign_server.alignment import AlignmentSession
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore, TaskDocument

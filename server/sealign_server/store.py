@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
+
 from sealign.alignment import AffineMap
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, NotFoundError, StorageError

@@ -11,7 +11,6 @@ from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.heads import TrainedHead, calibrate, import_head, train_head
 from sealign.protocol import PublicSetCard
-
 from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
 
 Progress = Callable[[int], None]

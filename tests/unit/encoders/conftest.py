@@ -12,7 +12,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
-from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -25,6 +24,8 @@ from transformers import (
     T5Config,
     T5Model,
 )
+
+from sealign.encoders import Encoder, EncoderSettings, load_encoder
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "seven", "apple", "pear", "plum", "fig"]
 TinyModel = Callable[..., Path]

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModel, AutoTokenizer, BertModel, CTRLTokenizer
+
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.encoders.fingerprint import fingerprint
-from transformers import AutoModel, AutoTokenizer, BertModel, CTRLTokenizer
 
 from .conftest import WORDS, TinyModel
 

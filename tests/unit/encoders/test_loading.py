@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sealign.encoders import EncoderSettings, load_encoder, loading
 from sealign.errors import InvalidInputError
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.encoders.checks import MAX_CHARACTERS, check_texts, checked_embeddings, cut
 from sealign.errors import InvalidInputError

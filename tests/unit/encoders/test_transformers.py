@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from transformers import AutoModel, AutoTokenizer, T5EncoderModel
+
+from sealign.encoders import Encoder, EncoderSettings, load_encoder
 
 from .conftest import TinyModel
 

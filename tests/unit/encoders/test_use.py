@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.encoders.checks import MAX_CHARACTERS
 from sealign.errors import InvalidInputError
