@@ -9,6 +9,9 @@ from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
 from sealign_server.store import SiloStore
 
+MAX_DIMENSION = 8192
+"""Statistics take memory that grows with its square: 3 GB here."""
+
 
 class AlignmentSession:
     """One run of plain alignment, in constant memory; nothing is kept until :meth:`learn`.
@@ -21,7 +24,7 @@ class AlignmentSession:
 
     Raises:
         NotFoundError: the silo does not hold that public set.
-        InvalidInputError: the encoder's embeddings are not normalised, or the numbers of texts differ.
+        InvalidInputError: the encoder's embeddings are not normalised or too long, or the numbers of texts differ.
     """
 
     def __init__(self, store: SiloStore, encoder: EncoderCard, public_set: str, rows: int) -> None:
@@ -31,6 +34,10 @@ class AlignmentSession:
         expected = self._public.card.rows
         if rows != expected:
             raise InvalidInputError(f"the public set has {expected} texts, the client announces {rows}")
+        if encoder.dimension > MAX_DIMENSION:
+            raise InvalidInputError(
+                f"an encoder of {encoder.dimension} dimensions cannot be aligned, the most is {MAX_DIMENSION}"
+            )
         if not encoder.normalised:
             raise InvalidInputError(
                 "the client's embeddings are not L2-normalised, which the plans rely on: set normalise=true for "

@@ -98,7 +98,7 @@ def parameter_set(
     found = PARAMETER_SETS.get(name)
     if found is None:
         raise InsecureParametersError(
-            f"parameter set {name!r} is not known here; known sets are {', '.join(PARAMETER_SETS)}. "
+            f"parameter set {name[:64]!r} is not known here; known sets are {', '.join(PARAMETER_SETS)}. "
             "Both sides must run versions of Sealign that share a set."
         )
     require_secure(found, table, minimum)
