@@ -1,7 +1,8 @@
 """The encrypted product: an encrypted matrix times plaintext weights, plus a bias, under CKKS.
 
 The client makes a `SecretKey` and a `Cipher`, the silo a `ZeroPool` for the client's public key and an
-`Evaluator`; a `PackingPlan` from the planner is all that they share. Replies are always sanitised.
+`Evaluator`, or a `StreamedProduct` for what is too large for one message; a `PackingPlan` from the planner is
+all that they share. Replies are always sanitised.
 """
 
 from sealign.ckks.cipher import Cipher
@@ -32,6 +33,7 @@ from sealign.ckks.plan import (
     plan_product,
 )
 from sealign.ckks.sanitiser import ZeroPool
+from sealign.ckks.streaming import StreamedProduct
 
 __all__ = [
     "DEFAULT_PRECISION",
@@ -51,6 +53,7 @@ __all__ = [
     "SecretKey",
     "SecurityTable",
     "SeededCiphertext",
+    "StreamedProduct",
     "ZeroPool",
     "candidates",
     "parameter_set",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.ckks.backend import backend
 from sealign.ckks.keys import SecretKey
 from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct, ReplyCiphertext
-from sealign.ckks.packing import pack_rows, unpack_outputs
+from sealign.ckks.packing import Integers, pack_rows, unpack_outputs
 from sealign.ckks.plan import PackingPlan
 from sealign.ckks.serialization import (
     Words,
@@ -40,6 +42,20 @@ class Cipher:
         Raises:
             InvalidInputError: wrong shape, values that are not finite, or rows that are too long.
         """
+        return self._encrypted(self._integers(X))
+
+    def encrypt_blocks(self, X: NDArray[np.floating], start: int = 0) -> Iterator[EncryptedMatrix]:
+        """Encrypt rows X one inner block at a time, for a `StreamedProduct`, from block ``start`` on.
+
+        Raises:
+            InvalidInputError: as :meth:`encrypt`, before the first block.
+        """
+        integers, inner = self._integers(X), self.plan.block.inner
+        for first in range(start * inner, self.plan.dimension, inner):
+            yield self._encrypted(integers[:, first : first + inner])
+
+    def _integers(self, X: NDArray[np.floating]) -> Integers:
+        """Checked rows at the input scale, shape (n, d)."""
         plan = self.plan
         if X.ndim != 2 or X.shape[1] != plan.dimension or not 1 <= X.shape[0] <= plan.rows:
             raise InvalidInputError(
@@ -56,7 +72,12 @@ class Cipher:
                 f"row {int(norms.argmax())} has L2 norm {norms.max():.4g}, the plan allows {plan.row_norm:g}; "
                 "normalise the embeddings"
             )
-        integers = np.rint(rows * 2.0**plan.input_scale_bits).astype(np.int64)
+        integers: Integers = np.rint(rows * 2.0**plan.input_scale_bits).astype(np.int64)
+        return integers
+
+    def _encrypted(self, integers: Integers) -> EncryptedMatrix:
+        """Encryption of integers, shape (n, whole inner blocks or the last ones)."""
+        plan = self.plan
         polynomials = pack_rows(integers, plan.block, plan.parameters.poly_degree)
         ciphertexts = tuple(
             self.key.encrypt(self._backend.encode(polynomial))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 from tenseal import sealapi
 
-from sealign.ckks.backend import backend
+from sealign.ckks.backend import Backend, backend
 from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct
 from sealign.ckks.packing import pack_bias, pack_weights
 from sealign.ckks.plan import DEFAULT_PRECISION, PackingPlan, ProductShape
 from sealign.ckks.sanitiser import ZeroPool, sanitise
 from sealign.ckks.serialization import load_seeded
 from sealign.errors import InvalidInputError, StalePlanError
+
+EncodedBlock: TypeAlias = sealapi.Plaintext | None
+"""None stands for a block of zeros, which SEAL refuses to multiply by and which adds nothing."""
 
 
 def product_shape(
@@ -60,12 +65,7 @@ class Evaluator:
         self.plan = plan
         self._backend = backend(plan.parameters)
         self._bias = pack_bias(np.rint(bias * plan.output_scale).astype(np.int64), plan.block)
-        integers = np.rint(weight * 2.0**plan.weight_scale_bits).astype(np.int64)
-        # None stands for a block of zeros, which SEAL refuses to multiply by and which adds nothing.
-        self._weights: list[list[sealapi.Plaintext | None]] = [
-            [self._backend.encode(block) if block.any() else None for block in blocks]
-            for blocks in pack_weights(integers, plan.block, plan.parameters.poly_degree)
-        ]
+        self._weights = encoded_weights(plan, weight)
 
     def evaluate(self, query: EncryptedMatrix, zeros: ZeroPool) -> EncryptedProduct:
         """The sanitised product of a query, for the holder of ``zeros.key``.
@@ -75,8 +75,8 @@ class Evaluator:
             InvalidInputError: the query is malformed or made for another key.
         """
         plan = self.plan
-        self._check(query, zeros)
         _, inner_blocks, _ = plan.counts
+        check_query(plan, query, zeros, inner_blocks)
         replies = []
         for start in range(0, len(query.ciphertexts), inner_blocks):
             block_row = [
@@ -93,27 +93,49 @@ class Evaluator:
         self, block_row: list[sealapi.Ciphertext], output_block: int, total: sealapi.Ciphertext
     ) -> sealapi.Ciphertext:
         """``total``, an encryption of zero, plus the products along the inner dimension."""
-        product = sealapi.Ciphertext()
         for ciphertext, weights in zip(block_row, self._weights, strict=True):
-            plaintext = weights[output_block]
-            if plaintext is not None:
-                self._backend.evaluator.multiply_plain(ciphertext, plaintext, product)
-                self._backend.evaluator.add_inplace(total, product)
+            add_product(self._backend, total, ciphertext, weights[output_block])
         return total
 
-    def _check(self, query: EncryptedMatrix, zeros: ZeroPool) -> None:
-        plan = self.plan
-        if query.plan != plan.id:
-            raise StalePlanError("the query was packed under another plan; describe the task and encrypt again")
-        if query.key_id != zeros.key.id or zeros.key.parameters != plan.parameters:
-            raise InvalidInputError(
-                f"the query and the public key do not belong together, or the key is not of {plan.parameters.name}; "
-                "upload a key for the plan's parameter set"
-            )
-        row_blocks, inner_blocks, _ = plan.counts
-        count = len(query.ciphertexts)
-        if count % inner_blocks or not 1 <= count // inner_blocks <= row_blocks:
-            raise InvalidInputError(
-                f"the query holds {count} ciphertexts; the plan asks for {inner_blocks} for each of 1 to {row_blocks} "
-                f"blocks of {plan.block.rows} rows"
-            )
+
+def encoded_weights(plan: PackingPlan, weight: NDArray[np.float64]) -> list[list[EncodedBlock]]:
+    """Weights of some inner blocks, shape (inner elements, C), as inner blocks × output blocks plaintexts."""
+    working = backend(plan.parameters)
+    integers = np.rint(weight * 2.0**plan.weight_scale_bits).astype(np.int64)
+    return [
+        [working.encode(block) if block.any() else None for block in blocks]
+        for blocks in pack_weights(integers, plan.block, plan.parameters.poly_degree)
+    ]
+
+
+def add_product(
+    working: Backend, total: sealapi.Ciphertext, ciphertext: sealapi.Ciphertext, weights: EncodedBlock
+) -> None:
+    """Add one block's product to ``total``, in place."""
+    if weights is not None:
+        product = sealapi.Ciphertext()
+        working.evaluator.multiply_plain(ciphertext, weights, product)
+        working.evaluator.add_inplace(total, product)
+
+
+def check_query(plan: PackingPlan, query: EncryptedMatrix, zeros: ZeroPool, inner_blocks: int) -> None:
+    """Refuse a query that cannot be evaluated.
+
+    Raises:
+        StalePlanError: the query was packed under another plan.
+        InvalidInputError: it was made for another key, or does not hold ``inner_blocks`` ciphertexts a row block.
+    """
+    if query.plan != plan.id:
+        raise StalePlanError("the query was packed under another plan; describe the task and encrypt again")
+    if query.key_id != zeros.key.id or zeros.key.parameters != plan.parameters:
+        raise InvalidInputError(
+            f"the query and the public key do not belong together, or the key is not of {plan.parameters.name}; "
+            "upload a key for the plan's parameter set"
+        )
+    row_blocks = plan.counts[0]
+    count = len(query.ciphertexts)
+    if count % inner_blocks or not 1 <= count // inner_blocks <= row_blocks:
+        raise InvalidInputError(
+            f"the query holds {count} ciphertexts; the plan asks for {inner_blocks} for each of 1 to {row_blocks} "
+            f"blocks of {plan.block.rows} rows"
+        )

@@ -38,6 +38,7 @@ FLOOD_SHARE = 0.64
 # of a 2-core x86-64 machine; only their ratios matter to the choice.
 _EXPAND_NS, _MULTIPLY_NS, _SANITISE_NS = 60.0, 9.0, 150.0
 _ENCRYPT_NS, _DECRYPT_NS = 250.0, 125.0
+_ENCODE_NS = 50.0
 _LINK_BYTES_PER_MS = 12_500.0
 """The link the plan is optimised for: 100 Mbit/s."""
 
@@ -111,6 +112,10 @@ class Cost:
     client_ms: float
     weight_bytes: int
     """Memory of the silo's encoded weights."""
+    weight_ms: float
+    """Server time to encode the weights: once, or in every request where they are streamed."""
+    accumulator_bytes: int
+    """Memory of the silo's sums where the request is streamed."""
 
     @property
     def milliseconds(self) -> float:
@@ -199,6 +204,8 @@ class PackingPlan:
             server_ms=degree * (requests * _EXPAND_NS + products * _MULTIPLY_NS + replies * _SANITISE_NS) / 1e6,
             client_ms=degree * (requests * _ENCRYPT_NS + replies * _DECRYPT_NS) / 1e6,
             weight_bytes=inner_blocks * output_blocks * degree * 8,
+            weight_ms=inner_blocks * output_blocks * degree * _ENCODE_NS / 1e6,
+            accumulator_bytes=replies * degree * 16,
         )
 
     def error_budget(self, frobenius_norm: float) -> ErrorBudget:
@@ -273,14 +280,23 @@ def candidates(
     shape: ProductShape,
     table: SecurityTable = SecurityTable.CLASSICAL,
     minimum_security: int = MINIMUM_SECURITY,
-    max_weight_bytes: int = 2 << 30,
+    max_bytes: int = 2 << 30,
+    streamed: bool = False,
 ) -> tuple[PackingPlan, ...]:
     """The best plan for each parameter set that can do the product, cheapest first.
+
+    Args:
+        shape: the product.
+        table: largest moduli that count as secure.
+        minimum_security: bits that a set must reach by the table.
+        max_bytes: limit of what the silo holds: the encoded weights, or, streamed, the sums.
+        streamed: the product is computed one inner block at a time (`StreamedProduct`).
 
     Raises:
         InvalidInputError: no set reaches the precision within the range and security demanded.
     """
     best = []
+    order = _streamed_order if streamed else _order
     for parameters in PARAMETER_SETS.values():
         if parameters.security_level(table) < minimum_security:
             continue
@@ -289,21 +305,28 @@ def candidates(
             continue
         blocks = _blocks(shape, parameters.poly_degree, largest_outputs(scaled, table))
         plans = (replace(scaled, block=block) for block in blocks)
-        affordable = [plan for plan in plans if plan.cost.weight_bytes <= max_weight_bytes]
+        affordable = [
+            plan for plan in plans if (plan.cost.accumulator_bytes if streamed else plan.cost.weight_bytes) <= max_bytes
+        ]
         if affordable:
-            best.append(min(affordable, key=_order))
+            best.append(min(affordable, key=order))
     if not best:
         raise InvalidInputError(
             f"no parameter set of at least {minimum_security} bits ({table.value} table) can hold outputs up to "
             f"±{shape.range:.3g} with an error of {shape.precision:.3g} (weights of norm "
-            f"{shape.frobenius_norm:.3g}) and {max_weight_bytes >> 20} MiB of encoded weights: ask for a coarser "
-            "precision, regularise the weights, or allow more memory"
+            f"{shape.frobenius_norm:.3g}) and {max_bytes >> 20} MiB of {'sums' if streamed else 'encoded weights'}: "
+            "ask for a coarser precision, regularise the weights, or allow more memory"
         )
-    return tuple(sorted(best, key=_order))
+    return tuple(sorted(best, key=order))
 
 
 def _order(plan: PackingPlan) -> tuple[float, int, str]:
     return plan.cost.milliseconds, plan.cost.request_bytes + plan.cost.reply_bytes, plan.id
+
+
+def _streamed_order(plan: PackingPlan) -> tuple[float, int, str]:
+    milliseconds, size, name = _order(plan)
+    return milliseconds + plan.cost.weight_ms, size, name
 
 
 def plan_product(

@@ -80,9 +80,7 @@ def _from_file(path: Path, labels: Sequence[str] | None) -> LinearHead:
     try:
         arrays, metadata = load_arrays(path)
     except TypeError as error:  # numpy has no bfloat16
-        raise InvalidInputError(
-            f"{path} cannot be read by numpy ({error}); store the head as float32"
-        ) from error
+        raise InvalidInputError(f"{path} cannot be read by numpy ({error}); store the head as float32") from error
     if "labels" in metadata:
         try:
             named = tuple(json.loads(metadata["labels"]))

@@ -152,4 +152,4 @@ def test_meaningless_shapes_are_refused(change: dict[str, float]) -> None:
 
 def test_too_little_memory_for_the_weights_is_refused() -> None:
     with pytest.raises(InvalidInputError):
-        candidates(ProductShape(1, 4096, 150_000, frobenius_norm=16.0, range=11.0), max_weight_bytes=1 << 20)
+        candidates(ProductShape(1, 4096, 150_000, frobenius_norm=16.0, range=11.0), max_bytes=1 << 20)
