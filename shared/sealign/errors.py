@@ -45,6 +45,18 @@ class NoMapError(SealignError):
     status = "FAILED_PRECONDITION"
 
 
+class UnknownSessionError(SealignError):
+    """The silo does not hold this encrypted alignment any more; start it again."""
+
+    status = "FAILED_PRECONDITION"
+
+
+class ReleaseRefusedError(SealignError):
+    """The silo has released to this client what it releases over a public set."""
+
+    status = "PERMISSION_DENIED"
+
+
 class InsecureParametersError(SealignError):
     """Parameters below the demanded security level, or unknown here."""
 

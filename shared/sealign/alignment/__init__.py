@@ -5,6 +5,7 @@ Source: Gorbett and Jana, "Secure Linear Alignment of Large Language Models", ar
 """
 
 from sealign.alignment.affine import AffineMap, MapQuality
+from sealign.alignment.cross_covariance import ScaledRows, fit_cross_covariance, require_enough_texts
 from sealign.alignment.public_set import PublicSet
 from sealign.alignment.ridge import DEFAULT_PENALTIES, fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
@@ -16,5 +17,8 @@ __all__ = [
     "Moments",
     "PublicSet",
     "RidgeStatistics",
+    "ScaledRows",
+    "fit_cross_covariance",
     "fit_ridge",
+    "require_enough_texts",
 ]

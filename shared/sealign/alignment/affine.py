@@ -23,22 +23,27 @@ class MapQuality:
     Attributes:
         explained_variance: 1 − residual/total squared error over all held-out folds, where total is
             the error of predicting the training mean; 1 is perfect, 0 no better than the mean.
+            Of a map learned under encryption, where no rows can be held out: its estimate by
+            generalised cross-validation.
         mean_cosine: mean cosine between predicted and target embeddings, over a sample of at most
-            512 rows of fold 0 and a fit without fold 0.
-        linear_cka: linear centred kernel alignment of the two embeddings over all rows.
+            512 rows of fold 0 and a fit without fold 0; None if learned under encryption.
+        linear_cka: linear centred kernel alignment of the two embeddings over all rows; None if
+            learned under encryption.
         rows: number of embedding pairs.
         penalty: the chosen ridge penalty, as a multiple of the mean eigenvalue of XᵀX.
     """
 
     explained_variance: float
-    mean_cosine: float
-    linear_cka: float
+    mean_cosine: float | None
+    linear_cka: float | None
     rows: int
     penalty: float
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None and field.name in ("mean_cosine", "linear_cka"):
+                continue
             whole = field.name == "rows"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise InvalidInputError(f"map quality: {field.name} is not a number")

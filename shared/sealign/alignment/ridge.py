@@ -42,10 +42,7 @@ def fit_ridge(
         InvalidInputError: too few rows, rows that are all the same, numbers too large to square, or
             a penalty that is not positive and finite.
     """
-    # Strongest first, so that argmin prefers it among equals.
-    ratios = np.sort(np.asarray(DEFAULT_PENALTIES if penalties is None else penalties, float))[::-1]
-    if not ratios.size or not np.all(np.isfinite(ratios) & (ratios > 0)):
-        raise InvalidInputError("penalties must be positive, finite and at least one")
+    ratios = checked_penalties(penalties)
     folds = range(statistics.folds)
     total = statistics.moments(*folds)
     _check(total, statistics.folds)
@@ -82,6 +79,18 @@ def fit_ridge(
     )
 
 
+def checked_penalties(penalties: Sequence[float] | None) -> Matrix:
+    """Penalties, or the default ones: strongest first, so that argmin prefers it among equals.
+
+    Raises:
+        InvalidInputError: none, or one that is not positive and finite.
+    """
+    ratios = np.sort(np.asarray(DEFAULT_PENALTIES if penalties is None else penalties, float))[::-1]
+    if not ratios.size or not np.all(np.isfinite(ratios) & (ratios > 0)):
+        raise InvalidInputError("penalties must be positive, finite and at least one")
+    return ratios
+
+
 def linear_cka(moments: Moments) -> float:
     """Linear centred kernel alignment ‖XᵀY‖² / (‖XᵀX‖·‖YᵀY‖) of centred rows, in [0, 1].
 
@@ -95,19 +104,37 @@ def linear_cka(moments: Moments) -> float:
     return float(min(cross / own, 1.0))
 
 
+class Spectrum:
+    """Ridge weights for every λ from one eigendecomposition XᵀX = V E Vᵀ.
+
+    Attributes:
+        values: E, shape (s,), not negative.
+        vectors: V, shape (s, s).
+        target: A = VᵀXᵀY, shape (s, t).
+    """
+
+    def __init__(self, xx: Matrix, xy: Matrix) -> None:
+        values, self.vectors = np.linalg.eigh(xx)
+        self.values: Matrix = np.maximum(values, 0.0)
+        self.target: Matrix = self.vectors.T @ xy
+
+    def weight(self, lam: float) -> Matrix:
+        """W = V (E + λ)⁻¹ A, shape (s, t), for one λ > 0."""
+        shrunk = self.target / (self.values + lam)[:, None]
+        weight: Matrix = self.vectors @ shrunk
+        return weight
+
+
 class _RidgePath:
-    """Ridge solutions of one set of rows for every λ, from one eigendecomposition XᵀX = V E Vᵀ."""
+    """Ridge solutions of one set of rows for every λ."""
 
     def __init__(self, train: Moments) -> None:
         self.train = train
-        values, self._vectors = np.linalg.eigh(train.xx)
-        self._values = np.maximum(values, 0.0)
-        self._target = self._vectors.T @ train.xy
+        self._spectrum = Spectrum(train.xx, train.xy)
 
     def fit(self, lam: float) -> tuple[Matrix, Matrix]:
         """W (s, t) and b (t,) for one λ > 0."""
-        shrunk = self._target / (self._values + lam)[:, None]
-        weight: Matrix = self._vectors @ shrunk
+        weight = self._spectrum.weight(lam)
         intercept: Matrix = self.train.mean_y - self.train.mean_x @ weight
         return weight, intercept
 
@@ -117,7 +144,7 @@ class _RidgePath:
         With d = 1/(E + λ) and A = VᵀXᵀY, W = V diag(d) A, and the error about the held-out mean,
         tr(YᵀY) − 2 tr(WᵀXᵀY) + tr(WᵀXᵀXW), is a quadratic form in d.
         """
-        vectors, target = self._vectors, self._target
+        vectors, target = self._spectrum.vectors, self._spectrum.target
         linear = np.sum(target * (vectors.T @ held_out.xy), axis=1)
         quadratic = (vectors.T @ held_out.xx @ vectors) * (target @ target.T)
         shift_x = vectors.T @ (held_out.mean_x - self.train.mean_x)
@@ -125,7 +152,7 @@ class _RidgePath:
         spread = np.trace(held_out.yy)
         errors = np.empty(len(lams))
         for index, lam in enumerate(lams):
-            d = 1.0 / (self._values + lam)
+            d = 1.0 / (self._spectrum.values + lam)
             offset = shift_y - (shift_x * d) @ target
             about_mean = spread - 2.0 * linear @ d + d @ quadratic @ d
             errors[index] = max(about_mean, 0.0) + held_out.count * offset @ offset

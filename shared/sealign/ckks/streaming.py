@@ -27,11 +27,12 @@ class StreamedProduct:
 
     Args:
         plan: made by the planner, with ``streamed``, for X and W.
-        weight: W, shape (d, C).
+        weight: W, shape (d, C), whose columns times the plan's row norm are within its range.
         zeros: encryptions of zero under the client's key; every sum starts as one.
 
     Raises:
-        InvalidInputError: the weights do not have the plan's shape or are not finite, or the key is of another set.
+        InvalidInputError: the weights do not have the plan's shape, are not finite or exceed its range, or the key is
+            of another set.
     """
 
     def __init__(self, plan: PackingPlan, weight: NDArray[np.float64], zeros: ZeroPool) -> None:
@@ -39,6 +40,11 @@ class StreamedProduct:
             raise InvalidInputError(
                 f"the plan is for finite weights of shape ({plan.dimension}, {plan.outputs}), not for these of shape "
                 f"{weight.shape}"
+            )
+        if np.linalg.norm(weight, axis=0).max() * plan.row_norm > plan.range:
+            raise InvalidInputError(
+                "the product could overflow the range that the plan promises: the weights have changed since it was "
+                "made; plan again"
             )
         if zeros.key.parameters != plan.parameters:
             raise InvalidInputError(f"the key is not of {plan.parameters.name}, which the plan asks for")

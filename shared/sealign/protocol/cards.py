@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
+from sealign.alignment import AffineMap
 from sealign.ckks import PackingPlan
+
+
+class Placement(str, enum.Enum):
+    """Where the map from the client's embedding space to the silo's is applied."""
+
+    SILO = "silo"
+    """Under encryption, composed with the head."""
+    CLIENT = "client"
+    """In the clear, before encryption; the silo sees neither embeddings nor map."""
+
+
+@dataclass(frozen=True)
+class QuerySource:
+    """What a client's queries are embeddings of.
+
+    Attributes:
+        encoder: fingerprint of the client's encoder; empty for none in particular.
+        placement: whether they are that encoder's embeddings or already mapped.
+        public_set: client placement: digest of the set that the map was learned over.
+    """
+
+    encoder: str
+    placement: Placement = Placement.SILO
+    public_set: str = ""
 
 
 @dataclass(frozen=True)
@@ -18,16 +44,31 @@ class PublicSetCard:
 
 @dataclass(frozen=True)
 class MapCard:
-    """A learned map and how good it is on rows held out from its fit."""
+    """A learned map and how good it is; see `sealign.alignment.MapQuality`."""
 
     encoder: str
     public_set: str
     rows: int
     penalty: float
     explained_variance: float
-    mean_cosine: float
-    linear_cka: float
+    mean_cosine: float | None
+    linear_cka: float | None
     created: str
+
+    @classmethod
+    def of(cls, learned: AffineMap) -> MapCard:
+        """The card of a map."""
+        quality = learned.quality
+        return cls(
+            encoder=learned.source_fingerprint,
+            public_set=learned.public_set,
+            rows=quality.rows,
+            penalty=quality.penalty,
+            explained_variance=quality.explained_variance,
+            mean_cosine=quality.mean_cosine,
+            linear_cka=quality.linear_cka,
+            created=learned.created,
+        )
 
 
 @dataclass(frozen=True)
@@ -54,9 +95,17 @@ class TaskCard:
 
 @dataclass(frozen=True)
 class SiloCard:
-    """What a silo offers to one encoder; ``map`` is None until the client has aligned it."""
+    """What a silo offers to one encoder.
+
+    Attributes:
+        map: the one in use, at the silo or at the client; None until the client has aligned.
+        encoder: fingerprint of the silo's own encoder.
+        dimension: of its embeddings.
+    """
 
     name: str
     tasks: tuple[TaskCard, ...]
     public_sets: tuple[PublicSetCard, ...]
     map: MapCard | None
+    encoder: str
+    dimension: int

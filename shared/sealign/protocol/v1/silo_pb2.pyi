@@ -12,6 +12,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -23,21 +24,48 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Placement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlacementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Placement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLACEMENT_SILO: _Placement.ValueType  # 0
+    """At the silo, under encryption; plans take the client's embeddings."""
+    PLACEMENT_CLIENT: _Placement.ValueType  # 1
+    """At the client, in the clear; plans take mapped embeddings, centred on the silo's mean of the public set."""
+
+class Placement(_Placement, metaclass=_PlacementEnumTypeWrapper):
+    """Where the map from the client's embedding space to the silo's is applied."""
+
+PLACEMENT_SILO: Placement.ValueType  # 0
+"""At the silo, under encryption; plans take the client's embeddings."""
+PLACEMENT_CLIENT: Placement.ValueType  # 1
+"""At the client, in the clear; plans take mapped embeddings, centred on the silo's mean of the public set."""
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
 @_typing.final
 class DescribeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENCODER_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    PUBLIC_SET_FIELD_NUMBER: _builtins.int
     encoder: _builtins.str
     """Fingerprint of the client's encoder; empty to see the silo's tasks without plans."""
+    placement: Global___Placement.ValueType
+    public_set: _builtins.str
+    """Client placement: digest of the public set that the client's map was learned over."""
     def __init__(
         self,
         *,
         encoder: _builtins.str = ...,
+        placement: Global___Placement.ValueType = ...,
+        public_set: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "placement", b"placement", "public_set", b"public_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -51,7 +79,12 @@ class SiloCard(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     PUBLIC_SETS_FIELD_NUMBER: _builtins.int
     MAP_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    encoder: _builtins.str
+    """Fingerprint and dimension of the silo's own encoder: a client's map leads there."""
+    dimension: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCard]: ...
     @_builtins.property
@@ -67,10 +100,12 @@ class SiloCard(_message.Message):
         tasks: _abc.Iterable[Global___TaskCard] | None = ...,
         public_sets: _abc.Iterable[Global___PublicSet] | None = ...,
         map: Global___MapCard | None = ...,
+        encoder: _builtins.str = ...,
+        dimension: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_map", b"_map", "map", b"map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_map", b"_map", "map", b"map", "name", b"name", "public_sets", b"public_sets", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_map", b"_map", "dimension", b"dimension", "encoder", b"encoder", "map", b"map", "name", b"name", "public_sets", b"public_sets", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__map: _TypeAlias = _typing.Literal["map"]  # noqa: Y015
     _WhichOneofArgType__map: _TypeAlias = _typing.Literal["_map", b"_map"]  # noqa: Y015
@@ -473,6 +508,200 @@ class AlignReply(_message.Message):
 Global___AlignReply: _TypeAlias = AlignReply  # noqa: Y015
 
 @_typing.final
+class EncryptedAlignHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENCODER_FIELD_NUMBER: _builtins.int
+    PUBLIC_SET_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    PARTS_RECEIVED_FIELD_NUMBER: _builtins.int
+    public_set: _builtins.str
+    rows: _builtins.int
+    session: _builtins.bytes
+    """Empty to begin; the offer's session to go on with it."""
+    parts_received: _builtins.int
+    """Parts of the product that the client has already."""
+    @_builtins.property
+    def encoder(self) -> Global___EncoderCard: ...
+    def __init__(
+        self,
+        *,
+        encoder: Global___EncoderCard | None = ...,
+        public_set: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        session: _builtins.bytes = ...,
+        parts_received: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "parts_received", b"parts_received", "public_set", b"public_set", "rows", b"rows", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncryptedAlignHeader: _TypeAlias = EncryptedAlignHeader  # noqa: Y015
+
+@_typing.final
+class InnerBlock(_message.Message):
+    """All row blocks of one inner block."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    @_builtins.property
+    def rows(self) -> Global___EncryptedMatrix: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        rows: Global___EncryptedMatrix | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InnerBlock: _TypeAlias = InnerBlock  # noqa: Y015
+
+@_typing.final
+class EncryptedAlignRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___EncryptedAlignHeader: ...
+    @_builtins.property
+    def block(self) -> Global___InnerBlock: ...
+    def __init__(
+        self,
+        *,
+        header: Global___EncryptedAlignHeader | None = ...,
+        block: Global___InnerBlock | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "block"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___EncryptedAlignRequest: _TypeAlias = EncryptedAlignRequest  # noqa: Y015
+
+@_typing.final
+class AlignmentOffer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    NEXT_BLOCK_FIELD_NUMBER: _builtins.int
+    session: _builtins.bytes
+    next_block: _builtins.int
+    """The inner block to go on with; all before it are summed."""
+    @_builtins.property
+    def plan(self) -> Global___Plan:
+        """X is the client's embeddings, centred and transposed, every row scaled to norm 1."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.bytes = ...,
+        plan: Global___Plan | None = ...,
+        next_block: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_block", b"next_block", "plan", b"plan", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlignmentOffer: _TypeAlias = AlignmentOffer  # noqa: Y015
+
+@_typing.final
+class BlocksTaken(_message.Message):
+    """Inner blocks before this one are summed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEXT_BLOCK_FIELD_NUMBER: _builtins.int
+    next_block: _builtins.int
+    def __init__(
+        self,
+        *,
+        next_block: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_block", b"next_block"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlocksTaken: _TypeAlias = BlocksTaken  # noqa: Y015
+
+@_typing.final
+class CrossCovariancePart(_message.Message):
+    """The sanitised replies of one row block."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
+    SQUARED_NORM_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    squared_norm: _builtins.float
+    """Sum of squares of the silo's centred embeddings; the same in every part."""
+    @_builtins.property
+    def product(self) -> Global___EncryptedProduct: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        product: Global___EncryptedProduct | None = ...,
+        squared_norm: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["product", b"product"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "product", b"product", "squared_norm", b"squared_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CrossCovariancePart: _TypeAlias = CrossCovariancePart  # noqa: Y015
+
+@_typing.final
+class EncryptedAlignReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def offer(self) -> Global___AlignmentOffer: ...
+    @_builtins.property
+    def taken(self) -> Global___BlocksTaken: ...
+    @_builtins.property
+    def product(self) -> Global___CrossCovariancePart: ...
+    def __init__(
+        self,
+        *,
+        offer: Global___AlignmentOffer | None = ...,
+        taken: Global___BlocksTaken | None = ...,
+        product: Global___CrossCovariancePart | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["offer", b"offer", "part", b"part", "product", b"product", "taken", b"taken"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offer", b"offer", "part", b"part", "product", b"product", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["offer", "taken", "product"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___EncryptedAlignReply: _TypeAlias = EncryptedAlignReply  # noqa: Y015
+
+@_typing.final
 class SeededCiphertext(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -585,11 +814,16 @@ class ClassifyRequest(_message.Message):
     ENCODER_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    PUBLIC_SET_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     encoder: _builtins.str
     """Fingerprint of the encoder that made the embeddings."""
     revision: _builtins.str
     """The revision of the task card that the plan came from."""
+    placement: Global___Placement.ValueType
+    """As in DescribeRequest."""
+    public_set: _builtins.str
     @_builtins.property
     def query(self) -> Global___EncryptedMatrix: ...
     def __init__(
@@ -599,10 +833,12 @@ class ClassifyRequest(_message.Message):
         encoder: _builtins.str = ...,
         query: Global___EncryptedMatrix | None = ...,
         revision: _builtins.str = ...,
+        placement: Global___Placement.ValueType = ...,
+        public_set: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "query", b"query", "revision", b"revision", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "placement", b"placement", "public_set", b"public_set", "query", b"query", "revision", b"revision", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,11 @@ class SiloStub:
                 request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.AlignRequest.SerializeToString,
                 response_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.AlignReply.FromString,
                 _registered_method=True)
+        self.AlignEncrypted = channel.stream_stream(
+                '/sealign.v1.Silo/AlignEncrypted',
+                request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.SerializeToString,
+                response_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.FromString,
+                _registered_method=True)
         self.Classify = channel.unary_unary(
                 '/sealign.v1.Silo/Classify',
                 request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.ClassifyRequest.SerializeToString,
@@ -85,6 +90,16 @@ class SiloServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AlignEncrypted(self, request_iterator, context):
+        """Learns a map without showing the silo the client's embeddings: the client streams them encrypted, one inner
+        block at a time, the silo answers with the encrypted cross-covariance of its own with them. The client
+        begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
+        product. After a break the client comes back with the session's name and goes on where the silo says.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Classify(self, request, context):
         """Encrypted logits of one encrypted batch (one row or many).
         """
@@ -116,6 +131,11 @@ def add_SiloServicer_to_server(servicer, server):
                     servicer.Align,
                     request_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.AlignRequest.FromString,
                     response_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.AlignReply.SerializeToString,
+            ),
+            'AlignEncrypted': grpc.stream_stream_rpc_method_handler(
+                    servicer.AlignEncrypted,
+                    request_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.FromString,
+                    response_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.SerializeToString,
             ),
             'Classify': grpc.unary_unary_rpc_method_handler(
                     servicer.Classify,
@@ -209,6 +229,33 @@ class Silo:
             '/sealign.v1.Silo/Align',
             sealign_dot_protocol_dot_v1_dot_silo__pb2.AlignRequest.SerializeToString,
             sealign_dot_protocol_dot_v1_dot_silo__pb2.AlignReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AlignEncrypted(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sealign.v1.Silo/AlignEncrypted',
+            sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.SerializeToString,
+            sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.FromString,
             options,
             channel_credentials,
             insecure,

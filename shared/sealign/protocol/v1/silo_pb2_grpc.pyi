@@ -42,6 +42,12 @@ class SiloStub:
     """Uploads a public key. Idempotent: a key is named by its content."""
     Align: _grpc.StreamUnaryMultiCallable[_silo_pb2.AlignRequest, _silo_pb2.AlignReply]
     """Streams the client's embeddings of a public text set; the silo learns and keeps the map."""
+    AlignEncrypted: _grpc.StreamStreamMultiCallable[_silo_pb2.EncryptedAlignRequest, _silo_pb2.EncryptedAlignReply]
+    """Learns a map without showing the silo the client's embeddings: the client streams them encrypted, one inner
+    block at a time, the silo answers with the encrypted cross-covariance of its own with them. The client
+    begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
+    product. After a break the client comes back with the session's name and goes on where the silo says.
+    """
     Classify: _grpc.UnaryUnaryMultiCallable[_silo_pb2.ClassifyRequest, _silo_pb2.ClassifyReply]
     """Encrypted logits of one encrypted batch (one row or many)."""
     ClassifyStream: _grpc.StreamStreamMultiCallable[_silo_pb2.ClassifyRequest, _silo_pb2.ClassifyReply]
@@ -56,6 +62,12 @@ class SiloAsyncStub(SiloStub):
     """Uploads a public key. Idempotent: a key is named by its content."""
     Align: _aio.StreamUnaryMultiCallable[_silo_pb2.AlignRequest, _silo_pb2.AlignReply]  # type: ignore[assignment]
     """Streams the client's embeddings of a public text set; the silo learns and keeps the map."""
+    AlignEncrypted: _aio.StreamStreamMultiCallable[_silo_pb2.EncryptedAlignRequest, _silo_pb2.EncryptedAlignReply]  # type: ignore[assignment]
+    """Learns a map without showing the silo the client's embeddings: the client streams them encrypted, one inner
+    block at a time, the silo answers with the encrypted cross-covariance of its own with them. The client
+    begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
+    product. After a break the client comes back with the session's name and goes on where the silo says.
+    """
     Classify: _aio.UnaryUnaryMultiCallable[_silo_pb2.ClassifyRequest, _silo_pb2.ClassifyReply]  # type: ignore[assignment]
     """Encrypted logits of one encrypted batch (one row or many)."""
     ClassifyStream: _aio.StreamStreamMultiCallable[_silo_pb2.ClassifyRequest, _silo_pb2.ClassifyReply]  # type: ignore[assignment]
@@ -85,6 +97,18 @@ class SiloServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_silo_pb2.AlignReply, _abc.Awaitable[_silo_pb2.AlignReply]]:
         """Streams the client's embeddings of a public text set; the silo learns and keeps the map."""
+
+    @_abc_1.abstractmethod
+    def AlignEncrypted(
+        self,
+        request_iterator: _MaybeAsyncIterator[_silo_pb2.EncryptedAlignRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_silo_pb2.EncryptedAlignReply], _abc.AsyncIterator[_silo_pb2.EncryptedAlignReply]]:
+        """Learns a map without showing the silo the client's embeddings: the client streams them encrypted, one inner
+        block at a time, the silo answers with the encrypted cross-covariance of its own with them. The client
+        begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
+        product. After a break the client comes back with the session's name and goes on where the silo says.
+        """
 
     @_abc_1.abstractmethod
     def Classify(

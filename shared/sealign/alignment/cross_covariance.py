@@ -1,0 +1,158 @@
+"""Ridge regression from a cross-covariance alone: what a client has after alignment under encryption.
+
+The client knows its own embeddings X of the public texts. Of the silo's, Y, it gets the cross-covariance
+XᵀY of centred rows and the number ‖Y‖², and no more: not Y, not its mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import numpy as np
+
+from sealign.alignment.affine import AffineMap, MapQuality
+from sealign.alignment.ridge import Spectrum, checked_penalties
+from sealign.alignment.statistics import Matrix
+from sealign.errors import InvalidInputError
+
+TEXTS_PER_DIMENSION = 4
+"""Public texts for each dimension of the wider encoder; with fewer, the target's embeddings could be solved for."""
+
+_TOLERANCE = 1e-3
+
+
+def require_enough_texts(rows: int, dim_source: int, dim_target: int) -> None:
+    """Refuse a public set that is too small to release a cross-covariance over.
+
+    Raises:
+        InvalidInputError: fewer than 4·max(dim_source, dim_target) rows.
+    """
+    needed = TEXTS_PER_DIMENSION * max(dim_source, dim_target)
+    if rows < needed:
+        raise InvalidInputError(
+            f"encrypted alignment of {dim_source} with {dim_target} dimensions needs at least {needed} public texts, "
+            f"this set has {rows}: with fewer, the silo's embeddings could be solved for. Use a larger public set, "
+            "or plain alignment."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledRows:
+    """The client's embeddings as the encrypted product takes them: centred, transposed, of norm one.
+
+    Attributes:
+        mean: of the embeddings, shape (s,).
+        scales: norm of each dimension over the texts, shape (s,); zero for one that does not vary.
+        rows: shape (s, n): row i is dimension i over all texts, centred and divided by its scale.
+    """
+
+    mean: Matrix
+    scales: Matrix
+    rows: Matrix
+
+    @classmethod
+    def of(cls, X: np.typing.ArrayLike) -> ScaledRows:
+        """Scale embeddings X, shape (n, s).
+
+        Raises:
+            InvalidInputError: numbers that are not finite, or rows that are all the same.
+        """
+        x = np.asarray(X, dtype=np.float64)
+        bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+        if bad.size:
+            raise InvalidInputError(f"embeddings of the public set: row {bad[0]} is not finite; check the encoder")
+        mean = x.mean(axis=0)
+        centred = (x - mean).T
+        scales = np.linalg.norm(centred, axis=1)
+        # Below this, what varies is the rounding of the mean.
+        scales[scales <= 1e-12 * np.sqrt(len(x)) * np.abs(mean)] = 0.0
+        if not scales.any():
+            raise InvalidInputError("embeddings of the public set are all the same; check the encoder")
+        rows = np.divide(centred, scales[:, None], out=np.zeros_like(centred), where=scales[:, None] > 0)
+        return cls(mean, scales, rows)
+
+
+def fit_cross_covariance(
+    source: ScaledRows,
+    product: Matrix,
+    squared_norm: float,
+    error: float,
+    penalties: Sequence[float] | None = None,
+    *,
+    source_fingerprint: str,
+    target_fingerprint: str,
+    public_set: str,
+) -> AffineMap:
+    """The ridge map y − ȳ = (x − x̄)W; its intercept is −x̄W, since the silo keeps ȳ to itself.
+
+    The penalty minimises generalised cross-validation, RSS(λ) / (1 − df(λ)/n)², with (E, V from XᵀX = V E Vᵀ,
+    A = VᵀXᵀY, d = 1/(E + λ), aₖ row k of A)
+
+        RSS(λ) = ‖Y‖² − Σₖ (2dₖ − Eₖdₖ²)‖aₖ‖²,    df(λ) = 1 + Σₖ Eₖdₖ,
+
+    the 1 for the mean. Source: Golub, Heath and Wahba, "Generalized cross-validation as a method for choosing
+    a good ridge parameter", Technometrics 21(2), 1979, section 1. Penalties so weak that errors of the product
+    would be expected to move the map by more than 1e-3 of its norm are left out.
+
+    Args:
+        source: the client's embeddings.
+        product: scaled rows times the silo's centred embeddings, shape (s, t), as decrypted.
+        squared_norm: ‖Y‖², the sum of squares of the silo's centred embeddings.
+        error: standard deviation of an entry's error.
+        penalties: multiples of the mean eigenvalue of XᵀX; by default 1e-6 to 1e2.
+        source_fingerprint: of the client's encoder.
+        target_fingerprint: of the silo's encoder.
+        public_set: digest of the texts.
+
+    Raises:
+        InvalidInputError: numbers that contradict one another, or embeddings too ill-conditioned for the precision.
+    """
+    ratios = checked_penalties(penalties)
+    count = source.rows.shape[1]
+    if product.ndim != 2 or len(product) != len(source.scales) or not np.isfinite(product).all():
+        raise InvalidInputError(
+            f"the silo's cross-covariance has shape {product.shape} or holds numbers that are not finite; "
+            f"{len(source.scales)} finite rows are expected. No map was made."
+        )
+    centred = source.rows * source.scales[:, None]
+    spectrum = Spectrum(centred @ centred.T, product * source.scales[:, None])
+    explained = np.sum(spectrum.target**2, axis=1)
+    unit = float(np.mean(spectrum.values))
+    spread = np.sqrt(product.shape[1]) * error * spectrum.vectors.T * source.scales
+    scores = np.full(len(ratios), np.inf)
+    for index, lam in enumerate(ratios * unit):
+        d = 1.0 / (spectrum.values + lam)
+        residual = squared_norm - np.sum((2 * d - spectrum.values * d * d) * explained)
+        if not residual >= -_TOLERANCE * squared_norm:
+            raise InvalidInputError(
+                "the silo's cross-covariance explains more than all of its embeddings' spread: its numbers contradict "
+                "one another. No map was made."
+            )
+        freedom = 1.0 - (1.0 + np.sum(spectrum.values * d)) / count
+        if np.linalg.norm(spread * d[:, None]) <= _TOLERANCE * np.linalg.norm(spectrum.target * d[:, None]):
+            scores[index] = max(residual, 0.0) / count / max(freedom, 1e-9) ** 2
+    best = int(np.argmin(scores))
+    if not np.isfinite(scores[best]):
+        raise InvalidInputError(
+            "the precision of the silo's cross-covariance does not determine a map: the two encoders have nothing in "
+            "common over this public set, or its embeddings hardly vary. No map was made."
+        )
+    weight = spectrum.weight(ratios[best] * unit)
+    baseline = squared_norm / count / (1.0 - 1.0 / count) ** 2
+    return AffineMap(
+        weight=weight,
+        intercept=-source.mean @ weight,
+        source_fingerprint=source_fingerprint,
+        target_fingerprint=target_fingerprint,
+        public_set=public_set,
+        quality=MapQuality(
+            explained_variance=float(1.0 - scores[best] / baseline),
+            mean_cosine=None,
+            linear_cka=None,
+            rows=count,
+            penalty=float(ratios[best]),
+        ),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
