@@ -7,10 +7,27 @@ import numpy as np
 from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
-from sealign_server.store import SiloStore
+from sealign_server.store import PublicEmbeddings, SiloStore
 
 MAX_DIMENSION = 8192
 """Statistics take memory that grows with its square: 3 GB here."""
+
+
+def public_embeddings(store: SiloStore, encoder: EncoderCard, public_set: str, rows: int) -> PublicEmbeddings:
+    """The silo's embeddings of the public set that a client wants to align over.
+
+    Raises:
+        NotFoundError: the silo does not hold that public set.
+        InvalidInputError: the client's embeddings are too long, or the numbers of texts differ.
+    """
+    public = store.load_public_set(public_set)
+    if rows != public.card.rows:
+        raise InvalidInputError(f"the public set has {public.card.rows} texts, the client announces {rows}")
+    if encoder.dimension > MAX_DIMENSION:
+        raise InvalidInputError(
+            f"an encoder of {encoder.dimension} dimensions cannot be aligned, the most is {MAX_DIMENSION}"
+        )
+    return public
 
 
 class AlignmentSession:
@@ -30,14 +47,7 @@ class AlignmentSession:
     def __init__(self, store: SiloStore, encoder: EncoderCard, public_set: str, rows: int) -> None:
         self._store = store
         self._encoder = encoder
-        self._public = store.load_public_set(public_set)
-        expected = self._public.card.rows
-        if rows != expected:
-            raise InvalidInputError(f"the public set has {expected} texts, the client announces {rows}")
-        if encoder.dimension > MAX_DIMENSION:
-            raise InvalidInputError(
-                f"an encoder of {encoder.dimension} dimensions cannot be aligned, the most is {MAX_DIMENSION}"
-            )
+        self._public = public_embeddings(store, encoder, public_set, rows)
         if not encoder.normalised:
             raise InvalidInputError(
                 "the client's embeddings are not L2-normalised, which the plans rely on: set normalise=true for "

@@ -22,6 +22,7 @@ from sealign.errors import InvalidInputError, UnavailableError
 from sealign.logs import configure_logs
 from sealign.tls import load_authorities, load_identity
 from sealign_server.certificates import write_trial_certificates
+from sealign_server.releases import ReleaseLedger
 from sealign_server.serve import serve as run_server
 from sealign_server.settings import serve_settings
 from sealign_server.store import SiloStore
@@ -105,6 +106,13 @@ def serve(
     max_concurrent: Annotated[
         int | None, typer.Option(help="Products under way at once; more are refused.", show_default="64")
     ] = None,
+    max_releases: Annotated[
+        int | None,
+        typer.Option(help="Cross-covariances for each public set, encoder and client.", show_default="1"),
+    ] = None,
+    alignment_seconds: Annotated[
+        float | None, typer.Option(help="How long an encrypted alignment waits for its client.", show_default="120")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
 ) -> None:
     """Serve the silo over TLS until SIGTERM."""
@@ -118,6 +126,8 @@ def serve(
         "security_table": security_table,
         "max_keys": max_keys,
         "max_concurrent": max_concurrent,
+        "max_releases": max_releases,
+        "alignment_seconds": alignment_seconds,
         "log_level": log_level,
     }
     settings = serve_settings(directory, flags)
@@ -127,7 +137,7 @@ def serve(
 
 @app.command()
 def info(directory: Directory) -> None:
-    """Show a silo's encoder, tasks, public sets and maps."""
+    """Show a silo's encoder, tasks, public sets, maps and releases."""
     store = SiloStore(directory)
     card = store.document.encoder_card
     console = Console()
@@ -145,9 +155,15 @@ def info(directory: Directory) -> None:
     for fingerprint in store.map_fingerprints():
         learned = store.load_map(fingerprint)
         q = learned.quality
-        measures = (f"{q.explained_variance:.4f}", f"{q.mean_cosine:.4f}", f"{q.linear_cka:.4f}")
+        measures = (_measure(q.explained_variance), _measure(q.mean_cosine), _measure(q.linear_cka))
         maps.add_row(fingerprint[:12], str(q.rows), *measures, learned.created)
-    for table in (tasks, sets, maps):
+    released = Table(
+        "public set", "client", "client encoder", "dimensions", "texts", "when", title="Released cross-covariances"
+    )
+    for release in ReleaseLedger(store.releases_path).releases():
+        numbers = (str(release.dimension), str(release.rows), release.created)
+        released.add_row(release.public_set[:12], release.client, release.encoder[:12], *numbers)
+    for table in (tasks, sets, maps, released):
         console.print(table)
 
 
@@ -187,3 +203,7 @@ def certificates(
 def main() -> None:
     """Entry point of ``sealign-server``."""
     run(app)
+
+
+def _measure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"

@@ -119,7 +119,7 @@ async def _serve(directory: Path, settings: ServeSettings, address: str) -> None
             ("grpc.so_reuseport", 1),
         ],
     )
-    service = SiloService(silo, keys, settings.security_table, settings.max_concurrent)
+    service = SiloService(silo, keys, settings.security_table, settings.max_concurrent, settings.alignment_seconds)
     add_SiloServicer_to_server(service, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)

@@ -12,6 +12,7 @@ import structlog
 
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError, OverloadedError, SealignError
+from sealign.protocol import QuerySource
 from sealign.protocol.conversions import (
     encoder_from_wire,
     map_to_wire,
@@ -19,11 +20,14 @@ from sealign.protocol.conversions import (
     product_to_wire,
     public_key_from_wire,
     silo_to_wire,
+    source_from_wire,
 )
 from sealign.protocol.status import answering
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.silo_pb2_grpc import SiloServicer
 from sealign_server.alignment import AlignmentSession
+from sealign_server.callers import caller
+from sealign_server.encrypted_service import EncryptedAlignments
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.silo import Silo
 
@@ -41,20 +45,29 @@ class SiloService(SiloServicer):
         keys: the clients' public keys.
         table: security table that keys and plans must satisfy.
         max_concurrent: products under way at once; more are refused, not queued.
+        alignment_seconds: how long an encrypted alignment waits for its client.
     """
 
-    def __init__(self, silo: Silo, keys: PublicKeyCache, table: SecurityTable, max_concurrent: int) -> None:
+    def __init__(
+        self,
+        silo: Silo,
+        keys: PublicKeyCache,
+        table: SecurityTable,
+        max_concurrent: int,
+        alignment_seconds: float,
+    ) -> None:
         self._silo = silo
         self._keys = keys
         self._table = table
         self._max_concurrent = max_concurrent
         self._products = 0
         self._aligning = asyncio.Lock()
+        self._encrypted_alignments = EncryptedAlignments(silo, keys, alignment_seconds)
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.SiloCard:  # noqa: N802
         """Tasks, public sets and plans for an encoder."""
         async with answering(context, "Describe"):
-            return silo_to_wire(await asyncio.to_thread(self._silo.describe, request.encoder))
+            return silo_to_wire(await asyncio.to_thread(self._silo.describe, source_from_wire(request)))
 
     async def RegisterKey(self, request: pb.RegisterKeyRequest, context: Any) -> pb.RegisterKeyReply:  # noqa: N802
         """Holds a public key under the hash of its content."""
@@ -85,7 +98,7 @@ class SiloService(SiloServicer):
                 async for request in request_iterator:
                     await asyncio.to_thread(session.add, request.rows.values)
                 learned = await asyncio.to_thread(session.learn)
-                card = await asyncio.to_thread(self._silo.describe, learned.source_fingerprint)
+                card = await asyncio.to_thread(self._silo.describe, QuerySource(learned.source_fingerprint))
             _log.info(
                 "map learned",
                 encoder=learned.source_fingerprint[:12],
@@ -96,6 +109,14 @@ class SiloService(SiloServicer):
             if card.map is None:
                 raise SealignError("the map was learned but could not be read back; the silo's log says why")
             return pb.AlignReply(map=map_to_wire(card.map))
+
+    async def AlignEncrypted(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.EncryptedAlignRequest], context: Any
+    ) -> AsyncIterator[pb.EncryptedAlignReply]:
+        """Answers encrypted embeddings of a public set with an encrypted cross-covariance."""
+        async with answering(context, "AlignEncrypted"):
+            async for reply in self._encrypted_alignments.answer(request_iterator, caller(context)):
+                yield reply
 
     async def _begin(self, requests: AsyncIterator[pb.AlignRequest]) -> AlignmentSession:
         async for request in requests:
@@ -109,7 +130,7 @@ class SiloService(SiloServicer):
     async def _classify(self, request: pb.ClassifyRequest) -> pb.ClassifyReply:
         started = perf_counter()
         zeros = self._keys.pool(request.query.key_id)
-        evaluator = self._silo.evaluator(request.task, request.encoder, request.query.plan, request.revision)
+        evaluator = self._silo.evaluator(request.task, source_from_wire(request), request.query.plan, request.revision)
         with self._admitted():
             query = matrix_from_wire(request.query)
             if evaluator.plan.cost.server_ms > _INLINE_MS:

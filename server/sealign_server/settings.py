@@ -31,6 +31,9 @@ class ServeSettings(BaseSettings):
     max_keys: int = Field(default=1024, ge=1)
     zeros_per_key: int = Field(default=4, ge=0)
     max_concurrent: int = Field(default=64, ge=1)
+    max_releases: int = Field(default=1, ge=1)
+    alignment_seconds: float = Field(default=120.0, gt=0)
+    alignment_memory_mb: int = Field(default=512, ge=16)
     drain_seconds: float = Field(default=10.0, ge=0)
     log_level: str = "info"
 

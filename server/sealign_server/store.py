@@ -6,6 +6,7 @@ public/<digest>.safetensors   the silo's embeddings of a public text set
 tasks/<task>/head.safetensors the trained head
 tasks/<task>/task.json        its description
 maps/<fingerprint>.safetensors  the map learned for a client's encoder
+releases.sqlite               cross-covariances released under encrypted alignment
 """
 
 from __future__ import annotations
@@ -162,6 +163,11 @@ class SiloStore:
             f"the silo does not hold the public set {digest[:12]!r}…; it holds: {known or 'none'}. Both sides must "
             "use the same file, byte for byte."
         )
+
+    @property
+    def releases_path(self) -> Path:
+        """Where released cross-covariances are counted."""
+        return self.directory / "releases.sqlite"
 
     # Maps
 

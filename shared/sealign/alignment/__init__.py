@@ -5,13 +5,19 @@ Source: Gorbett and Jana, "Secure Linear Alignment of Large Language Models", ar
 """
 
 from sealign.alignment.affine import AffineMap, MapQuality
-from sealign.alignment.cross_covariance import ScaledRows, fit_cross_covariance, require_enough_texts
+from sealign.alignment.cross_covariance import (
+    TEXTS_PER_DIMENSION,
+    ScaledRows,
+    fit_cross_covariance,
+    require_enough_texts,
+)
 from sealign.alignment.public_set import PublicSet
 from sealign.alignment.ridge import DEFAULT_PENALTIES, fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
 
 __all__ = [
     "DEFAULT_PENALTIES",
+    "TEXTS_PER_DIMENSION",
     "AffineMap",
     "MapQuality",
     "Moments",

@@ -1,0 +1,138 @@
+"""Encrypted alignment as a call: header, offer, blocks, parts of the product, and coming back after a break."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from time import perf_counter
+from typing import TypeVar
+
+import structlog
+
+from sealign.errors import InvalidInputError, ReleaseRefusedError, UnavailableError, UnknownSessionError
+from sealign.protocol.conversions import encoder_from_wire, matrix_from_wire, plan_to_wire, product_to_wire
+from sealign.protocol.v1 import silo_pb2 as pb
+from sealign_server.encrypted_alignment import ResumableAlignment, AlignmentSlot
+from sealign_server.public_keys import PublicKeyCache
+from sealign_server.releases import Release
+from sealign_server.silo import Silo
+
+_log = structlog.get_logger()
+
+_T = TypeVar("_T")
+Requests = AsyncIterator[pb.EncryptedAlignRequest]
+
+
+class EncryptedAlignments:
+    """Answers calls of AlignEncrypted, one alignment at a time.
+
+    Args:
+        silo: what is aligned with.
+        keys: the clients' public keys.
+        seconds: how long to wait for a client's next block, or for a client that is away.
+    """
+
+    def __init__(self, silo: Silo, keys: PublicKeyCache, seconds: float) -> None:
+        self._silo = silo
+        self._keys = keys
+        self._slot = AlignmentSlot(seconds)
+        self._beginning = asyncio.Lock()
+
+    async def answer(self, requests: Requests, client: str) -> AsyncIterator[pb.EncryptedAlignReply]:
+        """Replies to one call.
+
+        Raises:
+            OverloadedError: another alignment is under way.
+            UnknownSessionError: the session that the client comes back to is gone.
+            UnavailableError: the client sent nothing for too long.
+            SealignError: as :class:`EncryptedAlignment`.
+        """
+        header = await self._header(requests)
+        session = await self._opened(header, client)
+        alignment = session.alignment
+        attachment = self._slot.attach(session)
+        done = False
+        try:
+            # A call that had the session may be adding a block still.
+            next_block = await self._exclusively(session, attachment, lambda: alignment.next_block)
+            offer = pb.AlignmentOffer(session=session.id, plan=plan_to_wire(alignment.plan), next_block=next_block)
+            yield pb.EncryptedAlignReply(offer=offer)
+            while alignment.next_block < alignment.blocks:
+                await self._add(session, attachment, await self._next(requests))
+                yield pb.EncryptedAlignReply(taken=pb.BlocksTaken(next_block=alignment.next_block))
+            for index in range(header.parts_received, alignment.parts):
+                product = await self._exclusively(session, attachment, partial(alignment.part, index))
+                part = pb.CrossCovariancePart(
+                    index=index, product=product_to_wire(product), squared_norm=alignment.squared_norm
+                )
+                yield pb.EncryptedAlignReply(product=part)
+            # The client ends the call when it has everything; until then it may come back for parts.
+            await self._end(requests)
+            done = True
+        except (InvalidInputError, ReleaseRefusedError):
+            done = True  # there is nothing to come back to
+            raise
+        finally:
+            self._slot.detach(session, attachment, done=done)
+
+    async def _header(self, requests: Requests) -> pb.EncryptedAlignHeader:
+        request = await self._next(requests)
+        if request.WhichOneof("part") != "header":
+            raise InvalidInputError(
+                "an encrypted alignment must begin with a header: encoder, public set and number of rows"
+            )
+        return request.header
+
+    async def _opened(self, header: pb.EncryptedAlignHeader, client: str) -> ResumableAlignment:
+        encoder = encoder_from_wire(header.encoder)
+        if header.session:
+            release = Release(header.public_set, encoder.fingerprint, client, header.rows, encoder.dimension)
+            return self._slot.resumed(header.session, release)
+        async with self._beginning:
+            self._slot.require_free(client)
+            alignment = await asyncio.to_thread(
+                self._silo.encrypted_alignment, encoder, header.public_set, header.rows, client
+            )
+            _log.info("encrypted alignment begun", client=client, encoder=encoder.fingerprint[:12], rows=header.rows)
+            return self._slot.begin(alignment)
+
+    async def _add(self, session: ResumableAlignment, attachment: object, request: pb.EncryptedAlignRequest) -> None:
+        started = perf_counter()
+        if request.WhichOneof("part") != "block":
+            raise InvalidInputError("after the header an encrypted alignment is inner blocks and nothing else")
+        block = request.block
+        zeros = self._keys.pool(block.rows.key_id)
+        rows = matrix_from_wire(block.rows)
+        await self._exclusively(session, attachment, partial(session.alignment.add, block.index, rows, zeros))
+        _log.debug("inner block", index=block.index, ms=round((perf_counter() - started) * 1e3, 1))
+
+    async def _next(self, requests: Requests) -> pb.EncryptedAlignRequest:
+        request = await self._within(anext(requests, None))
+        if request is None:
+            raise InvalidInputError(
+                "the stream ended before all inner blocks were sent; nothing was released. Align again."
+            )
+        return request
+
+    async def _end(self, requests: Requests) -> None:
+        if await self._within(anext(requests, None)) is not None:
+            raise InvalidInputError("the alignment is complete; nothing more is expected")
+
+    async def _within(self, request: Awaitable[_T]) -> _T:
+        try:
+            return await asyncio.wait_for(request, self._slot.seconds)
+        except asyncio.TimeoutError:
+            raise UnavailableError(f"the client sent nothing for {self._slot.seconds:.0f} s") from None
+
+    @staticmethod
+    async def _exclusively(session: ResumableAlignment, attachment: object, work: Callable[[], _T]) -> _T:
+        """Work on a session in a thread, alone; work that has begun ends even if its call does not wait."""
+
+        async def alone() -> _T:
+            async with session.lock:
+                if session.attachment is not attachment:
+                    raise UnknownSessionError("the client has come back to this alignment with another call")
+                return await asyncio.to_thread(work)
+
+        return await asyncio.shield(asyncio.ensure_future(alone()))
