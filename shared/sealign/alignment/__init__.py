@@ -5,6 +5,7 @@ Source: Gorbett and Jana, "Secure Linear Alignment of Large Language Models", ar
 """
 
 from sealign.alignment.affine import AffineMap, MapQuality
+from sealign.alignment.channel import MappedChannel
 from sealign.alignment.public_set import PublicSet
 from sealign.alignment.ridge import DEFAULT_PENALTIES, fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
@@ -13,6 +14,7 @@ __all__ = [
     "DEFAULT_PENALTIES",
     "AffineMap",
     "MapQuality",
+    "MappedChannel",
     "Moments",
     "PublicSet",
     "RidgeStatistics",
