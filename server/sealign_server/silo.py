@@ -14,11 +14,11 @@ from sealign.alignment import AffineMap
 from sealign.ckks import Evaluator, PackingPlan, candidates, product_shape
 from sealign.encoders import EncoderCard
 from sealign.errors import NoMapError, NotFoundError, SealignError, StalePlanError
-from sealign.heads import LinearHead, TrainedHead
+from sealign.heads import LinearHead, TrainedHead, calibrate
 from sealign.protocol import MapCard, SiloCard, TaskCard
 from sealign_server.alignment import AlignmentSession
 from sealign_server.settings import ServeSettings
-from sealign_server.store import SiloStore, TaskDocument
+from sealign_server.store import CalibrationRows, SiloStore, TaskDocument
 
 _log = structlog.get_logger()
 
@@ -28,6 +28,13 @@ class _Task:
     name: str
     document: TaskDocument
     trained: TrainedHead
+    calibration: CalibrationRows | None
+
+    def behind(self, learned: AffineMap) -> TrainedHead:
+        """The head with the temperature and thresholds that hold for embeddings which the map predicts."""
+        if self.calibration is None or learned.channel is None:
+            return self.trained
+        return calibrate(self.trained.head, learned.channel.apply(self.calibration.embeddings), self.calibration.labels)
 
 
 class EncryptedHead:
@@ -61,6 +68,14 @@ class EncryptedHead:
         return evaluator
 
 
+@dataclass(frozen=True)
+class _Service:
+    """A task behind one encoder's map: the head as calibrated for mapped embeddings, and its products."""
+
+    calibrated: TrainedHead
+    encrypted: EncryptedHead
+
+
 class Silo:
     """A silo's tasks, served to every encoder that has a map.
 
@@ -72,7 +87,7 @@ class Silo:
         self._settings = settings
         self._tasks: dict[str, _Task] = {}
         self._maps: dict[str, AffineMap] = {}
-        self._heads: dict[tuple[str, str], EncryptedHead] = {}
+        self._services: dict[tuple[str, str], _Service] = {}
         self._versions: dict[Path, int] = {}
         self._refreshing = Lock()
         self.refresh()
@@ -85,7 +100,7 @@ class Silo:
     def _refresh(self) -> None:
         for name in self._store.task_names():
             if self._changed(self._store.directory / "tasks" / name / "head.safetensors"):
-                self._tasks[name] = _Task(name, *self._store.load_task(name))
+                self._tasks[name] = _Task(name, *self._store.load_task(name), self._store.load_calibration(name))
                 self._compose(self._maps, [name])
         for fingerprint in self._store.map_fingerprints():
             if self._changed(self._store.map_path(fingerprint)):
@@ -137,33 +152,35 @@ class Silo:
         return AlignmentSession(self._store, encoder, public_set, rows)
 
     def _head(self, task: str, encoder: str) -> EncryptedHead:
-        served = self._heads.get((task, encoder))
-        if served is None:
+        service = self._services.get((task, encoder))
+        if service is None:
             raise StalePlanError(f"task {task} cannot be served to this encoder at present; the silo's log says why")
-        return served
+        return service.encrypted
 
     def _compose(self, encoders: Iterable[str], tasks: Iterable[str]) -> None:
         for encoder in encoders:
             learned = self._maps[encoder]
             for task in tasks:
-                self._heads.pop((task, encoder), None)
+                self._services.pop((task, encoder), None)
                 try:
-                    composed = self._tasks[task].trained.head.composed(learned.weight, learned.intercept)
-                    self._heads[task, encoder] = EncryptedHead(composed, self._settings)
+                    calibrated = self._tasks[task].behind(learned)
+                    composed = calibrated.head.composed(learned.weight, learned.intercept)
+                    self._services[task, encoder] = _Service(calibrated, EncryptedHead(composed, self._settings))
                 except SealignError as error:
                     _log.error("task left out for an encoder", task=task, encoder=encoder[:12], reason=str(error))
 
     def _task_card(self, task: _Task, encoder: str) -> TaskCard:
-        served = self._heads.get((task.name, encoder))
+        service = self._services.get((task.name, encoder))
+        calibrated = task.trained if service is None else service.calibrated
         return TaskCard(
             name=task.name,
             description=task.document.description,
             labels=task.trained.head.labels,
-            temperature=task.trained.temperature,
+            temperature=calibrated.temperature,
             held_out_accuracy=task.trained.held_out_accuracy,
-            ood_thresholds=dict(task.trained.ood),
-            plans=() if served is None else served.plans,
-            revision="" if served is None else served.revision,
+            ood_thresholds=dict(calibrated.ood),
+            plans=() if service is None else service.encrypted.plans,
+            revision="" if service is None else service.encrypted.revision,
         )
 
     def _changed(self, path: Path) -> bool:
