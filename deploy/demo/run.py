@@ -2,8 +2,8 @@
 
 The silo trains a topic classifier for Reuters R8 on Google USE embeddings. The client's model is
 all-MiniLM-L6-v2. They align over public text that is not R8 (newswire on other topics,
-newsgroup posts, movie reviews); then the client classifies R8 test
-documents, which the silo never sees, through ciphertexts. Prints a report and writes
+newsgroup posts, movie reviews); then the client classifies R8 test documents, which the silo never
+sees, through ciphertexts. Prints a report and writes
 ``demo-output/report.json``.
 """
 
@@ -87,7 +87,7 @@ def _write_inputs(work: Path, test: Sequence[LabelledText]) -> None:
     write_atomically(work / "train.tsv", f"label\ttext\n{train}".encode())
     write_atomically(work / "public.txt", "".join(f"{text}\n" for text in public_texts(PUBLIC_TEXTS)).encode())
     write_atomically(work / "queries.json", json.dumps([row.text for row in test]).encode())
-    write_atomically(work / "outliers.json", json.dumps([row.text for row in outliers(OUTLIERS)]).encode())
+    write_atomically(work / "outliers.json", json.dumps(outliers(OUTLIERS)).encode())
     (work / "all-MiniLM-L6-v2").symlink_to(all_minilm())
 
 
