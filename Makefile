@@ -20,7 +20,7 @@ bench: $(INSTALLED)
 	$(BIN)/sealign bench --output bench-output
 
 compose-test: $(INSTALLED)
-	PATH="$(abspath $(BIN)):$$PATH" deploy/compose_test.sh
+	PYTHON=$(abspath $(BIN))/python bash deploy/compose_test.sh
 
 proto: $(INSTALLED)
 	$(BIN)/python proto/generate.py

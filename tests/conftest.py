@@ -5,59 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError
-from sealign.heads import TrainedHead
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
-from sealign_client import Client, ClientSettings
+from sealign_client import Client
 from sealign_server.alignment import AlignmentSession
 from sealign_server.store import SiloStore
-from tests.support.certificates import Authority, Identity
+from tests.support.certificates import Authority
 from tests.support.corpus import Corpus, RememberingEncoder
 from tests.support.processes import Server, command, serving
+from tests.support.silo import TASK, ClearModel, Tls
 from tests.support.wire import Embeddings, RawClient, raw_channel
-
-TASK = "topics"
-
-
-@dataclass(frozen=True)
-class Tls:
-    """Both sides' certificates, from one authority."""
-
-    authority: Authority
-    silo: Identity
-    client: Identity
-
-    @property
-    def serve_options(self) -> tuple[object, ...]:
-        """Flags of ``sealign-server serve`` for mutual TLS on any free port."""
-        files = ("--tls-cert", self.silo.certificate, "--tls-key", self.silo.key)
-        return (*files, "--tls-client-ca", self.authority.certificate, "--listen", "127.0.0.1:0")
-
-    def client_settings(self, port: int, **fields: object) -> ClientSettings:
-        """Settings of a client with a certificate."""
-        return ClientSettings(
-            silo=f"localhost:{port}",
-            tls_ca=self.authority.certificate,
-            tls_cert=self.client.certificate,
-            tls_key=self.client.key,
-            **fields,  # type: ignore[arg-type]
-        )
-
-    def client_options(self, port: int) -> tuple[object, ...]:
-        """The same as flags of ``sealign``."""
-        files = ("--tls-ca", self.authority.certificate, "--tls-cert", self.client.certificate)
-        return ("--silo", f"localhost:{port}", *files, "--tls-key", self.client.key)
 
 
 @pytest.fixture(scope="session")
@@ -178,23 +143,6 @@ def daemon(
     options = (*tls.client_options(silo.port), "--encoder", encoder_name, "--listen", "127.0.0.1:0")
     with serving("sealign", "daemon", *options, "--log-level", "debug", log=log) as server:
         yield server
-
-
-@dataclass(frozen=True)
-class ClearModel:
-    """Map and head as the silo stores them: what the ciphertexts must agree with."""
-
-    map: AffineMap
-    trained: TrainedHead
-
-    @classmethod
-    def load(cls, directory: Path, fingerprint: str) -> ClearModel:
-        store = SiloStore(directory)
-        return cls(store.load_map(fingerprint), store.load_task(TASK)[1])
-
-    def logits(self, rows: Embeddings) -> NDArray[np.float64]:
-        """Logits in the clear, shape (n, C)."""
-        return self.trained.head.logits(self.map.apply(rows))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ Production certificates come from the organisation's own authority.
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -22,7 +23,8 @@ _VALID = timedelta(days=30)
 def write_trial_certificates(directory: Path, hosts: list[str]) -> None:
     """Write ca.pem, silo.pem, silo.key, client.pem and client.key; the authority's key is not kept."""
     authority_key = ec.generate_private_key(ec.SECP256R1())
-    authority_name = _name("Sealign trial authority")
+    # A name of its own, so that two of them can stand in one bundle.
+    authority_name = _name(f"Sealign trial authority {secrets.token_hex(4)}")
     authority = (
         _builder(authority_name, authority_name, authority_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -13,7 +13,7 @@ import structlog
 from sealign.errors import InvalidInputError, ReleaseRefusedError, UnavailableError, UnknownSessionError
 from sealign.protocol.conversions import encoder_from_wire, matrix_from_wire, plan_to_wire, product_to_wire
 from sealign.protocol.v1 import silo_pb2 as pb
-from sealign_server.encrypted_alignment import ResumableAlignment, AlignmentSlot
+from sealign_server.encrypted_alignment import AlignmentSlot, ResumableAlignment
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.releases import Release
 from sealign_server.silo import Silo

@@ -69,6 +69,9 @@ def _reserved(listen: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     reserved = socket.socket(family, socket.SOCK_STREAM)
     try:
+        with socket.socket(family, socket.SOCK_STREAM) as alone:  # SO_REUSEPORT would share with another silo
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind((host, int(port)))
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind((host, int(port)))
     except OSError as error:
@@ -84,21 +87,28 @@ def _supervise(directory: Path, settings: ServeSettings, address: str) -> None:
     workers: list[BaseProcess] = [
         context.Process(target=_work, args=(directory, settings.model_dump(), address)) for _ in range(settings.workers)
     ]
-    for worker in workers:
-        worker.start()
+    stopping = False
 
-    def forward(signum: int, _: object) -> None:
+    def stop(signum: int, _: object) -> None:
+        nonlocal stopping
+        if stopping:
+            return  # a second signal would kill a worker that is on its way out
+        stopping = True
         for worker in workers:
             if worker.pid is not None and worker.is_alive():
                 os.kill(worker.pid, signum)
 
-    signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGINT, forward)
-    multiprocessing.connection.wait([worker.sentinel for worker in workers])
-    forward(signal.SIGTERM, None)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     for worker in workers:
+        if not stopping:
+            worker.start()
+    started = [worker for worker in workers if worker.pid is not None]
+    multiprocessing.connection.wait([worker.sentinel for worker in started])
+    stop(signal.SIGTERM, None)
+    for worker in started:
         worker.join()
-    if any(worker.exitcode for worker in workers):
+    if any(worker.exitcode for worker in started):
         raise UnavailableError("a worker process ended unexpectedly; its log says why")
 
 
@@ -126,9 +136,7 @@ async def _serve(directory: Path, settings: ServeSettings, address: str) -> None
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     server.add_secure_port(address, credentials(settings))
 
-    stopping = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
+    stopping = _stop_request()
     await server.start()
     warming = asyncio.create_task(keys.keep_warm())
     for name in ("", SERVICE):
@@ -140,3 +148,21 @@ async def _serve(directory: Path, settings: ServeSettings, address: str) -> None
     await server.stop(settings.drain_seconds)
     warming.cancel()
     _log.info("stopped")
+
+
+def _stop_request() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT, and in a worker by the end of its supervisor, however that ended."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        sentinel = supervisor.sentinel
+
+        def orphaned() -> None:
+            loop.remove_reader(sentinel)
+            stopping.set()
+
+        loop.add_reader(sentinel, orphaned)
+    return stopping

@@ -16,13 +16,13 @@ from sealign.alignment import AffineMap
 from sealign.ckks import Evaluator, PackingPlan, candidates, product_shape
 from sealign.encoders import EncoderCard
 from sealign.errors import NoMapError, NotFoundError, SealignError, StalePlanError
-from sealign.heads import LinearHead, TrainedHead
-from sealign.protocol import MapCard, Placement, QuerySource, SiloCard, TaskCard
+from sealign.heads import LinearHead, TrainedHead, calibrate
+from sealign.protocol import MapCard, SiloCard, TaskCard
 from sealign_server.alignment import AlignmentSession
 from sealign_server.encrypted_alignment import EncryptedAlignment
 from sealign_server.releases import ReleaseLedger
 from sealign_server.settings import ServeSettings
-from sealign_server.store import SiloStore, TaskDocument
+from sealign_server.store import CalibrationRows, SiloStore, TaskDocument
 
 _log = structlog.get_logger()
 
@@ -32,6 +32,13 @@ class _Task:
     name: str
     document: TaskDocument
     trained: TrainedHead
+    calibration: CalibrationRows | None
+
+    def behind(self, learned: AffineMap) -> TrainedHead:
+        """The head with the temperature and thresholds that hold for embeddings which the map predicts."""
+        if self.calibration is None or learned.channel is None:
+            return self.trained
+        return calibrate(self.trained.head, learned.channel.apply(self.calibration.embeddings), self.calibration.labels)
 
 
 class EncryptedHead:
@@ -51,7 +58,7 @@ class EncryptedHead:
         for rows in settings.batch_rows:
             shape = product_shape(head.weight, head.bias, rows=rows, precision=settings.precision, row_norm=row_norm)
             limit = settings.max_batch_weights_mb << 20
-            plan = candidates(shape, settings.security_table, max_bytes=limit)[0]
+            plan = candidates(shape, settings.security_table, max_weight_bytes=limit)[0]
             self._evaluators[plan.id] = Evaluator(plan, head.weight, head.bias)
 
     @property
@@ -71,8 +78,16 @@ class EncryptedHead:
         return evaluator
 
 
+@dataclass(frozen=True)
+class _Service:
+    """A task behind one encoder's map: the head as calibrated for mapped embeddings, and its products."""
+
+    calibrated: TrainedHead
+    encrypted: EncryptedHead
+
+
 class Silo:
-    """A silo's tasks, served to every encoder that has a map, and to clients that apply a map themselves.
+    """A silo's tasks, served to every encoder that has a map, and to clients that apply a map of their own.
 
     Maps and heads are read from the store; :meth:`refresh` picks up what other processes have written.
     """
@@ -82,7 +97,7 @@ class Silo:
         self._settings = settings
         self._tasks: dict[str, _Task] = {}
         self._maps: dict[str, AffineMap] = {}
-        self._heads: dict[tuple[str, QuerySource], EncryptedHead] = {}
+        self._services: dict[tuple[str, str, str], _Service] = {}
         self._ledger = ReleaseLedger(store.releases_path, settings.max_releases)
         self._versions: dict[Path, int] = {}
         self._refreshing = Lock()
@@ -96,8 +111,8 @@ class Silo:
     def _refresh(self) -> None:
         for name in self._store.task_names():
             if self._changed(self._store.directory / "tasks" / name / "head.safetensors"):
-                self._tasks[name] = _Task(name, *self._store.load_task(name))
-                self._heads = {key: head for key, head in self._heads.items() if key[0] != name}
+                self._tasks[name] = _Task(name, *self._store.load_task(name), self._store.load_calibration(name))
+                self._services = {key: kept for key, kept in self._services.items() if key[0] != name}
                 self._compose(self._maps, [name])
         for fingerprint in self._store.map_fingerprints():
             if self._changed(self._store.map_path(fingerprint)):
@@ -108,50 +123,51 @@ class Silo:
                     continue
                 self._compose([fingerprint], self._tasks)
 
-    def describe(self, source: QuerySource) -> SiloCard:
-        """What the silo offers to queries from ``source``.
+    def describe(self, encoder: str, mapped_over: str = "") -> SiloCard:
+        """What the silo offers to an encoder, named by fingerprint; empty for tasks without plans.
+
+        A client that applies a map of its own names, in ``mapped_over``, the public set that it was learned over.
 
         Raises:
-            NotFoundError: client placement over a public set that the silo does not hold.
+            NotFoundError: the silo does not hold that public set.
         """
         self.refresh()
-        learned = self._maps.get(source.encoder) if source.placement is Placement.SILO else None
-        self._prepare(source)
+        self._prepare(mapped_over)
+        learned = None if mapped_over else self._maps.get(encoder)
         return SiloCard(
             name=self._store.document.name,
-            tasks=tuple(self._task_card(task, source) for task in self._tasks.values()),
+            tasks=tuple(self._task_card(task, encoder, mapped_over) for task in self._tasks.values()),
             public_sets=tuple(self._store.public_sets()),
             map=None if learned is None else MapCard.of(learned),
             encoder=self._store.document.encoder_card.fingerprint,
             dimension=self._store.document.encoder_card.dimension,
         )
 
-    def evaluator(self, task: str, source: QuerySource, plan: str, revision: str) -> Evaluator:
-        """The evaluator that a query asks for.
+    def evaluator(self, task: str, encoder: str, plan: str, revision: str, mapped_over: str = "") -> Evaluator:
+        """The evaluator that a query asks for; ``mapped_over`` as in :meth:`describe`.
 
         Raises:
             NotFoundError: there is no such task or public set.
             NoMapError: no map has been learned for the encoder.
             StalePlanError: head, map or plan have changed since the client asked.
         """
-        at_silo = source.placement is Placement.SILO
-        if task not in self._tasks or (at_silo and source.encoder not in self._maps):
+        if task not in self._tasks or (not mapped_over and encoder not in self._maps):
             self.refresh()  # another worker may have learned it
         if task not in self._tasks:
             known = ", ".join(self._tasks) or "none"
             raise NotFoundError(f"there is no task {task[:64]!r} here; tasks are: {known}")
-        if at_silo and source.encoder not in self._maps:
+        if not mapped_over and encoder not in self._maps:
             sets = ", ".join(f"{s.name} ({s.digest[:12]}…)" for s in self._store.public_sets()) or "none"
             raise NoMapError(
-                f"no map has been learned for encoder {source.encoder[:12]!r}…; align first (sealign align --public "
-                f"FILE) over a public set that the silo holds: {sets}"
+                f"no map has been learned for encoder {encoder[:12]!r}…; align first (sealign align --public FILE) "
+                f"over a public set that the silo holds: {sets}"
             )
         try:
-            return self._head(task, source).evaluator(plan, revision)
+            return self._head(task, encoder, mapped_over).evaluator(plan, revision)
         except StalePlanError:
             self.refresh()  # the client may have described the task at a worker that knew more
-            self._prepare(source)
-            return self._head(task, source).evaluator(plan, revision)
+            self._prepare(mapped_over)
+            return self._head(task, encoder, mapped_over).evaluator(plan, revision)
 
     def alignment(self, encoder: EncoderCard, public_set: str, rows: int) -> AlignmentSession:
         """A run of plain alignment for an encoder (see :class:`AlignmentSession`)."""
@@ -161,56 +177,57 @@ class Silo:
         """A run of encrypted alignment for an encoder (see :class:`EncryptedAlignment`)."""
         return EncryptedAlignment(self._store, self._ledger, self._settings, encoder, public_set, rows, client)
 
-    def _head(self, task: str, source: QuerySource) -> EncryptedHead:
-        served = self._heads.get((task, _key(source)))
-        if served is None:
-            raise StalePlanError(f"task {task} is not served to this encoder; describe it again, or see the silo's log")
-        return served
+    def _head(self, task: str, encoder: str, mapped_over: str) -> EncryptedHead:
+        service = self._services.get(_key(task, encoder, mapped_over))
+        if service is None:
+            raise StalePlanError(f"task {task} cannot be served to this encoder at present; the silo's log says why")
+        return service.encrypted
 
     def _compose(self, encoders: Iterable[str], tasks: Iterable[str]) -> None:
         for encoder in encoders:
             learned = self._maps[encoder]
             for task in tasks:
-                composed = self._tasks[task].trained.head.composed(learned.weight, learned.intercept)
-                self._serve(task, QuerySource(encoder), composed)
+                self._services.pop(_key(task, encoder), None)
+                try:
+                    calibrated = self._tasks[task].behind(learned)
+                    composed = calibrated.head.composed(learned.weight, learned.intercept)
+                    self._services[_key(task, encoder)] = _Service(calibrated, EncryptedHead(composed, self._settings))
+                except SealignError as error:
+                    _log.error("task left out for an encoder", task=task, encoder=encoder[:12], reason=str(error))
 
-    def _prepare(self, source: QuerySource) -> None:
-        """Make heads for rows that the client has mapped, when somebody first asks for them.
+    def _prepare(self, mapped_over: str) -> None:
+        """Compose heads for rows that clients have mapped themselves, when somebody first asks for them.
 
-        Such rows are centred: their mean, which stays here, is that of the silo's embeddings of the public set.
+        Such rows are centred. The mean of the silo's embeddings, which stays here, is part of the head's bias.
         """
-        key = _key(source)
         with self._refreshing:
-            missing = [task for task in self._tasks if (task, key) not in self._heads]
-            if source.placement is Placement.SILO or not missing:
+            missing = [name for name in self._tasks if _key(name, "", mapped_over) not in self._services]
+            if not mapped_over or not missing:
                 return
-            public = self._store.load_public_set(source.public_set).rows.astype(np.float64)
-            longest = float(np.linalg.norm(public, axis=1).max())
+            public = self._store.load_public_set(mapped_over).rows.astype(np.float64)
             # A centred embedding is at most twice as long as the longest one.
-            row_norm = 2.0 ** (1 + ceil(log2(longest) - 1e-3))
-            for task in missing:
-                centred = self._tasks[task].trained.head.composed(np.eye(public.shape[1]), public.mean(axis=0))
-                self._serve(task, key, centred, row_norm)
+            row_norm = 2.0 ** (1 + ceil(log2(np.linalg.norm(public, axis=1).max()) - 1e-3))
+            for name in missing:
+                trained = self._tasks[name].trained
+                try:
+                    centred = trained.head.composed(np.eye(public.shape[1]), public.mean(axis=0))
+                    served = _Service(trained, EncryptedHead(centred, self._settings, row_norm))
+                    self._services[_key(name, "", mapped_over)] = served
+                except SealignError as error:
+                    _log.error("task left out", task=name, mapped_over=mapped_over[:12], reason=str(error))
 
-    def _serve(self, task: str, source: QuerySource, head: LinearHead, row_norm: float = 1.0) -> None:
-        self._heads.pop((task, source), None)
-        try:
-            self._heads[task, source] = EncryptedHead(head, self._settings, row_norm)
-        except SealignError as error:
-            whose = (source.encoder or source.public_set)[:12]
-            _log.error("task left out", task=task, source=whose, reason=str(error))
-
-    def _task_card(self, task: _Task, source: QuerySource) -> TaskCard:
-        served = self._heads.get((task.name, _key(source)))
+    def _task_card(self, task: _Task, encoder: str, mapped_over: str) -> TaskCard:
+        service = self._services.get(_key(task.name, encoder, mapped_over))
+        calibrated = task.trained if service is None else service.calibrated
         return TaskCard(
             name=task.name,
             description=task.document.description,
             labels=task.trained.head.labels,
-            temperature=task.trained.temperature,
+            temperature=calibrated.temperature,
             held_out_accuracy=task.trained.held_out_accuracy,
-            ood_thresholds=dict(task.trained.ood),
-            plans=() if served is None else served.plans,
-            revision="" if served is None else served.revision,
+            ood_thresholds=dict(calibrated.ood),
+            plans=() if service is None else service.encrypted.plans,
+            revision="" if service is None else service.encrypted.revision,
         )
 
     def _changed(self, path: Path) -> bool:
@@ -220,8 +237,6 @@ class Silo:
         return changed
 
 
-def _key(source: QuerySource) -> QuerySource:
-    """What a head depends on: the encoder's map, or the public set that mapped rows are centred over."""
-    if source.placement is Placement.SILO:
-        return QuerySource(source.encoder)
-    return QuerySource("", Placement.CLIENT, source.public_set)
+def _key(task: str, encoder: str, mapped_over: str = "") -> tuple[str, str, str]:
+    """What a service depends on: the encoder's map at the silo, or the set that mapped rows are centred over."""
+    return (task, "", mapped_over) if mapped_over else (task, encoder, "")

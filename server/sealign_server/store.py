@@ -5,6 +5,7 @@ silo.toml                     settings for serving (optional)
 public/<digest>.safetensors   the silo's embeddings of a public text set
 tasks/<task>/head.safetensors the trained head
 tasks/<task>/task.json        its description
+tasks/<task>/calibration.safetensors  labelled embeddings with which it is calibrated for each map (optional)
 maps/<fingerprint>.safetensors  the map learned for a client's encoder
 releases.sqlite               cross-covariances released under encrypted alignment
 """
@@ -27,6 +28,7 @@ from sealign.files import load_arrays, save_arrays, write_atomically
 from sealign.heads import TrainedHead
 from sealign.protocol import PublicSetCard
 
+_CALIBRATION = "calibration.safetensors"
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
@@ -54,6 +56,14 @@ class PublicEmbeddings:
 
     card: PublicSetCard
     rows: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CalibrationRows:
+    """The silo's own embeddings of labelled texts: (n, d), one label a row. As private as the texts."""
+
+    embeddings: NDArray[np.float32]
+    labels: tuple[str, ...]
 
 
 class SiloStore:
@@ -102,8 +112,12 @@ class SiloStore:
         """Names of the tasks that have a head, sorted."""
         return sorted(path.parent.name for path in self.directory.glob("tasks/*/head.safetensors"))
 
-    def save_task(self, name: str, document: TaskDocument, head: TrainedHead) -> None:
-        """Keep a task's head and description; the head last, since its presence makes the task.
+    def save_task(
+        self, name: str, document: TaskDocument, head: TrainedHead, calibration: CalibrationRows | None = None
+    ) -> None:
+        """Keep a task; the head last, since its presence makes the task.
+
+        Without calibration rows the head's own temperature and thresholds are served for every map.
 
         Raises:
             InvalidInputError: the name is not a short lower-case identifier.
@@ -112,6 +126,12 @@ class SiloStore:
         if not _TASK_NAME.fullmatch(name):
             raise InvalidInputError(f"task name {name!r} must be 1 to 63 of a-z, 0-9, '.', '_', '-'")
         write_atomically(self._task(name) / "task.json", document.model_dump_json(indent=2).encode())
+        path = self._task(name) / _CALIBRATION
+        if calibration is None:
+            path.unlink(missing_ok=True)
+        else:
+            labels = {"labels": json.dumps(calibration.labels)}
+            save_arrays(path, {"embeddings": calibration.embeddings}, labels, mode=0o600)
         head.save(self._task(name) / "head.safetensors")
 
     def load_task(self, name: str) -> tuple[TaskDocument, TrainedHead]:
@@ -126,6 +146,21 @@ class SiloStore:
         except (OSError, ValidationError) as error:
             raise StorageError(f"task.json of task {name} is missing or damaged; train the task again") from error
         return document, head
+
+    def load_calibration(self, name: str) -> CalibrationRows | None:
+        """A task's calibration rows; None where the task was kept without.
+
+        Raises:
+            StorageError: the file is damaged.
+        """
+        path = self._task(name) / _CALIBRATION
+        if not path.exists():
+            return None
+        arrays, metadata = load_arrays(path)
+        try:
+            return CalibrationRows(arrays["embeddings"], tuple(json.loads(metadata["labels"])))
+        except (KeyError, ValueError) as error:
+            raise StorageError(f"{path} is damaged ({error}); train the task again") from error
 
     def _task(self, name: str) -> Path:
         return self.directory / "tasks" / name

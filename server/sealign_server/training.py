@@ -6,14 +6,20 @@ import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sealign.alignment import PublicSet
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.heads import TrainedHead, calibrate, import_head, train_head
 from sealign.protocol import PublicSetCard
-from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
+from sealign_server.store import CalibrationRows, PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
 
 Progress = Callable[[int], None]
+
+# Enough for a 5 % quantile; few enough to calibrate every map when a silo starts.
+CALIBRATION_ROWS = 2000
 
 
 def create_silo(directory: Path, name: str, encoder: EncoderSettings) -> SiloStore:
@@ -71,13 +77,14 @@ def train_task(
     *,
     seed: int = 0,
 ) -> TrainedHead:
-    """Train a head on labelled texts and keep it as a task.
+    """Train a head on labelled texts and keep it as a task, with a sample of them to calibrate it for maps.
 
     Raises:
         InvalidInputError: bad data, or a class with too few texts.
     """
-    head = train_head(_encoder(store).encode(texts, progress=progress), labels, seed=seed)
-    store.save_task(task, TaskDocument(description=description), head)
+    rows = _encoder(store).encode(texts, progress=progress)
+    head = train_head(rows, labels, seed=seed)
+    store.save_task(task, TaskDocument(description=description), head, calibration_rows(rows, labels, seed))
     return head
 
 
@@ -99,9 +106,16 @@ def import_task(
     dimension = store.document.encoder_card.dimension
     if linear.dimension != dimension:
         raise InvalidInputError(f"{head} takes {linear.dimension} dimensions, the silo's encoder gives {dimension}")
-    calibrated = calibrate(linear, _encoder(store).encode(texts, progress=progress), labels)
-    store.save_task(task, TaskDocument(description=description), calibrated)
+    rows = _encoder(store).encode(texts, progress=progress)
+    calibrated = calibrate(linear, rows, labels)
+    store.save_task(task, TaskDocument(description=description), calibrated, calibration_rows(rows, labels))
     return calibrated
+
+
+def calibration_rows(embeddings: NDArray[np.float32], labels: Sequence[str], seed: int = 0) -> CalibrationRows:
+    """At most 2,000 of the labelled embeddings, drawn uniformly."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:CALIBRATION_ROWS])
+    return CalibrationRows(embeddings[chosen], tuple(labels[row] for row in chosen))
 
 
 def _encoder(store: SiloStore) -> Encoder:

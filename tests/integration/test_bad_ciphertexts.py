@@ -20,8 +20,8 @@ from sealign.errors import (
 from sealign.protocol.conversions import product_from_wire, public_key_to_wire
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
-from tests.conftest import Tls
 from tests.support.processes import Server
+from tests.support.silo import Tls
 from tests.support.wire import Embeddings, RawClient, raw_channel, refused, with_digest
 
 pytestmark = pytest.mark.usefixtures("still_serves")

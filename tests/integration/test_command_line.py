@@ -9,9 +9,9 @@ import pytest
 
 from sealign_client import Client
 from sealign_client.cli import main
-from tests.conftest import Tls
 from tests.support.corpus import Corpus
 from tests.support.processes import Server, command
+from tests.support.silo import Tls
 
 pytestmark = pytest.mark.usefixtures("still_serves")
 

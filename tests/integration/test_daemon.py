@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
 from sealign_client import Client
-from tests.conftest import TASK
 from tests.support.corpus import Corpus
 from tests.support.processes import Server
+from tests.support.silo import TASK
 from tests.support.wire import refused
 
 pytestmark = pytest.mark.usefixtures("still_serves")

@@ -14,9 +14,9 @@ from sealign.encoders import Encoder
 from sealign.heads import softmax
 from sealign_client import AsyncClient, Client, Timing
 from sealign_server.serve import SERVICE
-from tests.conftest import TASK, ClearModel, Tls
 from tests.support.corpus import Corpus
 from tests.support.processes import Server, command
+from tests.support.silo import TASK, ClearModel, Tls
 from tests.support.wire import Embeddings, raw_channel
 
 pytestmark = pytest.mark.usefixtures("still_serves")

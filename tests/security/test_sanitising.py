@@ -105,7 +105,7 @@ class TestImpulse:
         decrypted = []
         for ciphertext in reply.ciphertexts:
             first = np.zeros(ring.degree, dtype=np.int64)
-            first[plan.block.output_positions().ravel()] = received_outputs(plan, ciphertext)
+            first[plan.block.output_positions.ravel()] = received_outputs(plan, ciphertext)
             whole = ring.ciphertext(ring.forward(first), received_mask(plan, ciphertext))
             values = backend(plan.parameters).decode(parties.cipher.key.decrypt(whole))
             decrypted.append(np.rint(values).astype(np.int64))

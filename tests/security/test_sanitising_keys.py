@@ -89,7 +89,7 @@ class Attack:
     def read(self, reply: ReplyCiphertext) -> dict[int, int]:
         """Coefficients of u that the client reads off the outputs of a reply."""
         known = {}
-        positions = self.parties.plan.block.output_positions().ravel()
+        positions = self.parties.plan.block.output_positions.ravel()
         values = np.rint(received_outputs(self.parties.plan, reply) / self.step).astype(np.int64)
         for position, value in zip(positions.tolist(), values.tolist(), strict=True):
             for index in range(position, position + self.digits):

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sealign.alignment.channel import MappedChannel
 from sealign.errors import InvalidInputError
 from sealign.files import load_arrays, save_arrays
 
 _FORMAT = "sealign.affine-map/1"
 _TEXTS = ("source_fingerprint", "target_fingerprint", "public_set", "created")
+_CHANNEL = ("mean", "gain", "noise")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class AffineMap:
         public_set: digest of the texts it was learned over.
         quality: measured on held-out rows.
         created: ISO 8601 time, UTC.
+        channel: from the target encoder's own embeddings to mapped ones; None for maps of earlier versions.
 
     Raises:
         InvalidInputError: shapes that do not fit together, or numbers that are not finite.
@@ -77,6 +80,7 @@ class AffineMap:
     public_set: str
     quality: MapQuality
     created: str
+    channel: MappedChannel | None = None
 
     def __post_init__(self) -> None:
         weight = np.array(self.weight, dtype=np.float64)
@@ -88,6 +92,8 @@ class AffineMap:
             )
         if not (np.isfinite(weight).all() and np.isfinite(intercept).all()):
             raise InvalidInputError("the affine map holds numbers that are not finite; align again")
+        if self.channel is not None and self.channel.dimension != len(intercept):
+            raise InvalidInputError(f"a channel of {self.channel.dimension} dimensions does not fit {len(intercept)}")
         weight.flags.writeable = intercept.flags.writeable = False
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "intercept", intercept)
@@ -105,16 +111,19 @@ class AffineMap:
         return predicted
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, atomically.
+        """Write one safetensors file, atomically, for its owner's eyes only.
 
         Raises:
             StorageError: the file could not be written; the previous one is intact.
         """
         metadata = {name: getattr(self, name) for name in _TEXTS}
+        arrays = {"weight": self.weight, "intercept": self.intercept}
+        channel = {} if self.channel is None else {f"channel.{name}": getattr(self.channel, name) for name in _CHANNEL}
         save_arrays(
             Path(path),
-            {"weight": self.weight, "intercept": self.intercept},
+            {**arrays, **channel},
             {"format": _FORMAT, "quality": json.dumps(asdict(self.quality)), **metadata},
+            mode=0o600,
         )
 
     @classmethod
@@ -122,19 +131,21 @@ class AffineMap:
         """Read what :meth:`save` wrote.
 
         Raises:
-            StorageError: missing, or not a safetensors file.
-            InvalidInputError: a safetensors file that is not a map, or a damaged one.
+            StorageError: missing, damaged, or not a safetensors file.
+            InvalidInputError: a safetensors file that is not a map, or not a whole one.
         """
         arrays, metadata = load_arrays(Path(path))
         if metadata.get("format") != _FORMAT:
             raise InvalidInputError(f"{path} is not an affine map; align again to make one")
         try:
-            if any(array.dtype != np.float64 for array in arrays.values()):
+            if any(arrays[name].dtype != np.float64 for name in ("weight", "intercept")):
                 raise InvalidInputError("arrays are not float64")
+            has_channel = any(name.startswith("channel.") for name in arrays)
             return cls(
                 weight=arrays["weight"],
                 intercept=arrays["intercept"],
                 quality=MapQuality(**json.loads(metadata["quality"])),
+                channel=MappedChannel(*(arrays[f"channel.{name}"] for name in _CHANNEL)) if has_channel else None,
                 **{name: metadata[name] for name in _TEXTS},
             )
         except (KeyError, TypeError, ValueError) as error:

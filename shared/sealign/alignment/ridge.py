@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from sealign.alignment.affine import AffineMap, MapQuality
+from sealign.alignment.channel import MappedChannel
 from sealign.alignment.statistics import Matrix, Moments, RidgeStatistics
 from sealign.errors import InvalidInputError
 
@@ -76,6 +77,7 @@ def fit_ridge(
             penalty=float(ratios[best]),
         ),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        channel=MappedChannel.fit(total, weight),
     )
 
 

@@ -117,7 +117,7 @@ class Cipher:
         """Integer outputs of one reply ciphertext, shape (b·c,)."""
         plan = self.plan
         degree, bits = plan.parameters.poly_degree, plan.reply_bits
-        positions = plan.block.output_positions().ravel()
+        positions = plan.block.output_positions.ravel()
         expected = packed_size(positions.size, bits), packed_size(degree, bits)
         if (len(reply.outputs), len(reply.mask)) != expected:
             raise InvalidInputError("a reply ciphertext has the wrong length: the reply was cut; ask again")

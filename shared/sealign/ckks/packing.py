@@ -14,6 +14,7 @@ no evaluation keys are needed. Source: Iron (Hao et al., NeurIPS 2022, section 3
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -39,6 +40,7 @@ class Block:
         """Numbers of row blocks, inner blocks and output blocks of a product of that shape."""
         return ceil(rows / self.rows), ceil(dimension / self.inner), ceil(outputs / self.outputs)
 
+    @cached_property
     def output_positions(self) -> Integers:
         """Coefficients that carry outputs, shape (b, c)."""
         row = np.arange(self.rows)[:, None] * (self.inner * self.outputs)

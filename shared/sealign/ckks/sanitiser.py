@@ -84,7 +84,7 @@ def sanitise(plan: PackingPlan, rerandomised: sealapi.Ciphertext, bias: NDArray[
     """
     backend(plan.parameters).evaluator.transform_from_ntt_inplace(rerandomised)
     first, second = ciphertext_words(rerandomised)
-    outputs = first[plan.block.output_positions().ravel()].astype(np.int64)
+    outputs = first[plan.block.output_positions.ravel()].astype(np.int64)
     flood = flood_noise(outputs.size, plan.flood_std * plan.output_scale)
     masked = (outputs + bias.ravel() + flood) % plan.parameters.modulus
     return ReplyCiphertext(_truncated(plan, masked.astype(np.uint64)), _truncated(plan, second))

@@ -69,7 +69,7 @@ class TrainedHead:
             raise InvalidInputError("a head's temperature must be positive")
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, atomically.
+        """Write one safetensors file, atomically, for its owner's eyes only.
 
         The weight is stored in torch's layout, (classes, dimension), with its labels beside it, so
         that other programs, and :func:`import_head`, read the file as a plain linear layer.
@@ -86,6 +86,7 @@ class TrainedHead:
                 "labels": json.dumps(self.head.labels),
                 "card": json.dumps(card | {"ood": dict(self.ood)}),
             },
+            mode=0o600,
         )
 
     @classmethod
@@ -93,8 +94,8 @@ class TrainedHead:
         """Read what :meth:`save` wrote.
 
         Raises:
-            StorageError: missing, or not a safetensors file.
-            InvalidInputError: a safetensors file that is not a trained head, or a damaged one.
+            StorageError: missing, damaged, or not a safetensors file.
+            InvalidInputError: a safetensors file that is not a trained head, or not a whole one.
         """
         arrays, metadata = load_arrays(Path(path))
         if metadata.get("format") != _FORMAT:

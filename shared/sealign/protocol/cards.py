@@ -19,21 +19,6 @@ class Placement(str, enum.Enum):
 
 
 @dataclass(frozen=True)
-class QuerySource:
-    """What a client's queries are embeddings of.
-
-    Attributes:
-        encoder: fingerprint of the client's encoder; empty for none in particular.
-        placement: whether they are that encoder's embeddings or already mapped.
-        public_set: client placement: digest of the set that the map was learned over.
-    """
-
-    encoder: str
-    placement: Placement = Placement.SILO
-    public_set: str = ""
-
-
-@dataclass(frozen=True)
 class PublicSetCard:
     """A public text set that the silo holds."""
 

@@ -22,7 +22,7 @@ from sealign.ckks import (
 )
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
-from sealign.protocol.cards import MapCard, Placement, PublicSetCard, QuerySource, SiloCard, TaskCard
+from sealign.protocol.cards import MapCard, PublicSetCard, SiloCard, TaskCard
 from sealign.protocol.v1 import silo_pb2 as pb
 
 _LARGEST = 1 << 24
@@ -221,33 +221,4 @@ def silo_from_wire(message: pb.SiloCard, table: SecurityTable) -> SiloCard:
         map=map_from_wire(message.map) if message.HasField("map") else None,
         encoder=message.encoder,
         dimension=message.dimension,
-    )
-
-
-_PLACEMENTS = {Placement.SILO: pb.PLACEMENT_SILO, Placement.CLIENT: pb.PLACEMENT_CLIENT}
-
-
-def describe_to_wire(source: QuerySource) -> pb.DescribeRequest:
-    """The question of a client whose queries come from ``source``."""
-    placement = _PLACEMENTS[source.placement]
-    return pb.DescribeRequest(encoder=source.encoder, placement=placement, public_set=source.public_set)
-
-
-def source_from_wire(message: pb.DescribeRequest | pb.ClassifyRequest) -> QuerySource:
-    """Where the queries of a client come from, as its message says."""
-    for placement, value in _PLACEMENTS.items():
-        if value == message.placement:
-            return QuerySource(message.encoder, placement, message.public_set)
-    raise InvalidInputError("the map's placement is not known here; it is at the silo or at the client")
-
-
-def classify_to_wire(task: TaskCard, source: QuerySource, query: EncryptedMatrix) -> pb.ClassifyRequest:
-    """A query for a task as a message."""
-    return pb.ClassifyRequest(
-        task=task.name,
-        encoder=source.encoder,
-        query=matrix_to_wire(query),
-        revision=task.revision,
-        placement=_PLACEMENTS[source.placement],
-        public_set=source.public_set,
     )

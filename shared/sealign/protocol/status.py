@@ -49,7 +49,10 @@ def error_of(failure: grpc.aio.AioRpcError, peer: str) -> SealignError:
             f"side. Check --tls-ca, --tls-cert and the silo's certificate. ({details[:300]})"
         )
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return errors.UnavailableError(f"{peer} does not answer: {details[:300]}. Check the address and retry.")
+        advice = "Check the address and retry."
+        if "failed to connect" in details and "Socket closed" in details:  # how a refused certificate looks from here
+            advice = "It hung up: if it asks for client certificates, give one that it trusts (--tls-cert, --tls-key)."
+        return errors.UnavailableError(f"{peer} does not answer: {details[:300]}. {advice}")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return errors.OverloadedError(f"{peer} refuses the call: {details[:300]}")
     return SealignError(f"the call to {peer} failed with {code.name}: {details[:300]}")
@@ -57,7 +60,7 @@ def error_of(failure: grpc.aio.AioRpcError, peer: str) -> SealignError:
 
 def _is_handshake(details: str) -> bool:
     lowered = details.lower()
-    return any(sign in lowered for sign in ("handshake", "certificate", "ssl", "tsi", "peer name"))
+    return any(sign in lowered for sign in ("handshake", "certificate", "ssl", "tsi", "peer name", "verification"))
 
 
 @asynccontextmanager

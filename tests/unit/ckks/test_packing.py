@@ -32,7 +32,7 @@ def packed_product(X: Integers, W: Integers, block: Block, degree: int) -> NDArr
             for row in x
         ]
     )
-    values = outputs[..., block.output_positions()].astype(np.float64)
+    values = outputs[..., block.output_positions].astype(np.float64)
     return unpack_outputs(values, block, X.shape[0], W.shape[1])
 
 
@@ -64,7 +64,7 @@ def test_shapes_and_positions(case: tuple[Integers, Integers, Block, int]) -> No
     row_blocks, inner_blocks, output_blocks = block.counts(X.shape[0], *W.shape)
     assert pack_rows(X, block, degree).shape == (row_blocks, inner_blocks, degree)
     assert pack_weights(W, block, degree).shape == (inner_blocks, output_blocks, degree)
-    positions = block.output_positions()
+    positions = block.output_positions
     assert positions.shape == (block.rows, block.outputs)
     assert np.unique(positions).size == positions.size
     assert 0 <= positions.min() <= positions.max() < degree
@@ -92,7 +92,7 @@ def test_known_answer_by_hand() -> None:
     assert x.tolist() == [2, 1, 0, 0, 4, 3, 0, 0]
     assert w.tolist() == [5, 7, 6, 8, 0, 0, 0, 0]
     assert negacyclic(x, w).tolist() == [-14, 19, 19, 22, 28, 43, 45, 50]
-    assert block.output_positions().tolist() == [[1, 3], [5, 7]]
+    assert block.output_positions.tolist() == [[1, 3], [5, 7]]
     assert packed_product(X, W, block, 8).tolist() == [[19, 22], [43, 50]]
 
 

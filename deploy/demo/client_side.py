@@ -1,0 +1,82 @@
+"""The client's process of the demo: align, classify through ciphertexts, write what it measured.
+
+It holds the private texts and the client's model. It reads nothing of the silo's directory; what it
+writes is for the report and would stay at the client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from sealign.alignment import PublicSet
+from sealign.ckks import SecretKey
+from sealign.console import progress
+from sealign.files import save_arrays, write_atomically
+from sealign_client import Client, Timing, client_settings
+
+SINGLE_QUERIES = 500
+_WARM_UP = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--public", type=Path, required=True)
+    parser.add_argument("--queries", type=Path, required=True, help="JSON list of texts")
+    parser.add_argument("--outliers", type=Path, required=True, help="JSON list of texts")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+
+    timings: list[Timing] = []
+    with Client(client_settings(), observe=timings.append) as client:
+        public = PublicSet.from_file(options.public)
+        with progress("client: embedding public texts", len(public)) as advance:
+            learned = client.align(public, advance)
+        queries, outliers = (json.loads(path.read_bytes()) for path in (options.queries, options.outliers))
+        with progress("client: embedding private texts", len(queries) + len(outliers)) as advance:
+            query_rows = client.encoder.encode(queries, progress=advance)
+            outlier_rows = client.encoder.encode(outliers, progress=advance)
+        embed_ms = []
+        for text in queries[:100]:
+            started = perf_counter()
+            client.encoder.encode([text])
+            embed_ms.append((perf_counter() - started) * 1e3)
+
+        # Most documents one at a time, as an application would ask; the rest as one batch.
+        singles = query_rows[:SINGLE_QUERIES]
+        with progress("client: encrypted queries", len(query_rows) + len(outlier_rows)) as advance:
+            logits = [client.logits(row[None], progress=advance) for row in singles]
+            single_timings = timings[_WARM_UP : len(singles)]
+            logits.append(client.logits(query_rows[SINGLE_QUERIES:], progress=advance))
+            outlier_logits = client.logits(outlier_rows, progress=advance)
+        card = client.describe()
+        plan = min(card.tasks[0].plans, key=lambda plan: plan.rows)
+
+    save_arrays(
+        options.output / "client.safetensors",
+        {
+            "query_rows": query_rows,
+            "outlier_rows": outlier_rows,
+            "query_logits": np.concatenate(logits),
+            "outlier_logits": outlier_logits,
+        },
+        {},
+    )
+    measured = {
+        "labels": card.tasks[0].labels,
+        "map": vars(learned),
+        "plan": f"{plan.parameters.name}, block {plan.block.rows}x{plan.block.inner}x{plan.block.outputs}",
+        "security_bits": plan.parameters.security_level(),
+        "public_key_bytes": SecretKey.generate(plan.parameters).public_key.byte_count,
+        "embed_ms": embed_ms,
+        "timings": [vars(timing) for timing in single_timings],
+    }
+    write_atomically(options.output / "client.json", json.dumps(measured).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Full disks, killed processes, restarts, changes under way: what was there stays, and clients recover."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+
+import grpc
+import numpy as np
+import pytest
+
+from sealign.encoders import Encoder
+from sealign.errors import StorageError
+from sealign.heads import train_head
+from sealign.protocol.conversions import encoder_to_wire
+from sealign.protocol.v1 import silo_pb2 as pb
+from sealign.protocol.v1.silo_pb2_grpc import SiloStub
+from sealign_client import Client
+from sealign_server.store import SiloStore, TaskDocument
+from tests.support.corpus import Corpus
+from tests.support.silo import TASK, Tls, assert_right, own_silo
+from tests.support.wire import Embeddings, raw_channel
+
+
+def map_files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (directory / "maps").iterdir()}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MiB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(mount)], check=False)
+    if made.returncode != 0:
+        pytest.skip("needs the right to mount a small file system")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_full_disk(
+    small_disk: Path,
+    aligned_directory: Path,
+    tls: Tls,
+    encoder: Encoder,
+    corpus: Corpus,
+    query_rows: Embeddings,
+    tmp_path: Path,
+) -> None:
+    directory = Path(shutil.copytree(aligned_directory, small_disk / "silo"))
+    before = map_files(directory)
+    with own_silo(directory, tls, encoder, tmp_path / "log") as (_, client):
+        assert_right(client, directory, query_rows[:2])
+        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+        (small_disk / "filler").write_bytes(bytes(free - 100_000))
+        with pytest.raises(StorageError, match=r"could not write .*No space left .*previous file, if any, is intact"):
+            client.align(corpus.public)
+        assert map_files(directory) == before
+        assert_right(client, directory, query_rows[:2])
+        (small_disk / "filler").unlink()
+        client.align(corpus.public)
+        assert map_files(directory).keys() == before.keys()
+        assert_right(client, directory, query_rows[:2])
+
+
+def test_file_size_limit(
+    aligned_copy: Path, tls: Tls, encoder: Encoder, corpus: Corpus, query_rows: Embeddings, tmp_path: Path
+) -> None:
+    """The same without the right to mount: the map does not fit under the process's limit."""
+    before = map_files(aligned_copy)
+    with own_silo(aligned_copy, tls, encoder, tmp_path / "log") as (silo, client):
+        assert_right(client, aligned_copy, query_rows[:2])
+        resource.prlimit(silo.process.pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        with pytest.raises(StorageError, match=r"File too large.*intact"):
+            client.align(corpus.public)
+        assert map_files(aligned_copy) == before
+        assert_right(client, aligned_copy, query_rows[:2])
+        assert silo.is_running
+
+
+def test_silo_killed_during_alignment_and_restarted_under_a_client(
+    aligned_copy: Path,
+    tls: Tls,
+    encoder: Encoder,
+    corpus: Corpus,
+    public_rows: Embeddings,
+    query_rows: Embeddings,
+    tmp_path: Path,
+) -> None:
+    before = map_files(aligned_copy)
+    header = pb.AlignHeader(
+        encoder=encoder_to_wire(encoder.card), public_set=corpus.public.digest, rows=len(public_rows)
+    )
+    half = pb.EmbeddingRows(values=public_rows[:150].tobytes())
+    parts: Queue[pb.AlignRequest | None] = Queue()
+    parts.put(pb.AlignRequest(header=header))
+    parts.put(pb.AlignRequest(rows=half))
+    with own_silo(aligned_copy, tls, encoder, tmp_path / "first.log") as (first, client):
+        assert_right(client, aligned_copy, query_rows[:2])
+        with raw_channel(first.address, tls.authority, tls.client) as channel:
+            alignment = SiloStub(channel).Align.future(iter(parts.get, None), timeout=60)
+            first.end(signal.SIGKILL)
+            with pytest.raises(grpc.RpcError):
+                alignment.result()
+            parts.put(None)
+        # As a kill between writing and renaming leaves it.
+        leftover = aligned_copy / "maps" / f".{encoder.card.fingerprint}.safetensors.0123456789ab.tmp"
+        leftover.write_bytes(b"half a map")
+        with own_silo(aligned_copy, tls, encoder, tmp_path / "second.log", port=first.port) as (second, _):
+            assert map_files(aligned_copy) == before
+            assert_right(client, aligned_copy, query_rows[:2])  # connects again, uploads its key again
+            assert [event["error"] for event in second.events("refused")] == ["UnknownKeyError"]
+            client.align(corpus.public)
+            assert_right(client, aligned_copy, query_rows)
+
+
+def test_new_head_while_clients_hold_the_old_plan(
+    aligned_copy: Path, tls: Tls, encoder: Encoder, query_rows: Embeddings, tmp_path: Path
+) -> None:
+    with own_silo(aligned_copy, tls, encoder, tmp_path / "log") as (silo, client):
+        assert_right(client, aligned_copy, query_rows[:2])
+        old = client.describe().tasks[0]
+        _train_another_head(aligned_copy)
+        with Client(tls.client_settings(silo.port), encoder=encoder) as other:
+            new = other.describe().tasks[0]  # the silo looks at its directory again
+        assert new.revision != old.revision
+        assert client.describe().tasks[0] == old
+        assert_right(client, aligned_copy, query_rows[:2])
+        assert client.describe().tasks[0] == new
+        assert [event["error"] for event in silo.events("refused")] == ["StalePlanError"]
+
+
+def _train_another_head(directory: Path) -> None:
+    """Three classes at random points of the silo's space."""
+    store = SiloStore(directory)
+    generator = np.random.default_rng(1)
+    points = np.repeat(generator.normal(size=(3, store.document.encoder_card.dimension)), 20, axis=0)
+    rows = points + generator.normal(size=points.shape)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    store.save_task(TASK, TaskDocument(), train_head(rows, [label for label in "abc" for _ in range(20)]))
