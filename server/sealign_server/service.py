@@ -12,7 +12,6 @@ import structlog
 
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError, OverloadedError, SealignError
-from sealign.protocol import QuerySource
 from sealign.protocol.conversions import (
     encoder_from_wire,
     map_to_wire,
@@ -20,7 +19,6 @@ from sealign.protocol.conversions import (
     product_to_wire,
     public_key_from_wire,
     silo_to_wire,
-    source_from_wire,
 )
 from sealign.protocol.status import answering
 from sealign.protocol.v1 import silo_pb2 as pb
@@ -67,7 +65,7 @@ class SiloService(SiloServicer):
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.SiloCard:  # noqa: N802
         """Tasks, public sets and plans for an encoder."""
         async with answering(context, "Describe"):
-            return silo_to_wire(await asyncio.to_thread(self._silo.describe, source_from_wire(request)))
+            return silo_to_wire(await asyncio.to_thread(self._silo.describe, request.encoder, request.mapped_over))
 
     async def RegisterKey(self, request: pb.RegisterKeyRequest, context: Any) -> pb.RegisterKeyReply:  # noqa: N802
         """Holds a public key under the hash of its content."""
@@ -98,7 +96,7 @@ class SiloService(SiloServicer):
                 async for request in request_iterator:
                     await asyncio.to_thread(session.add, request.rows.values)
                 learned = await asyncio.to_thread(session.learn)
-                card = await asyncio.to_thread(self._silo.describe, QuerySource(learned.source_fingerprint))
+                card = await asyncio.to_thread(self._silo.describe, learned.source_fingerprint)
             _log.info(
                 "map learned",
                 encoder=learned.source_fingerprint[:12],
@@ -130,7 +128,9 @@ class SiloService(SiloServicer):
     async def _classify(self, request: pb.ClassifyRequest) -> pb.ClassifyReply:
         started = perf_counter()
         zeros = self._keys.pool(request.query.key_id)
-        evaluator = self._silo.evaluator(request.task, source_from_wire(request), request.query.plan, request.revision)
+        evaluator = self._silo.evaluator(
+            request.task, request.encoder, request.query.plan, request.revision, request.mapped_over
+        )
         with self._admitted():
             query = matrix_from_wire(request.query)
             if evaluator.plan.cost.server_ms > _INLINE_MS:

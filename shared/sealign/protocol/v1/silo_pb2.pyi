@@ -12,7 +12,6 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -24,48 +23,28 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _Placement:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _PlacementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Placement.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    PLACEMENT_SILO: _Placement.ValueType  # 0
-    """At the silo, under encryption; plans take the client's embeddings."""
-    PLACEMENT_CLIENT: _Placement.ValueType  # 1
-    """At the client, in the clear; plans take mapped embeddings, centred on the silo's mean of the public set."""
-
-class Placement(_Placement, metaclass=_PlacementEnumTypeWrapper):
-    """Where the map from the client's embedding space to the silo's is applied."""
-
-PLACEMENT_SILO: Placement.ValueType  # 0
-"""At the silo, under encryption; plans take the client's embeddings."""
-PLACEMENT_CLIENT: Placement.ValueType  # 1
-"""At the client, in the clear; plans take mapped embeddings, centred on the silo's mean of the public set."""
-Global___Placement: _TypeAlias = Placement  # noqa: Y015
-
 @_typing.final
 class DescribeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENCODER_FIELD_NUMBER: _builtins.int
-    PLACEMENT_FIELD_NUMBER: _builtins.int
-    PUBLIC_SET_FIELD_NUMBER: _builtins.int
+    MAPPED_OVER_FIELD_NUMBER: _builtins.int
     encoder: _builtins.str
     """Fingerprint of the client's encoder; empty to see the silo's tasks without plans."""
-    placement: Global___Placement.ValueType
-    public_set: _builtins.str
-    """Client placement: digest of the public set that the client's map was learned over."""
+    mapped_over: _builtins.str
+    """Where the map is applied. Empty: at the silo, and plans take the encoder's embeddings. Else at the client, which
+    names the digest of the public set that it learned its map over, and plans take mapped embeddings, centred on
+    the mean of the silo's own over that set.
+    """
     def __init__(
         self,
         *,
         encoder: _builtins.str = ...,
-        placement: Global___Placement.ValueType = ...,
-        public_set: _builtins.str = ...,
+        mapped_over: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "placement", b"placement", "public_set", b"public_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "mapped_over", b"mapped_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -814,16 +793,14 @@ class ClassifyRequest(_message.Message):
     ENCODER_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
-    PLACEMENT_FIELD_NUMBER: _builtins.int
-    PUBLIC_SET_FIELD_NUMBER: _builtins.int
+    MAPPED_OVER_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     encoder: _builtins.str
     """Fingerprint of the encoder that made the embeddings."""
     revision: _builtins.str
     """The revision of the task card that the plan came from."""
-    placement: Global___Placement.ValueType
+    mapped_over: _builtins.str
     """As in DescribeRequest."""
-    public_set: _builtins.str
     @_builtins.property
     def query(self) -> Global___EncryptedMatrix: ...
     def __init__(
@@ -833,12 +810,11 @@ class ClassifyRequest(_message.Message):
         encoder: _builtins.str = ...,
         query: Global___EncryptedMatrix | None = ...,
         revision: _builtins.str = ...,
-        placement: Global___Placement.ValueType = ...,
-        public_set: _builtins.str = ...,
+        mapped_over: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "placement", b"placement", "public_set", b"public_set", "query", b"query", "revision", b"revision", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "mapped_over", b"mapped_over", "query", b"query", "revision", b"revision", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
