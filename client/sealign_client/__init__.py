@@ -1,7 +1,17 @@
 """Sealign's client: the SDK, the daemon and the command line."""
 
 from sealign_client.client import AsyncClient, Client
+from sealign_client.encrypted_alignment import Transfer
 from sealign_client.results import Classification, Timing
-from sealign_client.settings import ClientSettings, client_settings
+from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
 
-__all__ = ["AsyncClient", "Classification", "Client", "ClientSettings", "Timing", "client_settings"]
+__all__ = [
+    "AlignmentMode",
+    "AsyncClient",
+    "Classification",
+    "Client",
+    "ClientSettings",
+    "Timing",
+    "Transfer",
+    "client_settings",
+]

@@ -17,14 +17,16 @@ from rich.console import Console
 
 from sealign.alignment import PublicSet
 from sealign.ckks import DEFAULT_PRECISION, ProductShape, SecurityTable
-from sealign.console import progress, run
+from sealign.console import progress, run, stderr, transfer
 from sealign.errors import InvalidInputError, StorageError
 from sealign.logs import configure_logs
+from sealign.protocol import Placement
 from sealign_client.bench import bench_table, run_bench, write_bench
 from sealign_client.client import Client
 from sealign_client.daemon import run_daemon
+from sealign_client.encrypted_alignment import Transfer
 from sealign_client.plan_table import plan_rows, plan_table
-from sealign_client.settings import ClientSettings, client_settings
+from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Use a silo's classifiers privately.")
 
@@ -35,6 +37,15 @@ TlsCa = Annotated[Path | None, typer.Option(help="Authority of the silo's certif
 TlsCert = Annotated[Path | None, typer.Option(help="Client certificate, if asked for.", rich_help_panel=_SILO)]
 TlsKey = Annotated[Path | None, typer.Option(help="Its private key.", rich_help_panel=_SILO)]
 KeyDirectory = Annotated[Path | None, typer.Option(help="Keep secret keys there between runs.", rich_help_panel=_SILO)]
+MapDirectory = Annotated[
+    Path | None, typer.Option(help="Keep maps learned under encryption there.", rich_help_panel=_SILO)
+]
+MapPlacement = Annotated[
+    Placement | None,
+    typer.Option(
+        help="Where the map is applied.", show_default="client if it has one for the silo", rich_help_panel=_SILO
+    ),
+]
 Table = Annotated[
     SecurityTable | None, typer.Option(help="Security table that plans must satisfy.", rich_help_panel=_SILO)
 ]
@@ -46,26 +57,41 @@ SettingsFile = Annotated[
 @app.command()
 def align(
     public: Annotated[Path, typer.Option(help="Public texts, one a line; the silo must hold the same file.")],
+    mode: Annotated[
+        AlignmentMode, typer.Option(help="What the silo sees: your embeddings of these texts, or ciphertexts.")
+    ] = AlignmentMode.PLAIN,
     silo: Silo = None,
     encoder: Encoder = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
+    map_directory: MapDirectory = None,
     security_table: Table = None,
     settings: SettingsFile = None,
 ) -> None:
-    """Teach the silo the map from your encoder's space to its own, over public texts.
+    """Learn the map from your encoder's space to the silo's, over public texts.
 
-    The silo sees your encoder's embeddings of these public texts, and nothing else.
+    In plain mode the silo sees your encoder's embeddings of these public texts, and nothing else, and keeps the
+    map. In encrypted mode it sees ciphertexts, and the map is kept here, in --map-directory.
     """
     texts = PublicSet.from_file(public)
     loaded = _settings(settings, locals())
-    with Client(loaded) as client, progress("embedding", len(texts)) as advance:
-        learned = client.align(texts, advance)
-    typer.echo(
-        f"aligned over {learned.rows} texts: held-out explained variance {learned.explained_variance:.4f}, "
-        f"mean cosine {learned.mean_cosine:.4f}, linear CKA {learned.linear_cka:.4f}"
-    )
+    encrypted = mode is AlignmentMode.ENCRYPTED
+    if encrypted and loaded.map_directory is None:
+        raise InvalidInputError("encrypted alignment keeps the map on this side: say where with --map-directory")
+    with Client(loaded) as client, progress("embedding", len(texts)) as advance, transfer("ciphertexts") as move:
+
+        def observe(now: Transfer) -> None:
+            if now.note:
+                stderr.print(now.note)
+            move(now.sent + now.received, now.total)
+
+        learned = client.align(texts, advance, mode=mode, transfer=observe)
+    measures = [f"explained variance {learned.explained_variance:.4f}"]
+    if learned.mean_cosine is not None and learned.linear_cka is not None:
+        measures += [f"mean cosine {learned.mean_cosine:.4f}", f"linear CKA {learned.linear_cka:.4f}"]
+    estimate = "cross-validated" if encrypted else "held-out"
+    typer.echo(f"aligned over {learned.rows} texts: {estimate} {', '.join(measures)}")
 
 
 @app.command()
@@ -80,6 +106,8 @@ def classify(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     key_directory: KeyDirectory = None,
+    map_directory: MapDirectory = None,
+    placement: MapPlacement = None,
     security_table: Table = None,
     settings: SettingsFile = None,
 ) -> None:
@@ -110,6 +138,8 @@ def daemon(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     key_directory: KeyDirectory = None,
+    map_directory: MapDirectory = None,
+    placement: MapPlacement = None,
     security_table: Table = None,
     settings: SettingsFile = None,
 ) -> None:

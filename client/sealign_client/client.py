@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from threading import Thread
 from time import perf_counter
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import PublicSet
+from sealign.alignment import AffineMap, PublicSet, require_enough_texts
 from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import (
@@ -30,11 +31,13 @@ from sealign.errors import (
     UnavailableError,
     UnknownKeyError,
 )
-from sealign.protocol import MapCard, SiloCard, TaskCard
+from sealign.protocol import MapCard, Placement, SiloCard, TaskCard
 from sealign_client.connection import SiloConnection
+from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
 from sealign_client.keyring import KeyRing
+from sealign_client.maps import ClientMaps
 from sealign_client.results import Classification, Timing, classifications
-from sealign_client.settings import ClientSettings, client_settings
+from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
 
 Progress = Callable[[int], None]
 _T = TypeVar("_T")
@@ -70,7 +73,10 @@ class AsyncClient:
         self._keys = KeyRing(settings.key_directory, passphrase)
         self._connection = SiloConnection(settings)
         self._observe = observe
+        self._maps = ClientMaps(settings.map_directory)
+        self._placement = settings.placement
         self._card: SiloCard | None = None
+        self._own_map: AffineMap | None = None
         self._ciphers: dict[str, Cipher] = {}
         self._registered: set[bytes] = set()
         # One thread: models and SEAL objects are used by one caller at a time, and the loop stays free.
@@ -90,20 +96,44 @@ class AsyncClient:
     async def describe(self, *, refresh: bool = False) -> SiloCard:
         """What the silo offers; asked once and remembered until ``refresh``."""
         if self._card is None or refresh:
-            self._card = await self._connection.describe(self.encoder.card.fingerprint)
+            fingerprint = self.encoder.card.fingerprint
+            card = await self._connection.describe(fingerprint)
+            own = None if self._placement is Placement.SILO else self._maps.find(card, fingerprint)
+            if own is not None:
+                card = await self._connection.describe(fingerprint, own.public_set)
+                card = replace(card, map=MapCard.of(own))
+            elif self._placement is Placement.CLIENT:
+                tasks = tuple(replace(task, plans=()) for task in card.tasks)
+                card = replace(card, map=None, tasks=tasks)
+            self._card, self._own_map = card, own
         return self._card
 
-    async def align(self, texts: PublicSet, progress: Progress | None = None) -> MapCard:
-        """Learn the map for this encoder at the silo: it sees this encoder's embeddings of public texts.
+    async def align(
+        self,
+        texts: PublicSet,
+        progress: Progress | None = None,
+        *,
+        mode: AlignmentMode | str = AlignmentMode.PLAIN,
+        transfer: Callable[[Transfer], None] | None = None,
+    ) -> MapCard:
+        """Learn the map for this encoder.
+
+        In plain mode the silo sees this encoder's embeddings of the public texts and keeps the map. In encrypted
+        mode it sees ciphertexts, and this client keeps the map and uses it from now on.
 
         Args:
             texts: the public set; the silo must hold the same.
             progress: told how many texts were embedded.
+            mode: plain or encrypted.
+            transfer: encrypted mode: told about ciphertexts sent and received.
 
         Raises:
             NotFoundError: the silo does not hold this public set.
             UnavailableError: the silo went away; nothing was learned, an earlier map stays.
+            InvalidInputError: encrypted mode: fewer texts than four times the larger dimension.
+            ReleaseRefusedError: encrypted mode: the silo releases no more over this public set.
         """
+        encrypted = AlignmentMode(mode) is AlignmentMode.ENCRYPTED
         card = await self.describe(refresh=True)
         if texts.digest not in {held.digest for held in card.public_sets}:
             held = ", ".join(f"{s.name} ({s.rows} texts, {s.digest[:12]}…)" for s in card.public_sets) or "none"
@@ -111,7 +141,17 @@ class AsyncClient:
                 f"the silo does not hold the public set {texts.digest[:12]}… ({len(texts)} texts); it holds: {held}. "
                 "Both sides must use the same file, byte for byte."
             )
+        if encrypted:
+            require_enough_texts(len(texts), self.encoder.card.dimension, card.dimension)
         rows = await self._run(partial(self.encoder.encode, texts.texts, progress=progress))
+        if encrypted:
+            alignment = EncryptedAlignment(
+                self._connection, self._keys, self._run, self.encoder.card, card, texts.digest, rows, transfer
+            )
+            own = await alignment.learn()
+            self._maps.keep(card, own)
+            await self.describe(refresh=True)
+            return MapCard.of(own)
         chunks = [rows[start : start + _ALIGN_CHUNK] for start in range(0, len(rows), _ALIGN_CHUNK)]
         learned = await self._connection.align(self.encoder.card, texts.digest, len(rows), chunks)
         await self.describe(refresh=True)
@@ -144,6 +184,7 @@ class AsyncClient:
     ) -> NDArray[np.float64]:
         """Logits, shape (n, C), of embeddings made by this client's encoder, shape (n, d)."""
         card = await self._ready_task(task)
+        own = self._own_map  # belongs to the card
         done: list[NDArray[np.float64]] = []
         failures = 0
         while sum(map(len, done)) < len(rows):
@@ -151,7 +192,7 @@ class AsyncClient:
             plan = _cheapest(card.plans, len(remaining))
             try:
                 await self._register(plan)
-                async for part in self._answered(card, plan, remaining):
+                async for part in self._answered(card, own, plan, remaining):
                     done.append(part)
                     failures = 0
                     if progress is not None:
@@ -167,6 +208,7 @@ class AsyncClient:
                 else:
                     await self.describe(refresh=True)
                     card = await self._ready_task(card.name)
+                    own = self._own_map
         return np.concatenate(done)
 
     async def task(self, name: str | None = None) -> TaskCard:
@@ -196,23 +238,31 @@ class AsyncClient:
             raise NoMapError(
                 f"the silo has no map for encoder {self.encoder.card.name} ({self.encoder.card.fingerprint[:12]}…) "
                 "yet: align first, with client.align(public_texts) or sealign align --public FILE"
+                if self._placement is not Placement.CLIENT
+                else f"this client has no map of its own from {self.encoder.card.name} to the silo: align first, with "
+                'client.align(public_texts, mode="encrypted") or sealign align --mode encrypted --public FILE'
             )
-        if card.plans[0].dimension != self.encoder.card.dimension:
+        expected = self.encoder.card.dimension if self._own_map is None else self._own_map.weight.shape[1]
+        if card.plans[0].dimension != expected:
             raise InvalidInputError("the silo's plans are for another dimension than this encoder's; align again")
         return card
 
     async def _answered(
-        self, card: TaskCard, plan: PackingPlan, rows: NDArray[np.float32]
+        self, card: TaskCard, own: AffineMap | None, plan: PackingPlan, rows: NDArray[np.floating]
     ) -> AsyncIterator[NDArray[np.float64]]:
         """Logits of rows, batch by batch, under one plan."""
         cipher = self._cipher(plan)
         fingerprint = self.encoder.card.fingerprint
+        mapped_over = ""
+        if own is not None:
+            mapped_over = own.public_set
+            rows = _within_ball(own.apply(rows), plan.row_norm)
         batches = [rows[start : start + plan.rows] for start in range(0, len(rows), plan.rows)]
         if len(batches) == 1:
             started = perf_counter()
             query = await self._run(cipher.encrypt, batches[0])
             encrypted = perf_counter()
-            product, server_ms = await self._connection.classify(card, fingerprint, query)
+            product, server_ms = await self._connection.classify(card, fingerprint, query, mapped_over)
             received = perf_counter()
             outputs = await self._run(cipher.decrypt, product, len(batches[0]))
             ended = perf_counter()
@@ -234,8 +284,8 @@ class AsyncClient:
             for batch in batches:
                 yield await self._run(cipher.encrypt, batch)
 
-        answers = self._connection.classify_stream(card, fingerprint, queries())
-        remaining: Iterator[NDArray[np.float32]] = iter(batches)
+        answers = self._connection.classify_stream(card, fingerprint, queries(), mapped_over)
+        remaining: Iterator[NDArray[np.floating]] = iter(batches)
         async for product, _ in answers:
             count = len(next(remaining))
             yield await self._run(cipher.decrypt, product, count)
@@ -291,9 +341,16 @@ class Client:
         """See :meth:`AsyncClient.describe`."""
         return self._wait(self._client.describe(refresh=refresh))
 
-    def align(self, texts: PublicSet, progress: Progress | None = None) -> MapCard:
+    def align(
+        self,
+        texts: PublicSet,
+        progress: Progress | None = None,
+        *,
+        mode: AlignmentMode | str = AlignmentMode.PLAIN,
+        transfer: Callable[[Transfer], None] | None = None,
+    ) -> MapCard:
         """See :meth:`AsyncClient.align`."""
-        return self._wait(self._client.align(texts, progress))
+        return self._wait(self._client.align(texts, progress, mode=mode, transfer=transfer))
 
     def classify(
         self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None
@@ -328,6 +385,16 @@ class Client:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _within_ball(rows: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+    """Rows projected to the ball of this radius.
+
+    All centred embeddings of the silo lie in the ball, so projecting a prediction brings it nearer to them.
+    """
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    projected: NDArray[np.float64] = rows * (radius / np.maximum(norms, radius))
+    return projected
 
 
 def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from sealign.ckks import EncryptedMatrix, EncryptedProduct, PublicKey, SecurityTable
 from sealign.encoders import EncoderCard
-from sealign.errors import InvalidInputError
-from sealign.protocol import MapCard, SiloCard, TaskCard
+from sealign.errors import InvalidInputError, SealignError
+from sealign.protocol import AlignmentOffer, CrossCovariancePart, MapCard, SiloCard, TaskCard
 from sealign.protocol.conversions import (
+    alignment_reply_from_wire,
     encoder_to_wire,
     map_from_wire,
     matrix_to_wire,
@@ -71,9 +73,13 @@ class SiloConnection:
         """Close the connection."""
         await self._channel.close()
 
-    async def describe(self, encoder: str) -> SiloCard:
-        """What the silo offers to the encoder with this fingerprint."""
-        reply = await self._call(self._stub.Describe(pb.DescribeRequest(encoder=encoder), timeout=self._timeout))
+    async def describe(self, encoder: str, mapped_over: str = "") -> SiloCard:
+        """What the silo offers to the encoder with this fingerprint.
+
+        A client that applies its own map names, in ``mapped_over``, the public set that it was learned over.
+        """
+        request = pb.DescribeRequest(encoder=encoder, mapped_over=mapped_over)
+        reply = await self._call(self._stub.Describe(request, timeout=self._timeout))
         return silo_from_wire(reply, self._table)
 
     async def register(self, key: PublicKey) -> None:
@@ -96,14 +102,78 @@ class SiloConnection:
         reply = await self._call(self._stub.Align(requests(), timeout=_ALIGN_SECONDS))
         return map_from_wire(reply.map)
 
-    async def classify(self, task: TaskCard, encoder: str, query: EncryptedMatrix) -> tuple[EncryptedProduct, float]:
+    async def align_encrypted(
+        self,
+        encoder: EncoderCard,
+        public_set: str,
+        rows: int,
+        session: bytes,
+        parts_received: int,
+        blocks: Callable[[AlignmentOffer], AsyncIterator[tuple[int, EncryptedMatrix]]],
+    ) -> AsyncIterator[AlignmentOffer | CrossCovariancePart | int]:
+        """Run an encrypted alignment, or go on with one, and yield what the silo says.
+
+        Args:
+            encoder: the client's encoder.
+            public_set: digest of the public set.
+            rows: number of its texts.
+            session: name of the alignment to go on with; empty to begin.
+            parts_received: parts of the product that the client has.
+            blocks: gives the inner blocks that an offer asks for, with their numbers.
+        """
+        call = self._stub.AlignEncrypted()
+        header = pb.EncryptedAlignHeader(
+            encoder=encoder_to_wire(encoder),
+            public_set=public_set,
+            rows=rows,
+            session=session,
+            parts_received=parts_received,
+        )
+
+        async def write(offer: AlignmentOffer | None) -> None:
+            try:
+                if offer is None:
+                    await call.write(pb.EncryptedAlignRequest(header=header))
+                    return
+                async for index, matrix in blocks(offer):
+                    block = pb.InnerBlock(index=index, rows=matrix_to_wire(matrix))
+                    await call.write(pb.EncryptedAlignRequest(block=block))
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                pass  # the call has ended; reading tells why
+
+        writer: asyncio.Task[None] | None = None
+        try:
+            await write(None)
+            parts = 0
+            with self._errors():
+                async for message in call:
+                    reply = alignment_reply_from_wire(message, self._table)
+                    yield reply
+                    if isinstance(reply, AlignmentOffer):
+                        parts = reply.plan.counts[0]
+                        writer = asyncio.create_task(write(reply))
+                        writer.add_done_callback(partial(_end_if_failed, call))
+                    elif isinstance(reply, CrossCovariancePart) and reply.index == parts - 1:
+                        await call.done_writing()  # everything has come: the silo may forget it
+        except (SealignError, asyncio.CancelledError):
+            if writer is not None and writer.done() and not writer.cancelled():
+                writer.result()  # what failed on this side, if anything, is why the call has ended
+            raise
+        finally:
+            call.cancel()
+            if writer is not None:
+                writer.cancel()
+
+    async def classify(
+        self, task: TaskCard, encoder: str, query: EncryptedMatrix, mapped_over: str = ""
+    ) -> tuple[EncryptedProduct, float]:
         """Encrypted logits, and the milliseconds that the silo spent on the ciphertexts."""
-        request = _classify_request(task, encoder, query)
+        request = _classify_request(task, encoder, query, mapped_over)
         reply = await self._call(self._stub.Classify(request, timeout=self._timeout))
         return product_from_wire(reply.logits), reply.server_micros / 1e3
 
     async def classify_stream(
-        self, task: TaskCard, encoder: str, queries: AsyncIterator[EncryptedMatrix]
+        self, task: TaskCard, encoder: str, queries: AsyncIterator[EncryptedMatrix], mapped_over: str = ""
     ) -> AsyncIterator[tuple[EncryptedProduct, float]]:
         """The same for a stream of queries; replies come in their order."""
 
@@ -112,7 +182,7 @@ class SiloConnection:
         async def write() -> None:
             try:
                 async for query in queries:
-                    await call.write(_classify_request(task, encoder, query))
+                    await call.write(_classify_request(task, encoder, query, mapped_over))
                 await call.done_writing()
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 pass  # the call has ended; reading tells why
@@ -139,5 +209,17 @@ class SiloConnection:
             raise error_of(error, self._peer) from None
 
 
-def _classify_request(task: TaskCard, encoder: str, query: EncryptedMatrix) -> pb.ClassifyRequest:
-    return pb.ClassifyRequest(task=task.name, encoder=encoder, query=matrix_to_wire(query), revision=task.revision)
+def _classify_request(task: TaskCard, encoder: str, query: EncryptedMatrix, mapped_over: str) -> pb.ClassifyRequest:
+    return pb.ClassifyRequest(
+        task=task.name,
+        encoder=encoder,
+        query=matrix_to_wire(query),
+        revision=task.revision,
+        mapped_over=mapped_over,
+    )
+
+
+def _end_if_failed(call: Any, writer: asyncio.Task[None]) -> None:
+    """End a call whose requests could not be made, rather than wait for replies to them."""
+    if not writer.cancelled() and writer.exception() is not None:
+        call.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
+from sealign.protocol import Placement
+
+
+class AlignmentMode(str, enum.Enum):
+    """What the silo sees of the client's embeddings of public texts, and who has the map."""
+
+    PLAIN = "plain"
+    """The embeddings; the silo learns the map and keeps it."""
+    ENCRYPTED = "encrypted"
+    """Ciphertexts; the client gets the cross-covariance, learns the map and keeps it."""
 
 
 class ClientSettings(BaseSettings):
@@ -22,6 +33,8 @@ class ClientSettings(BaseSettings):
         tls_cert, tls_key: the client's certificate and key, where the silo asks for one.
         key_directory: keep secret keys there between runs; unset, they live as long as the client.
         key_passphrase: protects stored keys.
+        map_directory: keep maps learned under encryption there; unset, they live as long as the client.
+        placement: where the map is applied; unset, at the client if it has a map for the silo, else at the silo.
         security_table: table that the silo's plans must satisfy.
         timeout: seconds to wait for a reply.
     """
@@ -35,6 +48,8 @@ class ClientSettings(BaseSettings):
     tls_key: Path | None = None
     key_directory: Path | None = None
     key_passphrase: SecretStr | None = None
+    map_directory: Path | None = None
+    placement: Placement | None = None
     security_table: SecurityTable = SecurityTable.CLASSICAL
     timeout: float = Field(default=60.0, gt=0)
 

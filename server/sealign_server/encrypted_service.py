@@ -11,7 +11,8 @@ from typing import TypeVar
 import structlog
 
 from sealign.errors import InvalidInputError, ReleaseRefusedError, UnavailableError, UnknownSessionError
-from sealign.protocol.conversions import encoder_from_wire, matrix_from_wire, plan_to_wire, product_to_wire
+from sealign.protocol import CrossCovariancePart
+from sealign.protocol.conversions import encoder_from_wire, matrix_from_wire, part_to_wire, plan_to_wire
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign_server.encrypted_alignment import AlignmentSlot, ResumableAlignment
 from sealign_server.public_keys import PublicKeyCache
@@ -63,10 +64,8 @@ class EncryptedAlignments:
                 yield pb.EncryptedAlignReply(taken=pb.BlocksTaken(next_block=alignment.next_block))
             for index in range(header.parts_received, alignment.parts):
                 product = await self._exclusively(session, attachment, partial(alignment.part, index))
-                part = pb.CrossCovariancePart(
-                    index=index, product=product_to_wire(product), squared_norm=alignment.squared_norm
-                )
-                yield pb.EncryptedAlignReply(product=part)
+                part = CrossCovariancePart(index, product, alignment.squared_norm)
+                yield pb.EncryptedAlignReply(product=part_to_wire(part))
             # The client ends the call when it has everything; until then it may come back for parts.
             await self._end(requests)
             done = True

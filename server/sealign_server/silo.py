@@ -58,7 +58,7 @@ class EncryptedHead:
         for rows in settings.batch_rows:
             shape = product_shape(head.weight, head.bias, rows=rows, precision=settings.precision, row_norm=row_norm)
             limit = settings.max_batch_weights_mb << 20
-            plan = candidates(shape, settings.security_table, max_weight_bytes=limit)[0]
+            plan = candidates(shape, settings.security_table, max_bytes=limit)[0]
             self._evaluators[plan.id] = Evaluator(plan, head.weight, head.bias)
 
     @property

@@ -174,6 +174,11 @@ class PackingPlan:
         return sqrt(FLOOD_SHARE) * self.precision / TAIL
 
     @property
+    def error_std(self) -> float:
+        """Upper bound of the standard deviation of an output's whole error."""
+        return self.precision / TAIL
+
+    @property
     def bits_per_output(self) -> float:
         """Upper bound of what one output tells, in bits: the capacity of Z_q under the flood."""
         return log2(self.parameters.modulus / (self.flood_std * self.output_scale * sqrt(2 * pi * e)))

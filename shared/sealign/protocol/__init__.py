@@ -1,5 +1,13 @@
 """The wire contract: generated stubs, and conversions between messages and domain types."""
 
-from sealign.protocol.cards import MapCard, Placement, PublicSetCard, SiloCard, TaskCard
+from sealign.protocol.cards import (
+    AlignmentOffer,
+    CrossCovariancePart,
+    MapCard,
+    Placement,
+    PublicSetCard,
+    SiloCard,
+    TaskCard,
+)
 
-__all__ = ["MapCard", "Placement", "PublicSetCard", "SiloCard", "TaskCard"]
+__all__ = ["AlignmentOffer", "CrossCovariancePart", "MapCard", "Placement", "PublicSetCard", "SiloCard", "TaskCard"]

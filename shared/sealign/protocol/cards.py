@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from sealign.alignment import AffineMap
-from sealign.ckks import PackingPlan
+from sealign.ckks import EncryptedProduct, PackingPlan
 
 
 class Placement(str, enum.Enum):
@@ -16,6 +16,24 @@ class Placement(str, enum.Enum):
     """Under encryption, composed with the head."""
     CLIENT = "client"
     """In the clear, before encryption; the silo sees neither embeddings nor map."""
+
+
+@dataclass(frozen=True)
+class AlignmentOffer:
+    """How the silo will go on with an encrypted alignment: its name, its plan, the first block that is missing."""
+
+    session: bytes
+    plan: PackingPlan
+    next_block: int
+
+
+@dataclass(frozen=True)
+class CrossCovariancePart:
+    """The reply to one row block, and the sum of squares of the silo's centred embeddings."""
+
+    index: int
+    product: EncryptedProduct
+    squared_norm: float
 
 
 @dataclass(frozen=True)

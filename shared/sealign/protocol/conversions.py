@@ -22,7 +22,7 @@ from sealign.ckks import (
 )
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
-from sealign.protocol.cards import MapCard, PublicSetCard, SiloCard, TaskCard
+from sealign.protocol.cards import AlignmentOffer, CrossCovariancePart, MapCard, PublicSetCard, SiloCard, TaskCard
 from sealign.protocol.v1 import silo_pb2 as pb
 
 _LARGEST = 1 << 24
@@ -222,3 +222,28 @@ def silo_from_wire(message: pb.SiloCard, table: SecurityTable) -> SiloCard:
         encoder=message.encoder,
         dimension=message.dimension,
     )
+
+
+def part_to_wire(part: CrossCovariancePart) -> pb.CrossCovariancePart:
+    """The part of a cross-covariance as a message."""
+    return pb.CrossCovariancePart(
+        index=part.index, product=product_to_wire(part.product), squared_norm=part.squared_norm
+    )
+
+
+def alignment_reply_from_wire(
+    message: pb.EncryptedAlignReply, table: SecurityTable
+) -> AlignmentOffer | CrossCovariancePart | int:
+    """What the silo says in an encrypted alignment; a number is that of the first inner block not yet summed."""
+    kind = message.WhichOneof("part")
+    if kind == "offer":
+        plan = plan_from_wire(message.offer.plan, table)
+        if message.offer.next_block > plan.counts[1]:
+            raise InvalidInputError("the silo asks for an inner block that its plan does not have")
+        return AlignmentOffer(message.offer.session, plan, message.offer.next_block)
+    if kind == "product":
+        part = message.product
+        if not (isfinite(part.squared_norm) and part.squared_norm > 0):
+            raise InvalidInputError("the silo says that its embeddings have no spread, or an infinite one")
+        return CrossCovariancePart(part.index, product_from_wire(part.product), part.squared_norm)
+    return message.taken.next_block
