@@ -7,7 +7,8 @@ Source: Gorbett and Jana, "Secure Linear Alignment of Large Language Models", ar
 from sealign.alignment.affine import AffineMap, MapQuality
 from sealign.alignment.channel import MappedChannel
 from sealign.alignment.public_set import PublicSet
-from sealign.alignment.ridge import DEFAULT_PENALTIES, fit_ridge
+from sealign.alignment.regression import DEFAULT_PENALTIES
+from sealign.alignment.ridge import fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
 
 __all__ = [
