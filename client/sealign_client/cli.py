@@ -17,7 +17,7 @@ from rich.console import Console
 
 from sealign.alignment import PublicSet
 from sealign.ckks import DEFAULT_PRECISION, ProductShape, SecurityTable
-from sealign.console import progress, run
+from sealign.console import progress, run, stderr
 from sealign.errors import InvalidInputError, StorageError
 from sealign.logs import configure_logs
 from sealign_client.bench import bench_table, run_bench, write_bench
@@ -136,7 +136,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_rows(shape, security_table), indent=2))
     else:
-        Console().print(plan_table(shape, security_table))
+        _wide_console().print(plan_table(shape, security_table))
 
 
 @app.command()
@@ -145,8 +145,9 @@ def bench(
     quick: Annotated[bool, typer.Option(help="d=768, C=4 and the bulk file only.")] = False,
 ) -> None:
     """Measure the encrypted product against TenSEAL's own matrix product, in one run on this machine."""
-    rows = run_bench(quick=quick)
-    Console().print(bench_table(rows))
+    with stderr.status("measuring") as status:
+        rows = run_bench(quick=quick, progress=lambda what: status.update(f"measuring: {what}"))
+    _wide_console().print(bench_table(rows))
     write_bench(rows, output)
     typer.echo(f"wrote {output / 'product.json'}")
 
@@ -154,6 +155,11 @@ def bench(
 def main() -> None:
     """Entry point of ``sealign``."""
     run(app)
+
+
+def _wide_console() -> Console:
+    """Tables of figures are of no use with their columns cut."""
+    return Console(width=max(130, Console().width))
 
 
 def _settings(file: Path | None, options: dict[str, Any]) -> ClientSettings:
