@@ -166,7 +166,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_rows(shape, security_table), indent=2))
     else:
-        Console().print(plan_table(shape, security_table))
+        _wide_console().print(plan_table(shape, security_table))
 
 
 @app.command()
@@ -175,8 +175,9 @@ def bench(
     quick: Annotated[bool, typer.Option(help="d=768, C=4 and the bulk file only.")] = False,
 ) -> None:
     """Measure the encrypted product against TenSEAL's own matrix product, in one run on this machine."""
-    rows = run_bench(quick=quick)
-    Console().print(bench_table(rows))
+    with stderr.status("measuring") as status:
+        rows = run_bench(quick=quick, progress=lambda what: status.update(f"measuring: {what}"))
+    _wide_console().print(bench_table(rows))
     write_bench(rows, output)
     typer.echo(f"wrote {output / 'product.json'}")
 
@@ -184,6 +185,11 @@ def bench(
 def main() -> None:
     """Entry point of ``sealign``."""
     run(app)
+
+
+def _wide_console() -> Console:
+    """Tables of figures are of no use with their columns cut."""
+    return Console(width=max(130, Console().width))
 
 
 def _settings(file: Path | None, options: dict[str, Any]) -> ClientSettings:

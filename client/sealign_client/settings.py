@@ -72,7 +72,7 @@ def client_settings(file: Path | None = None, **arguments: Any) -> ClientSetting
     """Settings from arguments (None: not given), environment and an optional TOML file.
 
     Raises:
-        InvalidInputError: a setting is missing or out of bounds, by name.
+        InvalidInputError: a setting is missing or out of bounds, by name; or the file is not TOML.
     """
     if file is not None and not file.is_file():
         raise InvalidInputError(f"there is no settings file {file}")
@@ -88,3 +88,5 @@ def client_settings(file: Path | None = None, **arguments: Any) -> ClientSetting
             f"settings of the client are not usable: {faults}. Set them as arguments, SEALIGN_… variables or keys of "
             "the settings file."
         ) from None
+    except ValueError as error:  # not TOML
+        raise InvalidInputError(f"the settings file {file} is malformed: {error}") from None

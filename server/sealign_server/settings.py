@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
@@ -26,7 +26,7 @@ class ServeSettings(BaseSettings):
     workers: int = Field(default=1, ge=1, le=256)
     precision: float = Field(default=DEFAULT_PRECISION, gt=0)
     security_table: SecurityTable = SecurityTable.CLASSICAL
-    batch_rows: tuple[int, ...] = Field(default=(1, 32, 1024), min_length=1)
+    batch_rows: tuple[Annotated[int, Field(ge=1, le=1 << 16)], ...] = Field(default=(1, 32, 1024), min_length=1)
     max_batch_weights_mb: int = Field(default=64, ge=1)
     max_keys: int = Field(default=1024, ge=1)
     zeros_per_key: int = Field(default=4, ge=0)
@@ -36,6 +36,13 @@ class ServeSettings(BaseSettings):
     alignment_memory_mb: int = Field(default=512, ge=16)
     drain_seconds: float = Field(default=10.0, ge=0)
     log_level: str = "info"
+
+    @field_validator("listen")
+    @classmethod
+    def _has_a_port(cls, listen: str) -> str:
+        if int(listen.rpartition(":")[2]) > 65535:
+            raise ValueError("ports are 0 to 65535")
+        return listen
 
     @classmethod
     def settings_customise_sources(
@@ -56,7 +63,7 @@ def serve_settings(directory: Path, flags: dict[str, Any]) -> ServeSettings:
     """Settings for the silo in ``directory``; flags that are None were not given.
 
     Raises:
-        InvalidInputError: a setting is missing or out of bounds, by name.
+        InvalidInputError: a setting is missing or out of bounds, by name; or the file is not TOML.
     """
 
     class _WithFile(ServeSettings):
@@ -70,3 +77,5 @@ def serve_settings(directory: Path, flags: dict[str, Any]) -> ServeSettings:
             f"settings of the silo are not usable: {faults}. Set them as flags, SEALIGN_… variables or keys of "
             f"{directory / SETTINGS_FILE}."
         ) from None
+    except ValueError as error:  # not TOML; or a variable that should be JSON and is not
+        raise InvalidInputError(f"{directory / SETTINGS_FILE} or a SEALIGN_… variable is malformed: {error}") from None

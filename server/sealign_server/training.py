@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,24 +46,21 @@ def read_labelled(path: Path) -> tuple[list[str], list[str]]:
         NotFoundError, StorageError: the file is missing or cannot be read.
         InvalidInputError: a line without two columns, named by its number.
     """
-    labels, texts = [], []
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-            if next(rows, None) != ["label", "text"]:
-                raise InvalidInputError(f"{path}: line 1 must be the header label<TAB>text")
-            for number, row in enumerate(rows, 2):
-                if len(row) != 2 or not all(cell.strip() for cell in row):
-                    raise InvalidInputError(f"{path}: line {number} must be a label, a tab and a text")
-                labels.append(row[0])
-                texts.append(row[1])
+        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}") from error
     except OSError as error:
         raise StorageError(f"could not read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{path} is not UTF-8; convert it") from error
-    return labels, texts
+    rows = [line.removesuffix("\r").split("\t") for line in lines]
+    if rows[0] != ["label", "text"]:
+        raise InvalidInputError(f"{path}: line 1 must be the header label<TAB>text")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != 2 or not all(cell.strip() for cell in row):
+            raise InvalidInputError(f"{path}: line {number} must be a label, a tab and a text")
+    return [label for label, _ in rows[1:]], [text for _, text in rows[1:]]
 
 
 def train_task(

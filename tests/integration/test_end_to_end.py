@@ -63,7 +63,7 @@ def test_classify_says_label_probability_and_distribution(client: Client, clear:
     texts = [item.text for item in corpus.queries]
     results = client.classify(texts, TASK)
     expected = clear.logits(client.encoder.encode(texts))
-    probabilities = softmax(expected / clear.trained.temperature)
+    probabilities = softmax(expected / client.describe().tasks[0].temperature)
     for row, result in enumerate(results):
         assert np.abs(np.array(result.logits) - expected[row]).max() <= 1 / 256
         assert result.label == clear.trained.head.labels[int(np.argmax(result.logits))]

@@ -13,7 +13,8 @@ from sealign.alignment.cross_covariance import (
     require_enough_texts,
 )
 from sealign.alignment.public_set import PublicSet
-from sealign.alignment.ridge import DEFAULT_PENALTIES, fit_ridge
+from sealign.alignment.regression import DEFAULT_PENALTIES
+from sealign.alignment.ridge import fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
 
 __all__ = [

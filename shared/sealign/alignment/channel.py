@@ -12,23 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sealign.alignment.statistics import Matrix, Moments
+from sealign.alignment.regression import cross_validated_ridge
+from sealign.alignment.statistics import Matrix, Moments, RidgeStatistics
 from sealign.errors import InvalidInputError
-
-# Ridge penalty of the gain, in mean eigenvalues of YᵀY: how much of ŷ is left to noise. Measured on heads for
-# TREC, Reuters R8 and CLINC150, from MiniLM to USE and back, over 1,000 and 5,000 public texts: the mean calibration
-# error of mapped test queries is 0.054 at 0.5, 0.068 at 1, 0.074 at 1e-6, 0.089 without the channel, and 0.039 had
-# the head been calibrated on those very queries.
-_PENALTY = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class MappedChannel:
     """ŷ = m + (y − m)·gain + ε, ε ~ N(0, noiseᵀ·noise): mapped counterparts of target embeddings.
 
-    The gain is a ridge regression of mapped on target embeddings over the public set; the noise is what
-    the covariance of the mapped ones has beyond that, so that counterparts of public texts have exactly
-    the mean and covariance of their mapped embeddings.
+    The gain is the ridge regression of mapped on target embeddings over the public set, its penalty
+    chosen by cross-validation (with little of it, the gain fits the public texts and is too faithful or
+    too faint for others); the noise is what covariance the mapped ones have beyond that. So
+    counterparts of the public texts have exactly the mean and covariance of their mapped embeddings.
 
     Attributes:
         mean: m, (d,), of the public texts' target embeddings; float32, read-only.
@@ -55,23 +51,30 @@ class MappedChannel:
             object.__setattr__(self, name, array)
 
     @classmethod
-    def fit(cls, moments: Moments, weight: Matrix) -> MappedChannel:
-        """The channel of a map fitted with an intercept, from the moments of its public set.
+    def fit(cls, statistics: RidgeStatistics, weight: Matrix, intercept: Matrix) -> MappedChannel:
+        """The channel of a map, from the statistics that it was learned from.
 
         Args:
-            moments: of source rows x and target rows y that are not all the same; fewer rows than
+            statistics: of source rows x and target rows y that are not all the same; fewer rows than
                 dimensions are fine.
             weight: W of the map, (dim_source, dim_target).
+            intercept: b of the map, (dim_target,).
         """
-        # The map has an intercept, so mapped and target embeddings of the public set share their mean.
-        dimension = len(moments.mean_y)
-        ridge = _PENALTY * np.trace(moments.yy) / dimension
-        gain = np.linalg.solve(moments.yy + ridge * np.eye(dimension), moments.xy.T @ weight)
-        noise = (weight.T @ moments.xx @ weight - gain.T @ moments.yy @ gain) / moments.count
+
+        def moments(*folds: int) -> Moments:
+            """Of (y, xW + b) instead of (x, y)."""
+            of = statistics.moments(*folds)
+            mapped = weight.T @ of.xx @ weight
+            return Moments(of.count, of.mean_y, of.mean_x @ weight + intercept, of.yy, of.xy.T @ weight, mapped)
+
+        gain = cross_validated_ridge(moments, statistics.folds).weight
+        total = moments(*range(statistics.folds))
+        noise = (total.yy - gain.T @ total.xx @ gain) / total.count
         # Rounding, and fewer rows than dimensions, leave eigenvalues a little below zero.
         values, vectors = np.linalg.eigh((noise + noise.T) / 2)
         factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-        return cls(*(array.astype(np.float32) for array in (moments.mean_y, gain, factor)))
+        # The map's intercept gives mapped and target embeddings the same mean.
+        return cls(*(array.astype(np.float32) for array in (total.mean_x, gain, factor)))
 
     @property
     def dimension(self) -> int:

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from sealign.alignment.affine import AffineMap, MapQuality
-from sealign.alignment.ridge import Spectrum, checked_penalties
+from sealign.alignment.regression import DEFAULT_PENALTIES, Spectrum, checked_penalties
 from sealign.alignment.statistics import Matrix
 from sealign.errors import InvalidInputError
 
@@ -79,7 +79,7 @@ def fit_cross_covariance(
     product: Matrix,
     squared_norm: float,
     error: float,
-    penalties: Sequence[float] | None = None,
+    penalties: Sequence[float] = DEFAULT_PENALTIES,
     *,
     source_fingerprint: str,
     target_fingerprint: str,

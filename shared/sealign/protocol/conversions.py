@@ -188,6 +188,8 @@ def task_from_wire(message: pb.TaskCard, table: SecurityTable) -> TaskCard:
     """The task card in a message."""
     if len(message.labels) < 2 or not message.temperature > 0:
         raise InvalidInputError(f"the silo published task {message.name!r} without labels or temperature")
+    if any(plan.outputs != len(message.labels) for plan in message.plans):
+        raise InvalidInputError(f"the silo published task {message.name!r} with plans for other than its labels")
     return TaskCard(
         name=message.name,
         description=message.description,

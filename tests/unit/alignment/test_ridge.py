@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
-from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
+from sealign.alignment import DEFAULT_PENALTIES, AffineMap, RidgeStatistics, fit_ridge
 from sealign.errors import InvalidInputError
 
 Matrix = NDArray[np.float64]
 
 
-def fit(x: Matrix, y: Matrix, penalties: list[float] | None = None, folds: int = 5) -> AffineMap:
+def fit(x: Matrix, y: Matrix, penalties: Sequence[float] = DEFAULT_PENALTIES, folds: int = 5) -> AffineMap:
     statistics = RidgeStatistics(x.shape[1], y.shape[1], folds)
     statistics.update(x, y)
     return fit_ridge(statistics, penalties, source_fingerprint="s", target_fingerprint="t", public_set="p")
@@ -165,4 +167,4 @@ def test_one_eigendecomposition_a_fold_serves_every_penalty(
 
     monkeypatch.setattr(np.linalg, "eigh", counted)
     fit(*planted(60, 20, 7), list(np.geomspace(1e-6, 1e2, 50)), folds=4)
-    assert calls == [(20, 20)] * (4 + 1) + [(7, 7)]  # the last is the channel's noise
+    assert calls == [(20, 20)] * (4 + 1) + [(7, 7)] * (4 + 2)  # the channel's folds and noise

@@ -1,0 +1,78 @@
+"""Settings of a client: arguments before variables before the file, and faults by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealign.errors import InvalidInputError
+from sealign_client import ClientSettings, client_settings
+
+
+def test_argument_then_variable_then_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "sealign.toml"
+    file.write_text('silo = "file:1"\nencoder = "file"\ntimeout = 1\n')
+    monkeypatch.setenv("SEALIGN_SILO", "variable:2")
+    monkeypatch.setenv("SEALIGN_ENCODER", "variable")
+    settings = client_settings(file, silo="argument:3", encoder=None)
+    assert (settings.silo, settings.encoder, settings.timeout) == ("argument:3", "variable", 1.0)
+
+
+def test_every_setting_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "silo": "silo.example:7443",
+        "encoder": "use",
+        "tls_ca": "ca.pem",
+        "tls_cert": "c.pem",
+        "tls_key": "c.key",
+        "key_directory": "keys",
+        "key_passphrase": "correct horse",
+        "security_table": "post_quantum",
+        "timeout": "2.5",
+    }
+    assert set(values) == set(ClientSettings.model_fields)
+    for name, value in values.items():
+        monkeypatch.setenv(f"SEALIGN_{name.upper()}", value)
+    settings = client_settings()
+    assert (settings.silo, settings.tls_ca, settings.timeout) == ("silo.example:7443", Path("ca.pem"), 2.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("silo", "no-port"),
+        ("silo", ":7443"),
+        ("encoder", ""),
+        ("security_table", "none"),
+        ("timeout", 0),
+        ("timeout", "soon"),
+    ],
+)
+def test_faults_are_named(name: str, value: object) -> None:
+    fields: dict[str, Any] = {"silo": "silo.example:7443"} | {name: value}
+    with pytest.raises(InvalidInputError, match=f"settings of the client are not usable: {name}"):
+        client_settings(**fields)
+
+
+def test_a_missing_silo_is_named() -> None:
+    with pytest.raises(InvalidInputError, match=r"silo: Field required.*SEALIGN_…"):
+        client_settings()
+
+
+def test_settings_files_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="there is no settings file"):
+        client_settings(tmp_path / "nowhere.toml")
+    file = tmp_path / "sealign.toml"
+    file.write_text("silo: silo.example:7443\n")
+    with pytest.raises(InvalidInputError, match=r"sealign\.toml is malformed.*line 1"):
+        client_settings(file)
+
+
+def test_the_passphrase_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEALIGN_KEY_PASSPHRASE", "correct horse")
+    assert "horse" not in repr(client_settings(silo="silo.example:7443"))
+    with pytest.raises(InvalidInputError) as caught:
+        client_settings(silo="no-port")
+    assert "horse" not in str(caught.value)

@@ -1,0 +1,70 @@
+"""A small silo without a language model: random embeddings in place of texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sealign.encoders import EncoderCard, EncoderSettings
+from sealign.heads import TrainedHead, train_head
+from sealign.protocol import PublicSetCard
+from sealign_server.alignment import AlignmentSession
+from sealign_server.settings import ServeSettings
+from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
+
+Rows = NDArray[np.float32]
+
+SILO_DIMENSION, CLIENT_DIMENSION, PUBLIC_ROWS = 12, 9, 80
+DIGEST = "d" * 64
+
+
+def unit_rows(seed: int, count: int, dimension: int) -> Rows:
+    """Random rows of norm one."""
+    rows = np.random.default_rng(seed).normal(size=(count, dimension))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def trained(seed: int = 0) -> TrainedHead:
+    """A head of three classes."""
+    rows = unit_rows(seed, 60, SILO_DIMENSION)
+    return train_head(rows, ["red", "green", "blue"] * 20)
+
+
+@pytest.fixture
+def client_card() -> EncoderCard:
+    return EncoderCard(name="the client's", dimension=CLIENT_DIMENSION, fingerprint="c" * 64)
+
+
+@pytest.fixture
+def public_rows() -> Rows:
+    """The client's embeddings of the public set."""
+    return unit_rows(1, PUBLIC_ROWS, CLIENT_DIMENSION)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SiloStore:
+    """A silo with one task and one public set."""
+    card = EncoderCard(name="the silo's", dimension=SILO_DIMENSION, fingerprint="5" * 64)
+    document = SiloDocument(name="small", encoder=EncoderSettings(family="use"), encoder_card=card)
+    store = SiloStore.create(tmp_path / "silo", document)
+    store.save_task("colours", TaskDocument(description="of the rainbow"), trained())
+    rows = unit_rows(2, PUBLIC_ROWS, SILO_DIMENSION)
+    store.save_public_set(PublicEmbeddings(PublicSetCard(DIGEST, PUBLIC_ROWS, "noise"), rows))
+    return store
+
+
+@pytest.fixture
+def aligned(store: SiloStore, client_card: EncoderCard, public_rows: Rows) -> SiloStore:
+    """The same with a map for the client's encoder."""
+    session = AlignmentSession(store, client_card, DIGEST, PUBLIC_ROWS)
+    session.add(public_rows.tobytes())
+    session.learn()
+    return store
+
+
+@pytest.fixture
+def settings() -> ServeSettings:
+    return ServeSettings(tls_cert=Path("cert.pem"), tls_key=Path("key.pem"), batch_rows=(1, 16))

