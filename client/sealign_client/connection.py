@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -130,20 +130,18 @@ class SiloConnection:
             parts_received=parts_received,
         )
 
-        async def write(offer: AlignmentOffer | None) -> None:
-            try:
-                if offer is None:
-                    await call.write(pb.EncryptedAlignRequest(header=header))
-                    return
-                async for index, matrix in blocks(offer):
-                    block = pb.InnerBlock(index=index, rows=matrix_to_wire(matrix))
-                    await call.write(pb.EncryptedAlignRequest(block=block))
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                pass  # the call has ended; reading tells why
+        async def write(request: pb.EncryptedAlignRequest) -> None:
+            # If the call has ended, reading tells why.
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await call.write(request)
+
+        async def write_blocks(offer: AlignmentOffer) -> None:
+            async for index, matrix in blocks(offer):
+                await write(pb.EncryptedAlignRequest(block=pb.InnerBlock(index=index, rows=matrix_to_wire(matrix))))
 
         writer: asyncio.Task[None] | None = None
         try:
-            await write(None)
+            await write(pb.EncryptedAlignRequest(header=header))
             parts = 0
             with self._errors():
                 async for message in call:
@@ -151,10 +149,10 @@ class SiloConnection:
                     yield reply
                     if isinstance(reply, AlignmentOffer):
                         parts = reply.plan.counts[0]
-                        writer = asyncio.create_task(write(reply))
+                        writer = asyncio.create_task(write_blocks(reply))
                         writer.add_done_callback(partial(_end_if_failed, call))
                     elif isinstance(reply, CrossCovariancePart) and reply.index == parts - 1:
-                        await call.done_writing()  # everything has come: the silo may forget it
+                        await write(pb.EncryptedAlignRequest(received=pb.ProductReceived()))
         except (SealignError, asyncio.CancelledError):
             if writer is not None and writer.done() and not writer.cancelled():
                 writer.result()  # what failed on this side, if anything, is why the call has ended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
@@ -66,8 +66,8 @@ class EncryptedAlignments:
                 product = await self._exclusively(session, attachment, partial(alignment.part, index))
                 part = CrossCovariancePart(index, product, alignment.squared_norm)
                 yield pb.EncryptedAlignReply(product=part_to_wire(part))
-            # The client ends the call when it has everything; until then it may come back for parts.
-            await self._end(requests)
+            # Until the client says that it has everything, it may come back for parts.
+            self._require(await self._next(requests), "received")
             done = True
         except (InvalidInputError, ReleaseRefusedError):
             done = True  # there is nothing to come back to
@@ -77,10 +77,7 @@ class EncryptedAlignments:
 
     async def _header(self, requests: Requests) -> pb.EncryptedAlignHeader:
         request = await self._next(requests)
-        if request.WhichOneof("part") != "header":
-            raise InvalidInputError(
-                "an encrypted alignment must begin with a header: encoder, public set and number of rows"
-            )
+        self._require(request, "header")
         return request.header
 
     async def _opened(self, header: pb.EncryptedAlignHeader, client: str) -> ResumableAlignment:
@@ -98,8 +95,7 @@ class EncryptedAlignments:
 
     async def _add(self, session: ResumableAlignment, attachment: object, request: pb.EncryptedAlignRequest) -> None:
         started = perf_counter()
-        if request.WhichOneof("part") != "block":
-            raise InvalidInputError("after the header an encrypted alignment is inner blocks and nothing else")
+        self._require(request, "block")
         block = request.block
         zeros = self._keys.pool(block.rows.key_id)
         rows = matrix_from_wire(block.rows)
@@ -107,22 +103,21 @@ class EncryptedAlignments:
         _log.debug("inner block", index=block.index, ms=round((perf_counter() - started) * 1e3, 1))
 
     async def _next(self, requests: Requests) -> pb.EncryptedAlignRequest:
-        request = await self._within(anext(requests, None))
-        if request is None:
-            raise InvalidInputError(
-                "the stream ended before all inner blocks were sent; nothing was released. Align again."
-            )
-        return request
-
-    async def _end(self, requests: Requests) -> None:
-        if await self._within(anext(requests, None)) is not None:
-            raise InvalidInputError("the alignment is complete; nothing more is expected")
-
-    async def _within(self, request: Awaitable[_T]) -> _T:
         try:
-            return await asyncio.wait_for(request, self._slot.seconds)
+            request = await asyncio.wait_for(anext(requests, None), self._slot.seconds)
         except asyncio.TimeoutError:
             raise UnavailableError(f"the client sent nothing for {self._slot.seconds:.0f} s") from None
+        if request is None:  # also how a broken connection looks
+            raise UnavailableError("the stream ended before the alignment did; come back to go on with it")
+        return request
+
+    @staticmethod
+    def _require(request: pb.EncryptedAlignRequest, part: str) -> None:
+        if request.WhichOneof("part") != part:
+            raise InvalidInputError(
+                f"an encrypted alignment is a header, the plan's inner blocks, and word that the product has come, in "
+                f"this order; here {part!r} was expected"
+            )
 
     @staticmethod
     async def _exclusively(session: ResumableAlignment, attachment: object, work: Callable[[], _T]) -> _T:

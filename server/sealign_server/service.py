@@ -52,7 +52,7 @@ class SiloService(SiloServicer):
         keys: PublicKeyCache,
         table: SecurityTable,
         max_concurrent: int,
-        alignment_seconds: float,
+        alignment_seconds: float = 120.0,
     ) -> None:
         self._silo = silo
         self._keys = keys

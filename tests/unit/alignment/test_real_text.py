@@ -55,10 +55,13 @@ def test_minilm_to_use(tmp_path: Path) -> None:
     quality = learned.quality
     assert quality.explained_variance > 0.15
     assert quality.explained_variance == pytest.approx(explained, abs=0.05)
+    assert quality.mean_cosine is not None
+    assert quality.linear_cka is not None
     assert 0.45 < quality.mean_cosine < 1
     assert 0.3 < quality.linear_cka < 1
 
     shuffled = np.random.default_rng(0).permutation(1200)
     mismatched = fit(x[:1200], y[shuffled]).quality
     assert mismatched.explained_variance < 0.01
+    assert mismatched.mean_cosine is not None
     assert mismatched.mean_cosine < quality.mean_cosine - 0.1

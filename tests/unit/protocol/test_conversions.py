@@ -51,6 +51,8 @@ def test_cards_survive_the_wire() -> None:
         tasks=(task(), replace(task(*candidates(SHAPE)), labels=tuple("abcdefgh"))),
         public_sets=(PublicSetCard("d" * 64, 300, "news"),),
         map=MapCard("c" * 64, "d" * 64, 300, 0.01, 0.5, 0.8, 0.6, "2026-01-01T00:00:00+00:00"),
+        encoder="5" * 64,
+        dimension=512,
     )
     assert silo_from_wire(pb.SiloCard.FromString(silo_to_wire(card).SerializeToString()), CLASSICAL) == card
     without = replace(card, map=None)

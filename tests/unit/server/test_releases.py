@@ -1,0 +1,65 @@
+"""The ledger of releases: counts that hold across processes, restarts and failures."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sealign.errors import ReleaseRefusedError, StorageError
+from sealign_server.releases import Release, ReleaseLedger
+
+RELEASE = Release("d" * 64, "c" * 64, "CN=client", rows=2048, dimension=384)
+
+
+def test_one_for_each_public_set_encoder_and_client(tmp_path: Path) -> None:
+    path = tmp_path / "releases.sqlite"
+    ledger = ReleaseLedger(path)
+    assert ledger.releases() == []
+    ledger.require_open(RELEASE)
+    ledger.record(RELEASE)
+    for again in (ReleaseLedger(path).record, ReleaseLedger(path).require_open):
+        with pytest.raises(ReleaseRefusedError, match="max_releases"):
+            again(RELEASE)
+    for other in (replace(RELEASE, public_set="e" * 64), replace(RELEASE, client="CN=another")):
+        ReleaseLedger(path).record(other)
+    first, *others = ReleaseLedger(path).releases()
+    assert replace(first, created="") == RELEASE
+    assert len(others) == 2
+
+
+def test_an_encoder_more_is_one_too_many_dimensions(tmp_path: Path) -> None:
+    ledger = ReleaseLedger(tmp_path / "releases.sqlite")
+    ledger.record(RELEASE)
+    with pytest.raises(ReleaseRefusedError, match="768 dimensions"):
+        ledger.record(replace(RELEASE, encoder="f" * 64))
+    ledger.record(replace(RELEASE, encoder="f" * 64, dimension=128))
+
+
+def test_more_can_be_allowed(tmp_path: Path) -> None:
+    ledger = ReleaseLedger(tmp_path / "releases.sqlite", allowed=2)
+    ledger.record(RELEASE)
+    ledger.record(RELEASE)
+    with pytest.raises(ReleaseRefusedError):
+        ledger.record(RELEASE)
+
+
+def test_many_at_once_are_counted_one_by_one(tmp_path: Path) -> None:
+    def attempt(_: int) -> bool:
+        try:
+            ReleaseLedger(tmp_path / "releases.sqlite").record(RELEASE)
+        except ReleaseRefusedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(attempt, range(16))) == 1
+
+
+def test_without_a_ledger_nothing_is_released(tmp_path: Path) -> None:
+    path = tmp_path / "releases.sqlite"
+    path.write_bytes(b"not a database, and long enough to be looked at by the library" * 20)
+    with pytest.raises(StorageError, match="nothing was released"):
+        ReleaseLedger(path).record(RELEASE)
