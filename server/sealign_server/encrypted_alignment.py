@@ -14,7 +14,15 @@ import numpy as np
 import structlog
 
 from sealign.alignment import require_enough_texts
-from sealign.ckks import EncryptedMatrix, EncryptedProduct, StreamedProduct, ZeroPool, candidates, product_shape
+from sealign.ckks import (
+    EncryptedMatrix,
+    EncryptedProduct,
+    PackingPlan,
+    StreamedProduct,
+    ZeroPool,
+    candidates,
+    product_shape,
+)
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, OverloadedError, UnknownSessionError
 from sealign_server.alignment import public_embeddings
@@ -27,6 +35,10 @@ _log = structlog.get_logger()
 RELATIVE_PRECISION = 2.0**-15
 """Error of an entry of the product, as a share of the root mean square norm of the silo's dimensions: with real
 encoders this moves the ridge map by some 3e-4 of its norm."""
+
+
+MAX_MESSAGE_BYTES = 30 << 20
+"""Of the ciphertexts in one message: within gRPC's limit here, with room for their frames."""
 
 
 class EncryptedAlignment:
@@ -74,7 +86,14 @@ class EncryptedAlignment:
         precision = 2.0 ** floor(log2(RELATIVE_PRECISION * sqrt(self.squared_norm / outputs)))
         shape = product_shape(self._weight, np.zeros(outputs), rows=encoder.dimension, precision=precision)
         limit = settings.alignment_memory_mb << 20
-        self.plan = candidates(shape, settings.security_table, max_bytes=limit, streamed=True)[0]
+        plans = candidates(shape, settings.security_table, max_bytes=limit, streamed=True)
+        fitting = [plan for plan in plans if _largest_message(plan) <= MAX_MESSAGE_BYTES]
+        if not fitting:
+            raise InvalidInputError(
+                f"{encoder.dimension} and {outputs} dimensions are too many for encrypted alignment: a part of the "
+                "product would be larger than a message may be. Use plain alignment."
+            )
+        self.plan = fitting[0]
         self._product: StreamedProduct | None = None
         self._unsent: Iterator[EncryptedProduct] | None = None
         self._parts: list[EncryptedProduct] = []
@@ -131,6 +150,12 @@ class EncryptedAlignment:
         while len(self._parts) <= index:
             self._parts.append(next(self._unsent))
         return self._parts[index]
+
+
+def _largest_message(plan: PackingPlan) -> int:
+    """Bytes of an inner block or of a part of the product, whichever is more."""
+    row_blocks, inner_blocks, _ = plan.counts
+    return max(plan.cost.request_bytes // inner_blocks, plan.cost.reply_bytes // row_blocks)
 
 
 class ResumableAlignment:

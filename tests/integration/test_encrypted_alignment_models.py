@@ -22,13 +22,13 @@ from tests.support.processes import Server, command, serving
 from tests.support.silo import TASK, Tls
 
 TEXTS = 4 * 512
-_CHARACTERS = 60  # short texts embed fast
+_CHARACTERS = 32  # short texts embed fast
 
 
 @pytest.fixture(scope="module")
 def public() -> PublicSet:
     lines = (" ".join(item.text.split())[:_CHARACTERS].strip() for item in newsgroups("train"))
-    return PublicSet(tuple(dict.fromkeys(line for line in lines if len(line) > 30))[:TEXTS])
+    return PublicSet(tuple(dict.fromkeys(line for line in lines if len(line) > 16))[:TEXTS])
 
 
 @pytest.fixture(scope="module")
