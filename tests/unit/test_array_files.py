@@ -42,7 +42,8 @@ def test_round_trip(
 
 def test_every_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "arrays.safetensors"
-    arrays, metadata = {"weight": np.eye(2), "bias": np.ones(2, np.float32)}, {"labels": '["a", "b"]'}
+    arrays: dict[str, Array] = {"weight": np.eye(2), "bias": np.ones(2, np.float32)}
+    metadata = {"labels": '["a", "b"]'}
     save_arrays(path, arrays, metadata)
     content = path.read_bytes()
     noticed = 0
