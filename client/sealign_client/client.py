@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
-from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan
+from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan, checked_rows
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import (
     InvalidInputError,
@@ -136,19 +136,32 @@ class AsyncClient:
         if not texts:
             return []
         rows = await self._run(partial(self.encoder.encode, texts, progress=progress))
-        logits = await self.logits(rows, card.name)
-        return classifications(await self.task(card.name), logits)
+        card, logits = await self._logits(rows, card.name)
+        return classifications(card, logits)
 
     async def logits(
         self, rows: NDArray[np.float32], task: str | None = None, progress: Progress | None = None
     ) -> NDArray[np.float64]:
-        """Logits, shape (n, C), of embeddings made by this client's encoder, shape (n, d)."""
+        """Logits, shape (n, C), of embeddings made by this client's encoder, shape (n, d).
+
+        Raises:
+            InvalidInputError: wrong shape, or a row that is not finite or not normalised; nothing was sent.
+        """
+        return (await self._logits(rows, task, progress))[1]
+
+    async def _logits(
+        self, rows: NDArray[np.float32], task: str | None, progress: Progress | None = None
+    ) -> tuple[TaskCard, NDArray[np.float64]]:
+        """Logits, and the card of the head that gave them: all of one head, whatever changes meanwhile."""
         card = await self._ready_task(task)
+        checked_rows(rows, card.plans[0])
         done: list[NDArray[np.float64]] = []
         failures = 0
         while sum(map(len, done)) < len(rows):
             remaining = rows[sum(map(len, done)) :]
             plan = _cheapest(card.plans, len(remaining))
+            if failures:
+                remaining = remaining[: plan.rows]  # alone: a stream may hide why it ended
             try:
                 await self._register(plan)
                 async for part in self._answered(card, plan, remaining):
@@ -167,7 +180,8 @@ class AsyncClient:
                 else:
                     await self.describe(refresh=True)
                     card = await self._ready_task(card.name)
-        return np.concatenate(done)
+                    done.clear()
+        return card, np.concatenate([np.empty((0, len(card.labels))), *done])
 
     async def task(self, name: str | None = None) -> TaskCard:
         """The card of a task; without a name, of the only one.

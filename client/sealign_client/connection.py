@@ -111,9 +111,11 @@ class SiloConnection:
 
         async def write() -> None:
             try:
-                async for query in queries:
-                    await call.write(_classify_request(task, encoder, query))
-                await call.done_writing()
+                try:
+                    async for query in queries:
+                        await call.write(_classify_request(task, encoder, query))
+                finally:
+                    await call.done_writing()  # if encrypting failed too, or reading would never end
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 pass  # the call has ended; reading tells why
 
