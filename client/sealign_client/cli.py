@@ -175,8 +175,7 @@ def bench(
     quick: Annotated[bool, typer.Option(help="d=768, C=4 and the bulk file only.")] = False,
 ) -> None:
     """Measure the encrypted product against TenSEAL's own matrix product, in one run on this machine."""
-    with stderr.status("measuring") as status:
-        rows = run_bench(quick=quick, progress=lambda what: status.update(f"measuring: {what}"))
+    rows = run_bench(quick=quick, progress=stderr.print)
     _wide_console().print(bench_table(rows))
     write_bench(rows, output)
     typer.echo(f"wrote {output / 'product.json'}")

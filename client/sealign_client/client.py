@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, PublicSet, require_enough_texts
-from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan
+from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan, checked_rows
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import (
     InvalidInputError,
@@ -176,20 +176,33 @@ class AsyncClient:
         if not texts:
             return []
         rows = await self._run(partial(self.encoder.encode, texts, progress=progress))
-        logits = await self.logits(rows, card.name)
-        return classifications(await self.task(card.name), logits)
+        card, logits = await self._logits(rows, card.name)
+        return classifications(card, logits)
 
     async def logits(
         self, rows: NDArray[np.float32], task: str | None = None, progress: Progress | None = None
     ) -> NDArray[np.float64]:
-        """Logits, shape (n, C), of embeddings made by this client's encoder, shape (n, d)."""
+        """Logits, shape (n, C), of embeddings made by this client's encoder, shape (n, d).
+
+        Raises:
+            InvalidInputError: wrong shape, or a row that is not finite or not normalised; nothing was sent.
+        """
+        return (await self._logits(rows, task, progress))[1]
+
+    async def _logits(
+        self, rows: NDArray[np.float32], task: str | None, progress: Progress | None = None
+    ) -> tuple[TaskCard, NDArray[np.float64]]:
+        """Logits, and the card of the head that gave them: all of one head, whatever changes meanwhile."""
         card = await self._ready_task(task)
         own = self._own_map  # belongs to the card
+        placed = _placed(rows, own, card.plans[0])
         done: list[NDArray[np.float64]] = []
         failures = 0
         while sum(map(len, done)) < len(rows):
-            remaining = rows[sum(map(len, done)) :]
+            remaining = placed[sum(map(len, done)) :]
             plan = _cheapest(card.plans, len(remaining))
+            if failures:
+                remaining = remaining[: plan.rows]  # alone: a stream may hide why it ended
             try:
                 await self._register(plan)
                 async for part in self._answered(card, own, plan, remaining):
@@ -209,7 +222,9 @@ class AsyncClient:
                     await self.describe(refresh=True)
                     card = await self._ready_task(card.name)
                     own = self._own_map
-        return np.concatenate(done)
+                    placed = _placed(rows, own, card.plans[0])
+                    done.clear()
+        return card, np.concatenate([np.empty((0, len(card.labels))), *done])
 
     async def task(self, name: str | None = None) -> TaskCard:
         """The card of a task; without a name, of the only one.
@@ -253,10 +268,7 @@ class AsyncClient:
         """Logits of rows, batch by batch, under one plan."""
         cipher = self._cipher(plan)
         fingerprint = self.encoder.card.fingerprint
-        mapped_over = ""
-        if own is not None:
-            mapped_over = own.public_set
-            rows = _within_ball(own.apply(rows), plan.row_norm)
+        mapped_over = "" if own is None else own.public_set
         batches = [rows[start : start + plan.rows] for start in range(0, len(rows), plan.rows)]
         if len(batches) == 1:
             started = perf_counter()
@@ -387,14 +399,20 @@ class Client:
         self._loop.close()
 
 
-def _within_ball(rows: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
-    """Rows projected to the ball of this radius.
+def _placed(rows: NDArray[np.floating], own: AffineMap | None, plan: PackingPlan) -> NDArray[np.float64]:
+    """What is to be encrypted under plans like this one: embeddings, or, with a map of the client's own, mapped ones.
 
-    All centred embeddings of the silo lie in the ball, so projecting a prediction brings it nearer to them.
+    Mapped rows are projected to the ball of the plan's row norm. All centred embeddings of the silo lie in it, so
+    projecting a prediction brings it nearer to them.
+
+    Raises:
+        InvalidInputError: wrong shape, values that are not finite, or embeddings that are too long.
     """
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    projected: NDArray[np.float64] = rows * (radius / np.maximum(norms, radius))
-    return projected
+    if own is None:
+        return checked_rows(rows, plan)
+    mapped = own.apply(rows)
+    norms = np.linalg.norm(mapped, axis=1, keepdims=True)
+    return checked_rows(mapped * (plan.row_norm / np.maximum(norms, plan.row_norm)), plan)
 
 
 def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:

@@ -179,9 +179,11 @@ class SiloConnection:
 
         async def write() -> None:
             try:
-                async for query in queries:
-                    await call.write(_classify_request(task, encoder, query, mapped_over))
-                await call.done_writing()
+                try:
+                    async for query in queries:
+                        await call.write(_classify_request(task, encoder, query, mapped_over))
+                finally:
+                    await call.done_writing()  # if encrypting failed too, or reading would never end
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 pass  # the call has ended; reading tells why
 

@@ -24,7 +24,7 @@ from sealign.protocol.v1.silo_pb2_grpc import SiloStub
 from sealign_client import Client
 from sealign_server.store import SiloStore, TaskDocument
 from tests.support.corpus import Corpus
-from tests.support.silo import TASK, Tls, assert_right, own_silo
+from tests.support.silo import TASK, ClearModel, Tls, assert_right, own_silo
 from tests.support.wire import Embeddings, raw_channel
 
 
@@ -34,10 +34,10 @@ def map_files(directory: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 6 MiB."""
+    """A file system of 24 MiB."""
     mount = tmp_path / "disk"
     mount.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(mount)], check=False)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(mount)], check=False)
     if made.returncode != 0:
         pytest.skip("needs the right to mount a small file system")
     yield mount
@@ -115,7 +115,7 @@ def test_silo_killed_during_alignment_and_restarted_under_a_client(
         with own_silo(aligned_copy, tls, encoder, tmp_path / "second.log", port=first.port) as (second, _):
             assert map_files(aligned_copy) == before
             assert_right(client, aligned_copy, query_rows[:2])  # connects again, uploads its key again
-            assert [event["error"] for event in second.events("refused")] == ["UnknownKeyError"]
+            assert {event["error"] for event in second.events("refused")} == {"UnknownKeyError"}
             client.align(corpus.public)
             assert_right(client, aligned_copy, query_rows)
 
@@ -133,7 +133,31 @@ def test_new_head_while_clients_hold_the_old_plan(
         assert client.describe().tasks[0] == old
         assert_right(client, aligned_copy, query_rows[:2])
         assert client.describe().tasks[0] == new
-        assert [event["error"] for event in silo.events("refused")] == ["StalePlanError"]
+        assert {event["error"] for event in silo.events("refused")} == {"StalePlanError"}
+
+
+def test_answers_of_two_heads_never_mix(
+    aligned_copy: Path, tls: Tls, encoder: Encoder, query_rows: Embeddings, tmp_path: Path
+) -> None:
+    """A head changes in the middle of a bulk file: all rows get the one or all get the other."""
+    rows = np.tile(query_rows, (100, 1))
+    fingerprint = encoder.card.fingerprint
+    old = ClearModel.load(aligned_copy, fingerprint)
+    with own_silo(aligned_copy, tls, encoder, tmp_path / "log") as (silo, client):
+        done: list[int] = []
+
+        def change(count: int) -> None:
+            if not done:
+                _train_another_head(aligned_copy)
+                with raw_channel(silo.address, tls.authority, tls.client) as channel:
+                    SiloStub(channel).Describe(pb.DescribeRequest(encoder=fingerprint), timeout=30)
+            done.append(count)
+
+        logits = client.logits(rows, progress=change)
+        new = ClearModel.load(aligned_copy, fingerprint)
+        (expected,) = [m for m in (old, new) if len(m.trained.head.labels) == logits.shape[1]]
+        assert np.abs(logits - expected.logits(rows)).max() <= 1 / 256
+        assert silo.events("refused")  # the head did change under way
 
 
 def _train_another_head(directory: Path) -> None:

@@ -5,7 +5,7 @@ The client makes a `SecretKey` and a `Cipher`, the silo a `ZeroPool` for the cli
 all that they share. Replies are always sanitised.
 """
 
-from sealign.ckks.cipher import Cipher
+from sealign.ckks.cipher import Cipher, checked_rows
 from sealign.ckks.evaluator import Evaluator, product_shape
 from sealign.ckks.keys import PublicKey, SecretKey
 from sealign.ckks.messages import (
@@ -56,6 +56,7 @@ __all__ = [
     "StreamedProduct",
     "ZeroPool",
     "candidates",
+    "checked_rows",
     "parameter_set",
     "plan_product",
     "product_shape",

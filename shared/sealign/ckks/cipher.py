@@ -23,6 +23,30 @@ from sealign.errors import DecryptionError, InvalidInputError
 _NORM_TOLERANCE = 1e-3
 
 
+def checked_rows(X: NDArray[np.floating], plan: PackingPlan) -> NDArray[np.float64]:
+    """Rows of shape (n, d), any n, as float64, if requests under the plan can carry them.
+
+    Raises:
+        InvalidInputError: wrong shape, values that are not finite, or rows longer than ``plan.row_norm``.
+    """
+    if X.ndim != 2 or X.shape[1] != plan.dimension:
+        raise InvalidInputError(
+            f"the plan takes rows of dimension {plan.dimension}, but the array has shape {X.shape}; check that the "
+            "encoder is the one the plan was made for"
+        )
+    rows = X.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1)
+    bad = np.flatnonzero(~np.isfinite(norms))
+    if bad.size:
+        raise InvalidInputError(f"row {bad[0]} holds NaN or infinite values; nothing was sent")
+    if norms.size and norms.max() > plan.row_norm * (1 + _NORM_TOLERANCE):
+        raise InvalidInputError(
+            f"row {int(norms.argmax())} has L2 norm {norms.max():.4g}, the plan allows {plan.row_norm:g}; "
+            "normalise the embeddings"
+        )
+    return rows
+
+
 class Cipher:
     """Encrypts queries and decrypts replies under one plan and one key."""
 
@@ -57,21 +81,9 @@ class Cipher:
     def _integers(self, X: NDArray[np.floating]) -> Integers:
         """Checked rows at the input scale, shape (n, d)."""
         plan = self.plan
-        if X.ndim != 2 or X.shape[1] != plan.dimension or not 1 <= X.shape[0] <= plan.rows:
-            raise InvalidInputError(
-                f"the plan takes 1 to {plan.rows} rows of dimension {plan.dimension}, but the array has shape "
-                f"{X.shape}; check that the encoder is the one the plan was made for"
-            )
-        rows = X.astype(np.float64)
-        norms = np.linalg.norm(rows, axis=1)
-        if not np.isfinite(norms).all():
-            bad = int(np.flatnonzero(~np.isfinite(norms))[0])
-            raise InvalidInputError(f"row {bad} holds NaN or infinite values; nothing was sent")
-        if norms.max() > plan.row_norm * (1 + _NORM_TOLERANCE):
-            raise InvalidInputError(
-                f"row {int(norms.argmax())} has L2 norm {norms.max():.4g}, the plan allows {plan.row_norm:g}; "
-                "normalise the embeddings"
-            )
+        rows = checked_rows(X, plan)
+        if not 1 <= len(rows) <= plan.rows:
+            raise InvalidInputError(f"the plan takes 1 to {plan.rows} rows in a request, not {len(rows)}")
         integers: Integers = np.rint(rows * 2.0**plan.input_scale_bits).astype(np.int64)
         return integers
 

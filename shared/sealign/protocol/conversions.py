@@ -188,7 +188,8 @@ def task_from_wire(message: pb.TaskCard, table: SecurityTable) -> TaskCard:
     """The task card in a message."""
     if len(message.labels) < 2 or not message.temperature > 0:
         raise InvalidInputError(f"the silo published task {message.name!r} without labels or temperature")
-    if any(plan.outputs != len(message.labels) for plan in message.plans):
+    plans = tuple(plan_from_wire(plan, table) for plan in message.plans)
+    if any(plan.outputs != len(message.labels) for plan in plans):
         raise InvalidInputError(f"the silo published task {message.name!r} with plans for other than its labels")
     return TaskCard(
         name=message.name,
@@ -197,7 +198,7 @@ def task_from_wire(message: pb.TaskCard, table: SecurityTable) -> TaskCard:
         temperature=message.temperature,
         held_out_accuracy=message.held_out_accuracy,
         ood_thresholds={score.name: score.threshold for score in message.ood_scores},
-        plans=tuple(plan_from_wire(plan, table) for plan in message.plans),
+        plans=plans,
         revision=message.revision,
     )
 

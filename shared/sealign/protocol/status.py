@@ -53,6 +53,9 @@ def error_of(failure: grpc.aio.AioRpcError, peer: str) -> SealignError:
         if "failed to connect" in details and "Socket closed" in details:  # how a refused certificate looks from here
             advice = "It hung up: if it asks for client certificates, give one that it trusts (--tls-cert, --tls-key)."
         return errors.UnavailableError(f"{peer} does not answer: {details[:300]}. {advice}")
+    if code == grpc.StatusCode.INTERNAL and details == "Internal error from Core":
+        # A write that failed has hidden the status with which the other side ended the call (grpc/grpc#36066).
+        return errors.UnavailableError(f"{peer} ended a stream early; ask again")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return errors.OverloadedError(f"{peer} refuses the call: {details[:300]}")
     return SealignError(f"the call to {peer} failed with {code.name}: {details[:300]}")

@@ -38,6 +38,7 @@ def test_overload_says_when_to_come_back() -> None:
         (grpc.StatusCode.UNAVAILABLE, "Hostname Verification Check failed", AuthenticationError, "another name"),
         (grpc.StatusCode.UNAVAILABLE, "failed to connect: Socket closed", UnavailableError, "--tls-cert"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max", OverloadedError, "refuses the call"),
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", UnavailableError, "ended a stream early"),
         (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", SealignError, "UNIMPLEMENTED"),
     ],
 )

@@ -1,0 +1,84 @@
+"""Array files: every damage is noticed, other programs' files are read."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealign.errors import StorageError
+from sealign.files import Array, load_arrays, save_arrays
+
+
+def assert_same(actual: dict[str, Array], expected: dict[str, Array]) -> None:
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        assert actual[name].dtype == array.dtype
+        np.testing.assert_array_equal(actual[name], array)
+
+
+@given(
+    shape=st.lists(st.integers(0, 3), max_size=3),
+    dtype=st.sampled_from(["f2", "f4", "f8", "i1", "i8", "u4", "?"]),
+    metadata=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
+)
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, shape: list[int], dtype: str, metadata: dict[str, str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "arrays.safetensors"
+    arrays = {"a": np.ones(shape, dtype), "transposed": np.arange(6.0).reshape(2, 3).T}
+    save_arrays(path, arrays, metadata)
+    loaded, read = load_arrays(path)
+    assert_same(loaded, arrays)
+    assert read == metadata
+
+
+def test_every_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.safetensors"
+    arrays: dict[str, Array] = {"weight": np.eye(2), "bias": np.ones(2, np.float32)}
+    metadata = {"labels": '["a", "b"]'}
+    save_arrays(path, arrays, metadata)
+    content = path.read_bytes()
+    noticed = 0
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            loaded, read = load_arrays(path)
+        except StorageError:
+            noticed += 1
+            continue
+        # What is left are letters of the digest's own name: it is then an unknown key beside intact content.
+        assert_same(loaded, arrays)
+        assert metadata.items() <= read.items()
+    assert noticed > 0.95 * 8 * len(content)
+
+
+def test_files_of_other_programs_have_no_digest(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.safetensors"
+    safetensors.numpy.save_file({"weight": np.eye(2)}, path, metadata={"labels": "ab"})
+    loaded, metadata = load_arrays(path)
+    assert_same(loaded, {"weight": np.eye(2)})
+    assert metadata == {"labels": "ab"}
+
+
+def test_numbers_that_numpy_does_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(2, dtype=torch.bfloat16)}, path)
+    with pytest.raises(StorageError, match="store its arrays as float32"):
+        load_arrays(path)
+
+
+def test_private_files_are_for_their_owner(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.safetensors"
+    path.touch(0o644)
+    save_arrays(path, {"weight": np.eye(2)}, {}, mode=0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
