@@ -299,6 +299,8 @@ def test_requests_that_cannot_be_right(raw: Raw, directory: Path) -> None:
     del cut.block.rows.ciphertexts[-1]
     with refused(*INVALID, "digest"):
         raw.call(header, cut)
+    with refused(grpc.StatusCode.NOT_FOUND, "NotFoundError", "it holds"):
+        raw.stub.Describe(pb.DescribeRequest(encoder=raw.encoder.card.fingerprint, mapped_over="0" * 64))
     few = few_texts()
     with refused(*INVALID, "needs at least 96 public texts"):
         raw.call(raw.header(public_set=few.digest, rows=len(few)))

@@ -126,6 +126,11 @@ def test_weights_that_do_not_fit(ends: Ends) -> None:
             StreamedProduct(ends.plan, weight, ends.zeros)
 
 
+def test_weights_that_could_overflow_the_promised_range(ends: Ends) -> None:
+    with pytest.raises(InvalidInputError, match="overflow the range"):
+        StreamedProduct(ends.plan, ends.weight * 4, ends.zeros)
+
+
 def test_the_sums_bound_the_plan() -> None:
     shape = product_shape(np.ones((4000, 512)) / 64, np.zeros(512), rows=384, precision=2.0**-10)
     (plan, *_) = candidates(shape, max_bytes=64 << 20, streamed=True)

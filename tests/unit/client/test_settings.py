@@ -29,6 +29,8 @@ def test_every_setting_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> Non
         "tls_key": "c.key",
         "key_directory": "keys",
         "key_passphrase": "correct horse",
+        "map_directory": "maps",
+        "placement": "client",
         "security_table": "post_quantum",
         "timeout": "2.5",
     }

@@ -64,7 +64,7 @@ async def test_unforeseen_errors_do_not_quote_data(
 ) -> None:
     silo = Silo(aligned, settings)
 
-    def fail(encoder: str) -> None:
+    def fail(*_: str) -> None:
         raise ValueError("a secret: 0.123456")
 
     monkeypatch.setattr(silo, "describe", fail)

@@ -38,6 +38,9 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "max_keys": "5",
         "zeros_per_key": "0",
         "max_concurrent": "2",
+        "max_releases": "2",
+        "alignment_seconds": "30",
+        "alignment_memory_mb": "256",
         "drain_seconds": "0.5",
         "log_level": "debug",
     }
