@@ -16,7 +16,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS releases (
     created TEXT NOT NULL, public_set TEXT NOT NULL, encoder TEXT NOT NULL, client TEXT NOT NULL,
     rows INTEGER NOT NULL, dimension INTEGER NOT NULL
-) STRICT
+)
 """
 
 
