@@ -111,7 +111,7 @@ def serve(
         typer.Option(help="Cross-covariances for each public set, encoder and client.", show_default="1"),
     ] = None,
     alignment_seconds: Annotated[
-        float | None, typer.Option(help="How long an encrypted alignment waits for its client.", show_default="120")
+        float | None, typer.Option(help="How long an alignment waits for its client.", show_default="120")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
 ) -> None:

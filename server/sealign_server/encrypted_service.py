@@ -14,6 +14,7 @@ from sealign.errors import InvalidInputError, ReleaseRefusedError, UnavailableEr
 from sealign.protocol import CrossCovariancePart
 from sealign.protocol.conversions import encoder_from_wire, matrix_from_wire, part_to_wire, plan_to_wire
 from sealign.protocol.v1 import silo_pb2 as pb
+from sealign_server.callers import within
 from sealign_server.encrypted_alignment import AlignmentSlot, ResumableAlignment
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.releases import Release
@@ -49,6 +50,7 @@ class EncryptedAlignments:
             UnavailableError: the client sent nothing for too long.
             SealignError: as :class:`EncryptedAlignment`.
         """
+        requests = within(requests, self._slot.seconds)
         header = await self._header(requests)
         session = await self._opened(header, client)
         alignment = session.alignment
@@ -103,10 +105,7 @@ class EncryptedAlignments:
         _log.debug("inner block", index=block.index, ms=round((perf_counter() - started) * 1e3, 1))
 
     async def _next(self, requests: Requests) -> pb.EncryptedAlignRequest:
-        try:
-            request = await asyncio.wait_for(anext(requests, None), self._slot.seconds)
-        except asyncio.TimeoutError:
-            raise UnavailableError(f"the client sent nothing for {self._slot.seconds:.0f} s") from None
+        request = await anext(requests, None)
         if request is None:  # also how a broken connection looks
             raise UnavailableError("the stream ended before the alignment did; come back to go on with it")
         return request

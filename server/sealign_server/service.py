@@ -24,7 +24,7 @@ from sealign.protocol.status import answering
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.silo_pb2_grpc import SiloServicer
 from sealign_server.alignment import AlignmentSession
-from sealign_server.callers import caller
+from sealign_server.callers import caller, within
 from sealign_server.encrypted_service import EncryptedAlignments
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.silo import Silo
@@ -43,7 +43,7 @@ class SiloService(SiloServicer):
         keys: the clients' public keys.
         table: security table that keys and plans must satisfy.
         max_concurrent: products under way at once; more are refused, not queued.
-        alignment_seconds: how long an encrypted alignment waits for its client.
+        alignment_seconds: how long an alignment waits for its client.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class SiloService(SiloServicer):
         self._max_concurrent = max_concurrent
         self._products = 0
         self._aligning = asyncio.Lock()
+        self._alignment_seconds = alignment_seconds
         self._encrypted_alignments = EncryptedAlignments(silo, keys, alignment_seconds)
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.SiloCard:  # noqa: N802
@@ -92,8 +93,9 @@ class SiloService(SiloServicer):
             if self._aligning.locked():
                 raise OverloadedError("the silo is aligning another client; try again in a minute")
             async with self._aligning:
-                session = await self._begin(request_iterator)
-                async for request in request_iterator:
+                requests = within(request_iterator, self._alignment_seconds)
+                session = await self._begin(requests)
+                async for request in requests:
                     await asyncio.to_thread(session.add, request.rows.values)
                 learned = await asyncio.to_thread(session.learn)
                 card = await asyncio.to_thread(self._silo.describe, learned.source_fingerprint)

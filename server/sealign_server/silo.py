@@ -111,7 +111,12 @@ class Silo:
     def _refresh(self) -> None:
         for name in self._store.task_names():
             if self._changed(self._store.directory / "tasks" / name / "head.safetensors"):
-                self._tasks[name] = _Task(name, *self._store.load_task(name), self._store.load_calibration(name))
+                try:
+                    loaded = _Task(name, *self._store.load_task(name), self._store.load_calibration(name))
+                except SealignError as error:
+                    _log.error("head not read; an earlier one stays", task=name, reason=str(error))
+                    continue
+                self._tasks[name] = loaded
                 self._services = {key: kept for key, kept in self._services.items() if key[0] != name}
                 self._compose(self._maps, [name])
         for fingerprint in self._store.map_fingerprints():
@@ -119,7 +124,7 @@ class Silo:
                 try:
                     self._maps[fingerprint] = self._store.load_map(fingerprint)
                 except SealignError as error:
-                    _log.error("map left out", encoder=fingerprint[:12], reason=str(error))
+                    _log.error("map not read; an earlier one stays", encoder=fingerprint[:12], reason=str(error))
                     continue
                 self._compose([fingerprint], self._tasks)
 
