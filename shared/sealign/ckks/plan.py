@@ -39,6 +39,8 @@ FLOOD_SHARE = 0.64
 _EXPAND_NS, _MULTIPLY_NS, _SANITISE_NS = 60.0, 9.0, 150.0
 _ENCRYPT_NS, _DECRYPT_NS = 250.0, 125.0
 _ENCODE_NS = 50.0
+_UNALIGNED = 1.4
+"""The same where words are not whole bytes: they take longer to pack, and SEAL longer to save."""
 _LINK_BYTES_PER_MS = 12_500.0
 """The link the plan is optimised for: 100 Mbit/s."""
 
@@ -198,6 +200,7 @@ class PackingPlan:
         row_blocks, inner_blocks, output_blocks = self.block.counts(rows, self.dimension, self.outputs)
         degree, bits = self.parameters.poly_degree, self.parameters.modulus_bits
         requests, replies = row_blocks * inner_blocks, row_blocks * output_blocks
+        words = _UNALIGNED if bits % 8 else 1.0
         products = requests * output_blocks
         outputs = packed_size(self.block.rows * self.block.outputs, self.reply_bits)
         return Cost(
@@ -206,8 +209,10 @@ class PackingPlan:
             products=products,
             requests=requests,
             replies=replies,
-            server_ms=degree * (requests * _EXPAND_NS + products * _MULTIPLY_NS + replies * _SANITISE_NS) / 1e6,
-            client_ms=degree * (requests * _ENCRYPT_NS + replies * _DECRYPT_NS) / 1e6,
+            server_ms=degree
+            * (words * (requests * _EXPAND_NS + replies * _SANITISE_NS) + products * _MULTIPLY_NS)
+            / 1e6,
+            client_ms=degree * words * (requests * _ENCRYPT_NS + replies * _DECRYPT_NS) / 1e6,
             weight_bytes=inner_blocks * output_blocks * degree * 8,
             weight_ms=inner_blocks * output_blocks * degree * _ENCODE_NS / 1e6,
             accumulator_bytes=replies * degree * 16,
