@@ -100,6 +100,18 @@ def _timed(operation: Callable[[], T]) -> tuple[T, float]:
     return result, (time.perf_counter() - start) * 1e3
 
 
+def _each(operations: Sequence[Callable[[], T]], before: Callable[[], None] | None = None) -> tuple[list[T], float]:
+    """Results of the operations and their median time; ``before`` is called before each and not timed."""
+    results, durations = [], []
+    for operation in operations:
+        if before is not None:
+            before()
+        result, duration = _timed(operation)
+        results.append(result)
+        durations.append(duration)
+    return results, median(durations)
+
+
 def _repeated(operation: Callable[[], T], budget_s: float) -> tuple[T, float]:
     """The operation's last result and its median time, over one repetition and what else fits the budget."""
     result, duration = _timed(operation)
@@ -134,21 +146,19 @@ class _SealignBench:
         return np.vstack([self._cipher.decrypt(reply, len(batch)) for reply, batch in pairs])
 
     def row(self, system: str, repetitions: int, *, prepared: bool) -> BenchRow:
-        times, errors = [], []
-        for _ in range(repetitions):
-            while prepared and not self._pool.is_full:
-                self._pool.prepare()
-            queries, encrypt_ms = _timed(self.encrypt)
-            replies, server_ms = _timed(partial(self.serve, queries))
-            logits, decrypt_ms = _timed(partial(self.decrypt, replies))
-            times.append((encrypt_ms, server_ms, decrypt_ms))
-            errors.append(self.work.error(logits))
-        encrypt_ms, server_ms, decrypt_ms = (median(column) for column in zip(*times, strict=True))
+        # Stage after stage, since client and silo are different processes: neither cools the other's caches.
+        queries, encrypt_ms = _each([self.encrypt] * repetitions)
+        replies, server_ms = _each([partial(self.serve, query) for query in queries], self._fill if prepared else None)
+        logits, decrypt_ms = _each([partial(self.decrypt, reply) for reply in replies])
         return BenchRow(
             system, self.plan.dimension, self.plan.outputs, len(self.work.X), encrypt_ms, server_ms, decrypt_ms,
-            sum(query.byte_count for query in queries), sum(reply.byte_count for reply in replies),
-            self.key.public_key.byte_count, max(errors),
+            sum(query.byte_count for query in queries[0]), sum(reply.byte_count for reply in replies[0]),
+            self.key.public_key.byte_count, max(map(self.work.error, logits)),
         )  # fmt: skip
+
+    def _fill(self) -> None:
+        while not self._pool.is_full:
+            self._pool.prepare()
 
 
 def sealign_rows(work: Workload, repetitions: int) -> list[BenchRow]:
