@@ -1,6 +1,7 @@
 """Sealign's client: the SDK, the daemon and the command line."""
 
-from sealign_client.client import AsyncClient, Client
+from sealign_client.blocking import Client
+from sealign_client.client import AsyncClient
 from sealign_client.encrypted_alignment import Transfer
 from sealign_client.results import Classification, Timing
 from sealign_client.settings import AlignmentMode, ClientSettings, client_settings

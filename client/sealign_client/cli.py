@@ -22,7 +22,7 @@ from sealign.errors import InvalidInputError, StorageError
 from sealign.logs import configure_logs
 from sealign.protocol import Placement
 from sealign_client.bench import bench_table, run_bench, write_bench
-from sealign_client.client import Client
+from sealign_client.blocking import Client
 from sealign_client.daemon import run_daemon
 from sealign_client.encrypted_alignment import Transfer
 from sealign_client.plan_table import plan_rows, plan_table

@@ -144,7 +144,7 @@ def info(directory: Directory) -> None:
     console.print(
         f"silo {store.document.name}: encoder {card.name}, {card.dimension} dimensions, {card.fingerprint[:12]}"
     )
-    tasks = Table("task", "labels", "held-out accuracy", "temperature", title="Tasks")
+    tasks = Table("task", "labels", "held-out accuracy", "own temperature", title="Tasks")
     for name in store.task_names():
         _, head = store.load_task(name)
         tasks.add_row(name, str(len(head.head.labels)), f"{head.held_out_accuracy:.4f}", f"{head.temperature:.3f}")

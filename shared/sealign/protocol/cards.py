@@ -79,9 +79,9 @@ class TaskCard:
     """A classification task of the silo.
 
     Attributes:
-        temperature: divide logits by this before the softmax.
+        temperature: divide logits by this before the softmax; measured for the map of the encoder asked about.
         held_out_accuracy: of the head on the silo's own encoder.
-        ood_thresholds: by score name; texts that score below are reported as out of distribution.
+        ood_thresholds: by score name, measured likewise; texts that score below are reported as out of distribution.
         plans: empty while there is no map for the encoder asked about.
         revision: names this version of head and map.
     """
