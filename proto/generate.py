@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CONTRACT = REPOSITORY / "proto" / "sealign" / "v1"
 STUBS = REPOSITORY / "shared" / "sealign" / "protocol" / "v1"
 PACKAGE = "sealign/protocol/v1"
+PROGRAMS = Path(sys.executable).parent
 
 
 def generate(output: Path) -> None:
