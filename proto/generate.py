@@ -27,6 +27,8 @@ def generate(output: Path) -> None:
             f"--proto_path={well_known}",
             f"--python_out={scratch}",
             f"--grpc_python_out={scratch}",
+            # By their paths: this environment's programs need not be on the PATH.
+            *(f"--plugin={name}={PROGRAMS / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")),
             f"--mypy_out={scratch}",
             f"--mypy_grpc_out={scratch}",
             *(f"{PACKAGE}/{path.name}" for path in sorted(CONTRACT.glob("*.proto"))),
