@@ -6,12 +6,12 @@ import enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, SecretStr
 
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
+from sealign.settings import LayeredSettings
 
 
 class AlignmentMode(str, enum.Enum):
@@ -23,8 +23,8 @@ class AlignmentMode(str, enum.Enum):
     """Ciphertexts; the client gets the cross-covariance, learns the map and keeps it."""
 
 
-class ClientSettings(BaseSettings):
-    """Which silo, which encoder, which keys. Every field is a flag, a SEALIGN_ variable and a key of the file.
+class ClientSettings(LayeredSettings):
+    """Which silo, which encoder, which keys.
 
     Attributes:
         silo: address and port of the silo.
@@ -39,8 +39,6 @@ class ClientSettings(BaseSettings):
         timeout: seconds to wait for a reply.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SEALIGN_", extra="ignore")
-
     silo: str = Field(pattern=r"^.+:\d+$")
     encoder: str | None = Field(default=None, min_length=1)
     tls_ca: Path | None = None
@@ -53,20 +51,6 @@ class ClientSettings(BaseSettings):
     security_table: SecurityTable = SecurityTable.CLASSICAL
     timeout: float = Field(default=60.0, gt=0)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then environment, then the file."""
-        del dotenv_settings, file_secret_settings
-        file = settings_cls.model_config.get("toml_file")
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file))
-
 
 def client_settings(file: Path | None = None, **arguments: Any) -> ClientSettings:
     """Settings from arguments (None: not given), environment and an optional TOML file.
@@ -76,17 +60,4 @@ def client_settings(file: Path | None = None, **arguments: Any) -> ClientSetting
     """
     if file is not None and not file.is_file():
         raise InvalidInputError(f"there is no settings file {file}")
-
-    class _WithFile(ClientSettings):
-        model_config = SettingsConfigDict(toml_file=file)
-
-    try:
-        return _WithFile(**{name: value for name, value in arguments.items() if value is not None})
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        raise InvalidInputError(
-            f"settings of the client are not usable: {faults}. Set them as arguments, SEALIGN_… variables or keys of "
-            "the settings file."
-        ) from None
-    except ValueError as error:  # not TOML
-        raise InvalidInputError(f"the settings file {file} is malformed: {error}") from None
+    return ClientSettings.load(file, arguments)

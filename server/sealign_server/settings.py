@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, field_validator
 
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
-from sealign.errors import InvalidInputError
+from sealign.settings import LayeredSettings
 
 SETTINGS_FILE = "silo.toml"
 
 
-class ServeSettings(BaseSettings):
+class ServeSettings(LayeredSettings):
     """How a silo serves. Every field is a flag, a variable (SEALIGN_ and its name) and a key of silo.toml."""
-
-    model_config = SettingsConfigDict(env_prefix="SEALIGN_", extra="ignore")
 
     listen: str = Field(default="127.0.0.1:7443", pattern=r"^.+:\d+$")
     tls_cert: Path
@@ -44,20 +41,6 @@ class ServeSettings(BaseSettings):
             raise ValueError("ports are 0 to 65535")
         return listen
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the silo's file."""
-        del dotenv_settings, file_secret_settings
-        file = settings_cls.model_config.get("toml_file")
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file))
-
 
 def serve_settings(directory: Path, flags: dict[str, Any]) -> ServeSettings:
     """Settings for the silo in ``directory``; flags that are None were not given.
@@ -65,17 +48,4 @@ def serve_settings(directory: Path, flags: dict[str, Any]) -> ServeSettings:
     Raises:
         InvalidInputError: a setting is missing or out of bounds, by name; or the file is not TOML.
     """
-
-    class _WithFile(ServeSettings):
-        model_config = SettingsConfigDict(toml_file=directory / SETTINGS_FILE)
-
-    try:
-        return _WithFile(**{name: value for name, value in flags.items() if value is not None})
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidInputError(
-            f"settings of the silo are not usable: {faults}. Set them as flags, SEALIGN_… variables or keys of "
-            f"{directory / SETTINGS_FILE}."
-        ) from None
-    except ValueError as error:  # not TOML; or a variable that should be JSON and is not
-        raise InvalidInputError(f"{directory / SETTINGS_FILE} or a SEALIGN_… variable is malformed: {error}") from None
+    return ServeSettings.load(directory / SETTINGS_FILE, flags)

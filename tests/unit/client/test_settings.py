@@ -54,7 +54,7 @@ def test_every_setting_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_faults_are_named(name: str, value: object) -> None:
     fields: dict[str, Any] = {"silo": "silo.example:7443"} | {name: value}
-    with pytest.raises(InvalidInputError, match=f"settings of the client are not usable: {name}"):
+    with pytest.raises(InvalidInputError, match=f"the settings are not usable: {name}"):
         client_settings(**fields)
 
 
@@ -68,7 +68,7 @@ def test_settings_files_that_cannot_be_used(tmp_path: Path) -> None:
         client_settings(tmp_path / "nowhere.toml")
     file = tmp_path / "sealign.toml"
     file.write_text("silo: silo.example:7443\n")
-    with pytest.raises(InvalidInputError, match=r"sealign\.toml is malformed.*line 1"):
+    with pytest.raises(InvalidInputError, match=r"sealign\.toml or a SEALIGN_… variable is malformed.*line 1"):
         client_settings(file)
 
 

@@ -74,7 +74,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_faults_are_named(tmp_path: Path, name: str, value: object) -> None:
-    with pytest.raises(InvalidInputError, match=rf"settings of the silo are not usable: {name}"):
+    with pytest.raises(InvalidInputError, match=rf"the settings are not usable: {name}"):
         serve_settings(tmp_path, {**FILES, name: value})
 
 
