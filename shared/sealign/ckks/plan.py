@@ -34,8 +34,8 @@ TAIL = 7.0
 FLOOD_SHARE = 0.64
 """Share of the permitted error variance that is flood noise."""
 
-# Server, client and wire time of one coefficient in nanoseconds, measured by `sealign bench` on one core
-# of a 2-core x86-64 machine; only their ratios matter to the choice.
+# Server and client time of one coefficient in nanoseconds: rounded from profiles of the stages on one core of a
+# 2-core x86-64 machine. They steer the choice of a plan, and only their ratios matter to it.
 _EXPAND_NS, _MULTIPLY_NS, _SANITISE_NS = 60.0, 9.0, 150.0
 _ENCRYPT_NS, _DECRYPT_NS = 250.0, 125.0
 _ENCODE_NS = 50.0
