@@ -68,10 +68,11 @@ class Client:
         progress: Progress | None = None,
         *,
         mode: AlignmentMode | str = AlignmentMode.PLAIN,
+        few_shot: str | None = None,
         transfer: Callable[[Transfer], None] | None = None,
     ) -> MapCard:
         """See :meth:`AsyncClient.align`."""
-        return self._wait(self._client.align(texts, progress, mode=mode, transfer=transfer))
+        return self._wait(self._client.align(texts, progress, mode=mode, few_shot=few_shot, transfer=transfer))
 
     def classify(
         self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None

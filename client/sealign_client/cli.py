@@ -60,6 +60,9 @@ def align(
     mode: Annotated[
         AlignmentMode, typer.Option(help="What the silo sees: your embeddings of these texts, or ciphertexts.")
     ] = AlignmentMode.PLAIN,
+    few_shot: Annotated[
+        str | None, typer.Option(help="Add the texts that the silo releases of this task, if it does.")
+    ] = None,
     silo: Silo = None,
     encoder: Encoder = None,
     tls_ca: TlsCa = None,
@@ -72,7 +75,9 @@ def align(
     """Learn the map from your encoder's space to the silo's, over public texts.
 
     In plain mode the silo sees your encoder's embeddings of these public texts, and nothing else, and keeps the
-    map. In encrypted mode it sees ciphertexts, and the map is kept here, in --map-directory.
+    map. In encrypted mode it sees ciphertexts, and the map is kept here, in --map-directory; a run that was
+    interrupted goes on when the command is given again. With --few-shot, unlabelled texts that the silo releases of a
+    task join the public ones.
     """
     texts = PublicSet.from_file(public)
     loaded = _settings(settings, locals())
@@ -86,7 +91,7 @@ def align(
                 stderr.print(now.note)
             move(now.sent + now.received, now.total)
 
-        learned = client.align(texts, advance, mode=mode, transfer=observe)
+        learned = client.align(texts, advance, mode=mode, few_shot=few_shot, transfer=observe)
     measures = [f"explained variance {learned.explained_variance:.4f}"]
     if learned.mean_cosine is not None and learned.linear_cka is not None:
         measures += [f"mean cosine {learned.mean_cosine:.4f}", f"linear CKA {learned.linear_cka:.4f}"]

@@ -20,11 +20,12 @@ from sealign.errors import (
     InvalidInputError,
     NoMapError,
     NotFoundError,
+    ReleaseRefusedError,
     StalePlanError,
     UnavailableError,
     UnknownKeyError,
 )
-from sealign.protocol import MapCard, Placement, SiloCard, TaskCard
+from sealign.protocol import MapCard, Placement, PublicSetCard, SiloCard, TaskCard
 from sealign_client.connection import SiloConnection
 from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
 from sealign_client.keyring import KeyRing
@@ -62,8 +63,8 @@ class AsyncClient:
         if settings is None:
             settings = client_settings(encoder=encoder if isinstance(encoder, str) else None, **fields)
         self.encoder = _loaded(encoder if encoder is not None else settings.encoder)
-        passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
-        self._keys = KeyRing(settings.key_directory, passphrase)
+        self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
+        self._keys = KeyRing(settings.key_directory, self._passphrase)
         self._connection = SiloConnection(settings)
         self._observe = observe
         self._maps = ClientMaps(settings.map_directory)
@@ -89,11 +90,11 @@ class AsyncClient:
     async def describe(self, *, refresh: bool = False) -> SiloCard:
         """What the silo offers; asked once and remembered until ``refresh``."""
         if self._card is None or refresh:
-            fingerprint = self.encoder.card.fingerprint
-            card = await self._connection.describe(fingerprint)
-            own = None if self._placement is Placement.SILO else self._maps.find(card, fingerprint)
+            encoder = self.encoder.card
+            card = await self._connection.describe(encoder)
+            own = None if self._placement is Placement.SILO else self._maps.find(card, encoder.fingerprint)
             if own is not None:
-                card = await self._connection.describe(fingerprint, own.public_set)
+                card = await self._connection.describe(encoder, own.public_set)
                 card = replace(card, map=MapCard.of(own))
             elif self._placement is Placement.CLIENT:
                 tasks = tuple(replace(task, plans=()) for task in card.tasks)
@@ -107,48 +108,76 @@ class AsyncClient:
         progress: Progress | None = None,
         *,
         mode: AlignmentMode | str = AlignmentMode.PLAIN,
+        few_shot: str | None = None,
         transfer: Callable[[Transfer], None] | None = None,
     ) -> MapCard:
         """Learn the map for this encoder.
 
         In plain mode the silo sees this encoder's embeddings of the public texts and keeps the map. In encrypted
-        mode it sees ciphertexts, and this client keeps the map and uses it from now on.
+        mode it sees ciphertexts, and this client keeps the map and uses it from now on. With a map directory, an
+        encrypted alignment that was interrupted, even by the end of the process, goes on when it is asked for again.
 
         Args:
             texts: the public set; the silo must hold the same.
             progress: told how many texts were embedded.
             mode: plain or encrypted.
+            few_shot: a task whose unlabelled texts, as far as the silo releases them, join the public set.
             transfer: encrypted mode: told about ciphertexts sent and received.
 
         Raises:
-            NotFoundError: the silo does not hold this public set.
+            NotFoundError: the silo does not hold this public set, or no texts of the task.
             UnavailableError: the silo went away; nothing was learned, an earlier map stays.
             InvalidInputError: encrypted mode: fewer texts than four times the larger dimension.
-            ReleaseRefusedError: encrypted mode: the silo releases no more over this public set.
+            ReleaseRefusedError: the silo releases no texts; encrypted mode: no more over this public set.
         """
         encrypted = AlignmentMode(mode) is AlignmentMode.ENCRYPTED
-        card = await self.describe(refresh=True)
-        if texts.digest not in {held.digest for held in card.public_sets}:
-            held = ", ".join(f"{s.name} ({s.rows} texts, {s.digest[:12]}…)" for s in card.public_sets) or "none"
-            raise NotFoundError(
-                f"the silo does not hold the public set {texts.digest[:12]}… ({len(texts)} texts); it holds: {held}. "
-                "Both sides must use the same file, byte for byte."
-            )
+        held = _held(await self.describe(refresh=True), texts)
+        if few_shot is not None:
+            texts = texts.joined(await self._connection.released_texts(few_shot, held.digest))
+            held = _held(await self.describe(refresh=True), texts)
         if encrypted:
-            require_enough_texts(len(texts), self.encoder.card.dimension, card.dimension)
+            return await self._align_encrypted(texts, held, progress, transfer)
         rows = await self._run(partial(self.encoder.encode, texts.texts, progress=progress))
-        if encrypted:
-            alignment = EncryptedAlignment(
-                self._connection, self._keys, self._run, self.encoder.card, card, texts.digest, rows, transfer
-            )
-            own = await alignment.learn()
-            self._maps.keep(card, own)
-            await self.describe(refresh=True)
-            return MapCard.of(own)
         chunks = [rows[start : start + _ALIGN_CHUNK] for start in range(0, len(rows), _ALIGN_CHUNK)]
         learned = await self._connection.align(self.encoder.card, texts.digest, len(rows), chunks)
         await self.describe(refresh=True)
         return learned
+
+    async def _align_encrypted(
+        self,
+        texts: PublicSet,
+        held: PublicSetCard,
+        progress: Progress | None,
+        transfer: Callable[[Transfer], None] | None,
+    ) -> MapCard:
+        card, encoder = await self.describe(), self.encoder.card
+        require_enough_texts(len(texts), encoder.dimension, card.dimension)
+        unfinished = self._maps.unfinished(card, encoder.fingerprint, held.digest, self._passphrase)
+        if unfinished is not None and unfinished.embeddings is not None:
+            rows = unfinished.embeddings
+        elif held.releases_left == 0:  # before the expensive embedding
+            raise ReleaseRefusedError(
+                f"the silo releases no cross-covariance over the public set {held.name} to this client any more: "
+                "another encoder or an earlier run has used up what it allows. Use the map that was learned, or ask "
+                "the silo's operator to raise max_releases."
+            )
+        else:
+            rows = await self._run(partial(self.encoder.encode, texts.texts, progress=progress))
+        alignment = EncryptedAlignment(
+            self._connection,
+            self._keys,
+            self._run,
+            encoder,
+            card,
+            texts.digest,
+            rows,
+            partial(self._maps.keep, card),
+            unfinished,
+            transfer,
+        )
+        own = await alignment.learn()
+        await self.describe(refresh=True)
+        return MapCard.of(own)
 
     async def classify(
         self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None
@@ -309,6 +338,22 @@ class AsyncClient:
 
     async def _run(self, work: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
+
+
+def _held(card: SiloCard, texts: PublicSet) -> PublicSetCard:
+    """The silo's card of a public set.
+
+    Raises:
+        NotFoundError: the silo does not hold it.
+    """
+    for held in card.public_sets:
+        if held.digest == texts.digest:
+            return held
+    known = ", ".join(f"{s.name} ({s.rows} texts, {s.digest[:12]}…)" for s in card.public_sets) or "none"
+    raise NotFoundError(
+        f"the silo does not hold the public set {texts.digest[:12]}… ({len(texts)} texts); it holds: {known}. "
+        "Both sides must use the same file, byte for byte."
+    )
 
 
 def _placed(rows: NDArray[np.floating], own: AffineMap | None, plan: PackingPlan) -> NDArray[np.float64]:

@@ -73,12 +73,12 @@ class SiloConnection:
         """Close the connection."""
         await self._channel.close()
 
-    async def describe(self, encoder: str, mapped_over: str = "") -> SiloCard:
-        """What the silo offers to the encoder with this fingerprint.
+    async def describe(self, encoder: EncoderCard, mapped_over: str = "") -> SiloCard:
+        """What the silo offers to an encoder.
 
         A client that applies its own map names, in ``mapped_over``, the public set that it was learned over.
         """
-        request = pb.DescribeRequest(encoder=encoder, mapped_over=mapped_over)
+        request = pb.DescribeRequest(encoder=encoder.fingerprint, mapped_over=mapped_over, dimension=encoder.dimension)
         reply = await self._call(self._stub.Describe(request, timeout=self._timeout))
         return silo_from_wire(reply, self._table)
 
@@ -86,6 +86,11 @@ class SiloConnection:
         """Upload a public key."""
         request = pb.RegisterKeyRequest(key=public_key_to_wire(key))
         await self._call(self._stub.RegisterKey(request, timeout=self._timeout))
+
+    async def released_texts(self, task: str, public_set: str) -> tuple[str, ...]:
+        """Unlabelled texts of a task; from now on the silo holds the public set that they join, too."""
+        request = pb.ReleasedTextsRequest(task=task, public_set=public_set)
+        return tuple((await self._call(self._stub.ReleasedTexts(request, timeout=self._timeout))).texts)
 
     async def align(
         self, encoder: EncoderCard, public_set: str, rows: int, chunks: Iterable[NDArray[np.float32]]
@@ -120,6 +125,8 @@ class SiloConnection:
             session: name of the alignment to go on with; empty to begin.
             parts_received: parts of the product that the client has.
             blocks: gives the inner blocks that an offer asks for, with their numbers.
+
+        The silo hears that the last part has come when the caller asks for what follows it.
         """
         call = self._stub.AlignEncrypted()
         header = pb.EncryptedAlignHeader(

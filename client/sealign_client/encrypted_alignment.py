@@ -17,10 +17,18 @@ from numpy.typing import NDArray
 from sealign.alignment import AffineMap, ScaledRows, fit_cross_covariance
 from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan
 from sealign.encoders import EncoderCard
-from sealign.errors import InvalidInputError, UnavailableError, UnknownKeyError, UnknownSessionError
+from sealign.errors import (
+    InvalidInputError,
+    ReleaseRefusedError,
+    SealignError,
+    UnavailableError,
+    UnknownKeyError,
+    UnknownSessionError,
+)
 from sealign.protocol import AlignmentOffer, CrossCovariancePart, SiloCard
 from sealign_client.connection import SiloConnection
 from sealign_client.keyring import KeyRing
+from sealign_client.unfinished_alignment import UnfinishedAlignment
 
 _ATTEMPTS = 6
 _RESTARTS = 3
@@ -45,16 +53,18 @@ class Transfer:
 
 
 class EncryptedAlignment:
-    """One encrypted alignment. A break is bridged, a silo that restarted is begun with anew.
+    """One encrypted alignment. A break is bridged; a silo that has lost its sums is begun with anew.
 
     Args:
         connection: to the silo.
-        keys: the client's secret keys.
+        keys: the client's secret keys, for an alignment that ends with this process.
         run: runs work in the client's worker thread.
         encoder: the client's encoder.
         silo: what the silo says about itself.
         public_set: digest of the public texts.
         embeddings: of these texts, shape (n, d).
+        keep: keeps the map, before the silo hears that all has come and forgets the product.
+        unfinished: keeps what another process needs to go on with; None for an alignment that ends with this one.
         observe: told about progress.
 
     Raises:
@@ -70,6 +80,8 @@ class EncryptedAlignment:
         silo: SiloCard,
         public_set: str,
         embeddings: NDArray[np.float32],
+        keep: Callable[[AffineMap], None],
+        unfinished: UnfinishedAlignment | None,
         observe: Callable[[Transfer], None] | None,
     ) -> None:
         self._connection = connection
@@ -78,45 +90,55 @@ class EncryptedAlignment:
         self._encoder = encoder
         self._silo = silo
         self._public_set = public_set
+        self._embeddings = embeddings
         self._source = ScaledRows.of(embeddings)
+        self._keep = keep
+        self._unfinished = unfinished
         self._observe = observe
         self._cipher: Cipher | None = None
         self._block_bytes = 0
-        self._restart()
+        self._learned: AffineMap | None = None
+        self._begin(b"" if unfinished is None else unfinished.session)
 
-    def _restart(self) -> None:
-        self._session = b""
+    def _begin(self, session: bytes) -> None:
+        self._session = session
         self._sent = self._received = 0
         self._parts: list[NDArray[np.float64]] = []
         self._squared_norm = 0.0
 
     async def learn(self) -> AffineMap:
-        """The map, or an error and no map.
+        """The map, which is kept by then; or an error, no map, and an earlier one as it was.
 
         Raises:
             UnavailableError: the silo went away and did not come back in time.
             UnknownSessionError: the silo forgot the alignment again and again.
             ReleaseRefusedError: the silo releases nothing more to this client over this set.
             DecryptionError, InvalidInputError: replies that cannot be right.
+            StorageError: the map, or what is needed to go on later, could not be written.
         """
+        if self._session:
+            self._tell("going on with the alignment that was interrupted")
         failures = restarts = 0
-        while True:
+        while self._learned is None:
             before = self._sent + self._received
             try:
                 await self._attempt()
-                return await self._run(self._solve)  # type: ignore[no-any-return]
             except (UnavailableError, UnknownKeyError):
                 failures = 1 if self._sent + self._received > before else failures + 1
                 if failures == _ATTEMPTS:
                     raise
                 self._tell("the silo went away; going on where it stopped as soon as it answers")
                 await asyncio.sleep(0.25 * 2**failures)
+            except ReleaseRefusedError:
+                self._forget()
+                raise
             except UnknownSessionError:
                 restarts += 1
                 if restarts == _RESTARTS:
                     raise
-                self._restart()
+                self._begin(b"")
                 self._tell("the silo has restarted or waited too long; starting again")
+        return self._learned
 
     async def _attempt(self) -> None:
         replies = self._connection.align_encrypted(
@@ -127,15 +149,20 @@ class EncryptedAlignment:
             len(self._parts),
             self._blocks,
         )
-        async for reply in replies:
-            if isinstance(reply, AlignmentOffer):
-                self._accept(reply)
-            elif isinstance(reply, CrossCovariancePart):
-                await self._take(reply)
-            else:
-                self._sent = reply * self._block_bytes
-            self._tell()
-        if self._cipher is None or len(self._parts) != self._cipher.plan.counts[0]:
+        try:
+            async for reply in replies:
+                if isinstance(reply, AlignmentOffer):
+                    await self._run(self._accept, reply)
+                elif isinstance(reply, CrossCovariancePart):
+                    await self._take(reply)
+                else:
+                    self._sent = reply * self._block_bytes
+                self._tell()
+        except SealignError:
+            if self._learned is None:
+                raise
+            return  # the silo did not hear that all has come: it forgets the product in time
+        if self._learned is None:
             raise UnavailableError("the silo ended the alignment before all of it had come")
 
     def _accept(self, offer: AlignmentOffer) -> None:
@@ -146,8 +173,11 @@ class EncryptedAlignment:
                 f"the silo offers a product of shape {(plan.rows, plan.dimension, plan.outputs)} for one of {shape}: "
                 "it runs an incompatible or faulty version. Nothing was encrypted."
             )
+        keys = self._keys if self._unfinished is None else self._unfinished
         if self._cipher is None or self._cipher.plan.id != plan.id:
-            self._cipher = Cipher(plan, self._keys.key(plan.parameters))
+            self._cipher = Cipher(plan, keys.key(plan.parameters))
+        if self._unfinished is not None and self._unfinished.session != offer.session:
+            self._unfinished.keep(offer.session, self._cipher.key.public_key, self._embeddings)
         self._session = offer.session
         self._block_bytes = plan.cost.request_bytes // plan.counts[1]
         self._sent = offer.next_block * self._block_bytes
@@ -171,22 +201,36 @@ class EncryptedAlignment:
         self._parts.append(await self._run(cipher.decrypt, part.product, rows))
         self._squared_norm = part.squared_norm
         self._received += part.product.byte_count
+        if len(self._parts) == plan.counts[0]:
+            await self._run(self._conclude)
 
     def _ready(self) -> Cipher:
         if self._cipher is None:
             raise InvalidInputError("the silo did not begin with an offer; it runs an incompatible version")
         return self._cipher
 
-    def _solve(self) -> AffineMap:
-        return fit_cross_covariance(
-            self._source,
-            np.concatenate(self._parts),
-            self._squared_norm,
-            self._ready().plan.error_std,
-            source_fingerprint=self._encoder.fingerprint,
-            target_fingerprint=self._silo.encoder,
-            public_set=self._public_set,
-        )
+    def _conclude(self) -> None:
+        """Make the map of the whole product, and keep it."""
+        try:
+            learned = fit_cross_covariance(
+                self._source,
+                np.concatenate(self._parts),
+                self._squared_norm,
+                self._ready().plan.error_std,
+                source_fingerprint=self._encoder.fingerprint,
+                target_fingerprint=self._silo.encoder,
+                public_set=self._public_set,
+            )
+        except InvalidInputError:
+            self._forget()  # the same product would end the same way
+            raise
+        self._keep(learned)
+        self._forget()
+        self._learned = learned
+
+    def _forget(self) -> None:
+        if self._unfinished is not None:
+            self._unfinished.remove()
 
     def _tell(self, note: str = "") -> None:
         if self._observe is not None:

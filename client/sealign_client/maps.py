@@ -8,6 +8,7 @@ from pathlib import Path
 from sealign.alignment import AffineMap
 from sealign.errors import InvalidInputError
 from sealign.protocol import SiloCard
+from sealign_client.unfinished_alignment import UnfinishedAlignment
 
 
 class ClientMaps:
@@ -31,6 +32,19 @@ class ClientMaps:
         if self._directory is not None:
             learned.save(self._directory / name)
         self._maps[name] = learned
+
+    def unfinished(
+        self, silo: SiloCard, encoder: str, public_set: str, passphrase: str | None
+    ) -> UnfinishedAlignment | None:
+        """The alignment under way that will make a map, in files beside it; None where maps have no directory.
+
+        Raises:
+            StorageError: its files are damaged.
+        """
+        if self._directory is None:
+            return None
+        name = Path(_name(silo, encoder, public_set)).with_suffix(".alignment")
+        return UnfinishedAlignment(self._directory / name, passphrase)
 
     def find(self, silo: SiloCard, encoder: str) -> AffineMap | None:
         """The newest map from an encoder, named by fingerprint, into a silo's space; None if there is none.

@@ -72,7 +72,11 @@ def train(
         Path | None,
         typer.Option(help="Import this linear head (safetensors) instead; the data then only calibrate it."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split into training and held-out rows.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn: held-out rows, texts to release.")] = 0,
+    release: Annotated[
+        int,
+        typer.Option(help="Keep so many of the texts, without labels, for clients; see serve --release-texts.", min=0),
+    ] = 0,
 ) -> None:
     """Train a task's head on labelled texts, or import one."""
     from sealign_server.training import import_task, read_labelled, train_task
@@ -81,13 +85,15 @@ def train(
     labels, texts = read_labelled(data)
     with progress("embedding", len(texts)) as advance:
         if head is None:
-            trained = train_task(store, task, description, labels, texts, advance, seed=seed)
+            trained = train_task(store, task, description, labels, texts, advance, seed=seed, release=release)
         else:
-            trained = import_task(store, task, description, head, labels, texts, advance)
+            trained = import_task(store, task, description, head, labels, texts, advance, seed=seed, release=release)
     typer.echo(
         f"task {task}: {len(trained.head.labels)} labels, held-out accuracy {trained.held_out_accuracy:.4f} "
         f"({trained.held_out_rows} texts), calibration error {trained.calibration_error_after:.4f}"
     )
+    if release:
+        typer.echo(f"a silo served with --release-texts shows {release} of these texts to its clients")
 
 
 @app.command()
@@ -113,6 +119,17 @@ def serve(
     alignment_seconds: Annotated[
         float | None, typer.Option(help="How long an alignment waits for its client.", show_default="120")
     ] = None,
+    product_hours: Annotated[
+        float | None, typer.Option(help="How long a cross-covariance waits to be fetched.", show_default="24")
+    ] = None,
+    release_texts: Annotated[
+        bool | None,
+        typer.Option(
+            "--release-texts/--no-release-texts",
+            help="Show clients the texts that train --release kept, for few-shot alignment.",
+            show_default="no",
+        ),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
 ) -> None:
     """Serve the silo over TLS until SIGTERM."""
@@ -128,6 +145,8 @@ def serve(
         "max_concurrent": max_concurrent,
         "max_releases": max_releases,
         "alignment_seconds": alignment_seconds,
+        "product_hours": product_hours,
+        "release_texts": release_texts,
         "log_level": log_level,
     }
     settings = serve_settings(directory, flags)
@@ -144,10 +163,13 @@ def info(directory: Directory) -> None:
     console.print(
         f"silo {store.document.name}: encoder {card.name}, {card.dimension} dimensions, {card.fingerprint[:12]}"
     )
-    tasks = Table("task", "labels", "held-out accuracy", "own temperature", title="Tasks")
+    tasks = Table("task", "labels", "held-out accuracy", "own temperature", "texts to release", title="Tasks")
     for name in store.task_names():
         _, head = store.load_task(name)
-        tasks.add_row(name, str(len(head.head.labels)), f"{head.held_out_accuracy:.4f}", f"{head.temperature:.3f}")
+        released = store.load_released(name)
+        kept = "none" if released is None else str(len(released.texts))
+        measures = (f"{head.held_out_accuracy:.4f}", f"{head.temperature:.3f}")
+        tasks.add_row(name, str(len(head.head.labels)), *measures, kept)
     sets = Table("public set", "texts", "digest", title="Public sets")
     for public in store.public_sets():
         sets.add_row(public.name, str(public.rows), public.digest)
@@ -155,15 +177,15 @@ def info(directory: Directory) -> None:
     for fingerprint in store.map_fingerprints():
         learned = store.load_map(fingerprint)
         q = learned.quality
-        measures = (_measure(q.explained_variance), _measure(q.mean_cosine), _measure(q.linear_cka))
-        maps.add_row(fingerprint[:12], str(q.rows), *measures, learned.created)
-    released = Table(
+        quality = (_measure(q.explained_variance), _measure(q.mean_cosine), _measure(q.linear_cka))
+        maps.add_row(fingerprint[:12], str(q.rows), *quality, learned.created)
+    releases = Table(
         "public set", "client", "client encoder", "dimensions", "texts", "when", title="Released cross-covariances"
     )
     for release in ReleaseLedger(store.releases_path).releases():
         numbers = (str(release.dimension), str(release.rows), release.created)
-        released.add_row(release.public_set[:12], release.client, release.encoder[:12], *numbers)
-    for table in (tasks, sets, maps, released):
+        releases.add_row(release.public_set[:12], release.client, release.encoder[:12], *numbers)
+    for table in (tasks, sets, maps, releases):
         console.print(table)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
 from math import floor, log2, sqrt
 
 import numpy as np
@@ -16,7 +15,6 @@ import structlog
 from sealign.alignment import require_enough_texts
 from sealign.ckks import (
     EncryptedMatrix,
-    EncryptedProduct,
     PackingPlan,
     StreamedProduct,
     ZeroPool,
@@ -25,10 +23,12 @@ from sealign.ckks import (
 )
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, OverloadedError, UnknownSessionError
+from sealign.protocol import CrossCovariancePart
 from sealign_server.alignment import public_embeddings
-from sealign_server.releases import Release, ReleaseLedger
+from sealign_server.releases import Release
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore
+from sealign_server.unsent_products import SESSION_BYTES, UnsentProduct
 
 _log = structlog.get_logger()
 
@@ -42,38 +42,23 @@ MAX_MESSAGE_BYTES = 30 << 20
 
 
 class EncryptedAlignment:
-    """One run of encrypted alignment. Its memory is the plan's sums; nothing of it is stored.
+    """One run of encrypted alignment, up to the finished product. Its memory is the plan's sums, nothing is stored.
 
     Args:
         store: holds the silo's own embeddings of the public set.
-        ledger: counts releases.
         settings: precision of parameters, memory.
         encoder: the client's encoder.
-        public_set: digest that both sides computed over the same texts.
-        rows: number of texts the client has.
-        client: who asks, for the ledger.
+        release: what the product will count as.
 
     Raises:
         NotFoundError: the silo does not hold that public set.
         InvalidInputError: too few texts, another number of texts, or silo embeddings that cannot be used.
-        ReleaseRefusedError: nothing more is released to this client over this set.
     """
 
-    def __init__(
-        self,
-        store: SiloStore,
-        ledger: ReleaseLedger,
-        settings: ServeSettings,
-        encoder: EncoderCard,
-        public_set: str,
-        rows: int,
-        client: str,
-    ) -> None:
-        public = public_embeddings(store, encoder, public_set, rows)
-        require_enough_texts(rows, encoder.dimension, public.rows.shape[1])
-        self.release = Release(public_set, encoder.fingerprint, client, rows, encoder.dimension)
-        self._ledger = ledger
-        ledger.require_open(self.release)
+    def __init__(self, store: SiloStore, settings: ServeSettings, encoder: EncoderCard, release: Release) -> None:
+        public = public_embeddings(store, encoder, release.public_set, release.rows)
+        require_enough_texts(release.rows, encoder.dimension, public.rows.shape[1])
+        self.release = release
         target = public.rows.astype(np.float64)
         self._weight = target - target.mean(axis=0)
         self.squared_norm = float(np.sum(self._weight**2))
@@ -95,8 +80,7 @@ class EncryptedAlignment:
             )
         self.plan = fitting[0]
         self._product: StreamedProduct | None = None
-        self._unsent: Iterator[EncryptedProduct] | None = None
-        self._parts: list[EncryptedProduct] = []
+        self._parts: tuple[CrossCovariancePart, ...] = ()
 
     @property
     def next_block(self) -> int:
@@ -107,11 +91,6 @@ class EncryptedAlignment:
     def blocks(self) -> int:
         """Number of inner blocks."""
         return self.plan.counts[1]
-
-    @property
-    def parts(self) -> int:
-        """Number of parts of the product."""
-        return self.plan.counts[0]
 
     def add(self, index: int, rows: EncryptedMatrix, zeros: ZeroPool) -> None:
         """Add an inner block; the first decides the key.
@@ -127,29 +106,18 @@ class EncryptedAlignment:
             self._product = StreamedProduct(self.plan, self._weight, zeros)
         self._product.add(rows)
 
-    def part(self, index: int) -> EncryptedProduct:
-        """One part of the finished product; asked for again, the same bytes. The first one counts as the release.
+    def finish(self) -> tuple[CrossCovariancePart, ...]:
+        """The sanitised product, part by part; asked for again, the same.
 
         Raises:
-            InvalidInputError: blocks are missing, or there is no such part.
-            ReleaseRefusedError, StorageError: it may not be released, or could not be counted; nothing leaves.
+            InvalidInputError: blocks are missing.
         """
-        if self._product is None or not self._product.is_complete or not 0 <= index < self.parts:
-            raise InvalidInputError(f"part {index} was asked for with {self.next_block} of {self.blocks} blocks summed")
-        if self._unsent is None:
-            self._ledger.record(self.release)
-            _log.info(
-                "cross-covariance released",
-                client=self.release.client,
-                encoder=self.release.encoder[:12],
-                public_set=self.release.public_set[:12],
-                rows=self.release.rows,
-                dimension=self.release.dimension,
-            )
-            self._unsent = self._product.finish()
-        while len(self._parts) <= index:
-            self._parts.append(next(self._unsent))
-        return self._parts[index]
+        if self._product is None or not self._product.is_complete:
+            raise InvalidInputError(f"the product was asked for with {self.next_block} of {self.blocks} blocks summed")
+        if not self._parts:
+            products = enumerate(self._product.finish())
+            self._parts = tuple(CrossCovariancePart(index, part, self.squared_norm) for index, part in products)
+        return self._parts
 
 
 def _largest_message(plan: PackingPlan) -> int:
@@ -159,18 +127,23 @@ def _largest_message(plan: PackingPlan) -> int:
 
 
 class ResumableAlignment:
-    """An encrypted alignment under a name with which its client can come back to it."""
+    """An encrypted alignment under a name with which its client can come back to it.
+
+    Attributes:
+        product: made once all blocks are summed.
+    """
 
     def __init__(self, alignment: EncryptedAlignment) -> None:
-        self.id = secrets.token_bytes(16)
+        self.id = secrets.token_bytes(SESSION_BYTES)
         self.alignment = alignment
+        self.product: UnsentProduct | None = None
         self.lock = asyncio.Lock()
         self.attachment: object | None = None
         self.expiry: asyncio.TimerHandle | None = None
 
 
 class AlignmentSlot:
-    """The one encrypted alignment of this process; one whose client is away is kept for ``seconds``."""
+    """The one encrypted alignment that this process sums; one whose client is away is kept for ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -212,8 +185,8 @@ class AlignmentSlot:
         session = self._session
         if session is None or session.id != name or session.alignment.release != release:
             raise UnknownSessionError(
-                "the silo does not hold this encrypted alignment any more (it restarted, or the client was away for "
-                f"longer than {self.seconds:.0f} s): start again"
+                "the silo does not hold this encrypted alignment: it restarted, another of its workers does, or the "
+                f"client was away for longer than {self.seconds:.0f} s; start again"
             )
         return session
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import structlog
 
+from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, ReleaseRefusedError, UnavailableError, UnknownSessionError
-from sealign.protocol import CrossCovariancePart
 from sealign.protocol.conversions import encoder_from_wire, matrix_from_wire, part_to_wire, plan_to_wire
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign_server.callers import within
@@ -19,20 +19,22 @@ from sealign_server.encrypted_alignment import AlignmentSlot, ResumableAlignment
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.releases import Release
 from sealign_server.silo import Silo
+from sealign_server.unsent_products import UnsentProduct
 
 _log = structlog.get_logger()
 
 _T = TypeVar("_T")
 Requests = AsyncIterator[pb.EncryptedAlignRequest]
+Replies = AsyncIterator[pb.EncryptedAlignReply]
 
 
 class EncryptedAlignments:
-    """Answers calls of AlignEncrypted, one alignment at a time.
+    """Answers calls of AlignEncrypted. One alignment at a time is summed; any number of products is sent.
 
     Args:
         silo: what is aligned with.
         keys: the clients' public keys.
-        seconds: how long to wait for a client's next block, or for a client that is away.
+        seconds: how long to wait for a client's next block, or for a client that is away while its blocks are summed.
     """
 
     def __init__(self, silo: Silo, keys: PublicKeyCache, seconds: float) -> None:
@@ -41,18 +43,48 @@ class EncryptedAlignments:
         self._slot = AlignmentSlot(seconds)
         self._beginning = asyncio.Lock()
 
-    async def answer(self, requests: Requests, client: str) -> AsyncIterator[pb.EncryptedAlignReply]:
+    async def answer(self, requests: Requests, client: str) -> Replies:
         """Replies to one call.
 
         Raises:
             OverloadedError: another alignment is under way.
             UnknownSessionError: the session that the client comes back to is gone.
             UnavailableError: the client sent nothing for too long.
+            ReleaseRefusedError: nothing more is released to this client over this set.
+            StorageError: the product could not be kept, or the release not counted; nothing was released.
             SealignError: as :class:`EncryptedAlignment`.
         """
         requests = within(requests, self._slot.seconds)
-        header = await self._header(requests)
-        session = await self._opened(header, client)
+        request = await self._next(requests)
+        self._require(request, "header")
+        header, encoder = request.header, encoder_from_wire(request.header.encoder)
+        release = await asyncio.to_thread(self._silo.release, encoder, header.public_set, header.rows, client)
+        product = await asyncio.to_thread(self._silo.unsent.find, header.session, release)
+        if product is not None:
+            yield pb.EncryptedAlignReply(offer=product.offer)
+        else:
+            session = await self._opened(header.session, encoder, release)
+            async for reply in self._summed(session, requests):
+                yield reply
+            product = session.product
+        if product is not None:
+            async for reply in self._sent(product, header.parts_received, requests):
+                yield reply
+
+    async def _opened(self, name: bytes, encoder: EncoderCard, release: Release) -> ResumableAlignment:
+        if name:
+            return self._slot.resumed(name, release)
+        async with self._beginning:
+            self._slot.require_free(release.client)
+            self._silo.unsent.require_room(release.client)
+            alignment = await asyncio.to_thread(self._silo.encrypted_alignment, encoder, release)
+            _log.info(
+                "encrypted alignment begun", client=release.client, encoder=release.encoder[:12], rows=release.rows
+            )
+            return self._slot.begin(alignment)
+
+    async def _summed(self, session: ResumableAlignment, requests: Requests) -> Replies:
+        """Offer, and word of each block; then the session has its product, which is in a file."""
         alignment = session.alignment
         attachment = self._slot.attach(session)
         done = False
@@ -64,36 +96,43 @@ class EncryptedAlignments:
             while alignment.next_block < alignment.blocks:
                 await self._add(session, attachment, await self._next(requests))
                 yield pb.EncryptedAlignReply(taken=pb.BlocksTaken(next_block=alignment.next_block))
-            for index in range(header.parts_received, alignment.parts):
-                product = await self._exclusively(session, attachment, partial(alignment.part, index))
-                part = CrossCovariancePart(index, product, alignment.squared_norm)
-                yield pb.EncryptedAlignReply(product=part_to_wire(part))
-            # Until the client says that it has everything, it may come back for parts.
-            self._require(await self._next(requests), "received")
+            session.product = await self._exclusively(session, attachment, partial(self._finished, session))
             done = True
-        except (InvalidInputError, ReleaseRefusedError):
+        except InvalidInputError:
             done = True  # there is nothing to come back to
             raise
         finally:
             self._slot.detach(session, attachment, done=done)
 
-    async def _header(self, requests: Requests) -> pb.EncryptedAlignHeader:
-        request = await self._next(requests)
-        self._require(request, "header")
-        return request.header
+    def _finished(self, session: ResumableAlignment) -> UnsentProduct:
+        alignment = session.alignment
+        parts = tuple(map(part_to_wire, alignment.finish()))
+        plan = plan_to_wire(alignment.plan)
+        offer = pb.AlignmentOffer(session=session.id, plan=plan, next_block=alignment.blocks)
+        product = UnsentProduct(session.id, alignment.release, offer, parts)
+        self._silo.unsent.keep(product)
+        return product
 
-    async def _opened(self, header: pb.EncryptedAlignHeader, client: str) -> ResumableAlignment:
-        encoder = encoder_from_wire(header.encoder)
-        if header.session:
-            release = Release(header.public_set, encoder.fingerprint, client, header.rows, encoder.dimension)
-            return self._slot.resumed(header.session, release)
-        async with self._beginning:
-            self._slot.require_free(client)
-            alignment = await asyncio.to_thread(
-                self._silo.encrypted_alignment, encoder, header.public_set, header.rows, client
+    async def _sent(self, product: UnsentProduct, received: int, requests: Requests) -> Replies:
+        """The parts that the client lacks. Until it says that it has everything, it may come back for them."""
+        try:
+            counted = await asyncio.to_thread(self._silo.releases.record, product.release, product.session.hex())
+        except ReleaseRefusedError:
+            self._silo.unsent.remove(product)
+            raise
+        if counted:
+            _log.info(
+                "cross-covariance released",
+                client=product.release.client,
+                encoder=product.release.encoder[:12],
+                public_set=product.release.public_set[:12],
+                rows=product.release.rows,
+                dimension=product.release.dimension,
             )
-            _log.info("encrypted alignment begun", client=client, encoder=encoder.fingerprint[:12], rows=header.rows)
-            return self._slot.begin(alignment)
+        for part in product.parts[received:]:
+            yield pb.EncryptedAlignReply(product=part)
+        self._require(await self._next(requests), "received")
+        self._silo.unsent.remove(product)
 
     async def _add(self, session: ResumableAlignment, attachment: object, request: pb.EncryptedAlignRequest) -> None:
         started = perf_counter()

@@ -11,7 +11,8 @@ from typing import Any
 import structlog
 
 from sealign.ckks import SecurityTable
-from sealign.errors import InvalidInputError, OverloadedError, SealignError
+from sealign.errors import InvalidInputError, OverloadedError, SealignError, StorageError
+from sealign.protocol import SiloCard
 from sealign.protocol.conversions import (
     encoder_from_wire,
     map_to_wire,
@@ -66,7 +67,7 @@ class SiloService(SiloServicer):
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.SiloCard:  # noqa: N802
         """Tasks, public sets and plans for an encoder."""
         async with answering(context, "Describe"):
-            return silo_to_wire(await asyncio.to_thread(self._silo.describe, request.encoder, request.mapped_over))
+            return silo_to_wire(await asyncio.to_thread(self._described, request, caller(context)))
 
     async def RegisterKey(self, request: pb.RegisterKeyRequest, context: Any) -> pb.RegisterKeyReply:  # noqa: N802
         """Holds a public key under the hash of its content."""
@@ -117,6 +118,25 @@ class SiloService(SiloServicer):
         async with answering(context, "AlignEncrypted"):
             async for reply in self._encrypted_alignments.answer(request_iterator, caller(context)):
                 yield reply
+
+    async def ReleasedTexts(  # noqa: N802
+        self, request: pb.ReleasedTextsRequest, context: Any
+    ) -> pb.ReleasedTextsReply:
+        """Unlabelled texts of a task, to join a public set."""
+        async with answering(context, "ReleasedTexts"):
+            texts = await asyncio.to_thread(self._silo.released_texts, request.task, request.public_set)
+            _log.info("texts released", client=caller(context), task=request.task, count=len(texts))
+            return pb.ReleasedTextsReply(texts=texts)
+
+    def _described(self, request: pb.DescribeRequest, client: str) -> SiloCard:
+        card = self._silo.describe(request.encoder, request.mapped_over)
+        if not request.encoder:
+            return card
+        try:
+            return self._silo.releases_left(card, request.encoder, request.dimension, client)
+        except StorageError as error:  # no reason not to classify
+            _log.error("releases cannot be counted", reason=str(error))
+            return card
 
     async def _begin(self, requests: AsyncIterator[pb.AlignRequest]) -> AlignmentSession:
         async for request in requests:

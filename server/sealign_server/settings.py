@@ -31,6 +31,8 @@ class ServeSettings(LayeredSettings):
     max_releases: int = Field(default=1, ge=1)
     alignment_seconds: float = Field(default=120.0, gt=0)
     alignment_memory_mb: int = Field(default=512, ge=16)
+    product_hours: float = Field(default=24.0, gt=0)
+    release_texts: bool = False
     drain_seconds: float = Field(default=10.0, ge=0)
     log_level: str = "info"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import ceil, log2
 from pathlib import Path
@@ -15,14 +15,16 @@ import structlog
 from sealign.alignment import AffineMap
 from sealign.ckks import Evaluator, PackingPlan, candidates, product_shape
 from sealign.encoders import EncoderCard
-from sealign.errors import NoMapError, NotFoundError, SealignError, StalePlanError
+from sealign.errors import NoMapError, NotFoundError, ReleaseRefusedError, SealignError, StalePlanError
 from sealign.heads import LinearHead, TrainedHead, calibrate
 from sealign.protocol import MapCard, SiloCard, TaskCard
 from sealign_server.alignment import AlignmentSession
 from sealign_server.encrypted_alignment import EncryptedAlignment
-from sealign_server.releases import ReleaseLedger
+from sealign_server.few_shot import join_released
+from sealign_server.releases import Release, ReleaseLedger
 from sealign_server.settings import ServeSettings
 from sealign_server.store import CalibrationRows, SiloStore, TaskDocument
+from sealign_server.unsent_products import UnsentProducts
 
 _log = structlog.get_logger()
 
@@ -98,7 +100,9 @@ class Silo:
         self._tasks: dict[str, _Task] = {}
         self._maps: dict[str, AffineMap] = {}
         self._services: dict[tuple[str, str, str], _Service] = {}
-        self._ledger = ReleaseLedger(store.releases_path, settings.max_releases)
+        self.releases = ReleaseLedger(store.releases_path, settings.max_releases)
+        self.unsent = UnsentProducts(store.unsent_path, settings.product_hours)
+        self.unsent.sweep()
         self._versions: dict[Path, int] = {}
         self._refreshing = Lock()
         self.refresh()
@@ -178,9 +182,59 @@ class Silo:
         """A run of plain alignment for an encoder (see :class:`AlignmentSession`)."""
         return AlignmentSession(self._store, encoder, public_set, rows)
 
-    def encrypted_alignment(self, encoder: EncoderCard, public_set: str, rows: int, client: str) -> EncryptedAlignment:
-        """A run of encrypted alignment for an encoder (see :class:`EncryptedAlignment`)."""
-        return EncryptedAlignment(self._store, self._ledger, self._settings, encoder, public_set, rows, client)
+    def releases_left(self, card: SiloCard, encoder: str, dimension: int, client: str) -> SiloCard:
+        """The card with the number of cross-covariances that are left for an encoder of this client.
+
+        Raises:
+            StorageError: the ledger cannot be read.
+        """
+        asked = (
+            replace(s, releases_left=self.releases.left(Release(s.digest, encoder, client, s.rows, dimension, s.base)))
+            for s in card.public_sets
+        )
+        return replace(card, public_sets=tuple(asked))
+
+    def released_texts(self, task: str, public_set: str = "") -> tuple[str, ...]:
+        """Unlabelled texts of a task, for clients; joined to the public set that they name.
+
+        Raises:
+            ReleaseRefusedError: the silo was not told to release texts.
+            NotFoundError: there is no such task or public set, or the task has no texts to release.
+            StorageError: files are damaged, or the joined set could not be written.
+        """
+        if not self._settings.release_texts:
+            raise ReleaseRefusedError(
+                "this silo does not release texts of its tasks; align without --few-shot, or ask its operator for "
+                "`sealign-server serve --release-texts`"
+            )
+        released = self._store.load_released(task) if task in self._store.task_names() else None
+        if released is None:
+            raise NotFoundError(
+                f"there are no texts of a task {task[:64]!r} to release here; they are kept by "
+                "`sealign-server train --release COUNT`"
+            )
+        if public_set:
+            join_released(self._store, public_set, released, task)
+        return released.texts
+
+    def release(self, encoder: EncoderCard, public_set: str, rows: int, client: str) -> Release:
+        """What an encrypted alignment would count as.
+
+        Raises:
+            NotFoundError: the silo does not hold that public set.
+        """
+        base = self._store.public_set(public_set).base
+        return Release(public_set, encoder.fingerprint, client, rows, encoder.dimension, base)
+
+    def encrypted_alignment(self, encoder: EncoderCard, release: Release) -> EncryptedAlignment:
+        """A run of encrypted alignment for an encoder (see :class:`EncryptedAlignment`).
+
+        Raises:
+            ReleaseRefusedError: nothing more is released to this client over this set.
+        """
+        alignment = EncryptedAlignment(self._store, self._settings, encoder, release)
+        self.releases.require_open(release)
+        return alignment
 
     def _head(self, task: str, encoder: str, mapped_over: str) -> EncryptedHead:
         service = self._services.get(_key(task, encoder, mapped_over))

@@ -3,11 +3,15 @@
 silo.json                     name, encoder settings and the encoder's card
 silo.toml                     settings for serving (optional)
 public/<digest>.safetensors   the silo's embeddings of a public text set
+public/<digest>.texts         its texts, so that released texts can join them
 tasks/<task>/head.safetensors the trained head
 tasks/<task>/task.json        its description
 tasks/<task>/calibration.safetensors  labelled embeddings with which it is calibrated for each map (optional)
+tasks/<task>/released.json    unlabelled texts that clients may get for alignment (optional)
+tasks/<task>/released.safetensors  their embeddings
 maps/<fingerprint>.safetensors  the map learned for a client's encoder
 releases.sqlite               cross-covariances released under encrypted alignment
+unsent/                       those that their clients have not confirmed yet
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sealign.alignment import AffineMap
+from sealign.alignment import AffineMap, PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.files import load_arrays, save_arrays, write_atomically
@@ -29,6 +34,7 @@ from sealign.heads import TrainedHead
 from sealign.protocol import PublicSetCard
 
 _CALIBRATION = "calibration.safetensors"
+_RELEASED = "released.json"
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
@@ -64,6 +70,14 @@ class CalibrationRows:
 
     embeddings: NDArray[np.float32]
     labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReleasedTexts:
+    """Texts of a task, without labels, that clients may be given, and the silo's embeddings of them, (k, d)."""
+
+    texts: tuple[str, ...]
+    embeddings: NDArray[np.float32]
 
 
 class SiloStore:
@@ -113,11 +127,17 @@ class SiloStore:
         return sorted(path.parent.name for path in self.directory.glob("tasks/*/head.safetensors"))
 
     def save_task(
-        self, name: str, document: TaskDocument, head: TrainedHead, calibration: CalibrationRows | None = None
+        self,
+        name: str,
+        document: TaskDocument,
+        head: TrainedHead,
+        calibration: CalibrationRows | None = None,
+        released: ReleasedTexts | None = None,
     ) -> None:
         """Keep a task; the head last, since its presence makes the task.
 
-        Without calibration rows the head's own temperature and thresholds are served for every map.
+        Without calibration rows the head's own temperature and thresholds are served for every map. Without released
+        texts, those of an earlier version of the task are forgotten.
 
         Raises:
             InvalidInputError: the name is not a short lower-case identifier.
@@ -132,6 +152,7 @@ class SiloStore:
         else:
             labels = {"labels": json.dumps(calibration.labels)}
             save_arrays(path, {"embeddings": calibration.embeddings}, labels, mode=0o600)
+        self._save_released(name, released)
         head.save(self._task(name) / "head.safetensors")
 
     def load_task(self, name: str) -> tuple[TaskDocument, TrainedHead]:
@@ -162,6 +183,35 @@ class SiloStore:
         except (KeyError, ValueError) as error:
             raise StorageError(f"{path} is damaged ({error}); train the task again") from error
 
+    def load_released(self, name: str) -> ReleasedTexts | None:
+        """The texts that a task may release; None where it was kept without.
+
+        Raises:
+            StorageError: a file is damaged, or the texts were changed after they were embedded.
+        """
+        path = self._task(name) / _RELEASED
+        if not path.exists():
+            return None
+        try:
+            texts = tuple(json.loads(path.read_bytes())["texts"])
+        except (OSError, KeyError, ValueError) as error:
+            raise StorageError(f"{path} is damaged; train the task again") from error
+        arrays, metadata = load_arrays(path.with_suffix(".safetensors"))
+        if metadata.get("texts") != _digest(texts):
+            raise StorageError(f"{path} holds other texts than were embedded; train the task again")
+        return ReleasedTexts(texts, arrays["embeddings"])
+
+    def _save_released(self, name: str, released: ReleasedTexts | None) -> None:
+        path = self._task(name) / _RELEASED
+        path.unlink(missing_ok=True)
+        rows = path.with_suffix(".safetensors")
+        if released is None:
+            rows.unlink(missing_ok=True)
+            return
+        save_arrays(rows, {"embeddings": released.embeddings}, {"texts": _digest(released.texts)}, mode=0o600)
+        content = json.dumps({"texts": released.texts}, ensure_ascii=False, indent=1)
+        write_atomically(path, content.encode("utf-8", "surrogatepass"), mode=0o600)
+
     def _task(self, name: str) -> Path:
         return self.directory / "tasks" / name
 
@@ -172,15 +222,36 @@ class SiloStore:
         cards = []
         for path in sorted(self.directory.glob("public/*.json")):
             content = json.loads(path.read_bytes())
-            cards.append(PublicSetCard(path.stem, content["rows"], content["name"]))
+            cards.append(PublicSetCard(path.stem, content["rows"], content["name"], content.get("base", "")))
         return cards
 
-    def save_public_set(self, embeddings: PublicEmbeddings) -> None:
-        """Keep the silo's embeddings of a public set; the card last, since its presence makes the set."""
+    def public_set(self, digest: str) -> PublicSetCard:
+        """The card of a public set.
+
+        Raises:
+            NotFoundError: the silo does not hold that set.
+        """
+        cards = self.public_sets()
+        for card in cards:
+            if card.digest == digest:
+                return card
+        known = ", ".join(f"{card.name} ({card.digest[:12]}…, {card.rows} texts)" for card in cards)
+        raise NotFoundError(
+            f"the silo does not hold the public set {digest[:12]!r}…; it holds: {known or 'none'}. Both sides must "
+            "use the same file, byte for byte."
+        )
+
+    def save_public_set(self, embeddings: PublicEmbeddings, texts: PublicSet | None = None) -> None:
+        """Keep the silo's embeddings of a public set; the card last, since its presence makes the set.
+
+        Without its texts, no released texts can join it.
+        """
         card = embeddings.card
         path = self.directory / "public" / card.digest
+        if texts is not None:
+            write_atomically(path.with_suffix(".texts"), json.dumps(texts.texts).encode())
         save_arrays(path.with_suffix(".safetensors"), {"rows": embeddings.rows}, {"digest": card.digest})
-        content = json.dumps({"rows": card.rows, "name": card.name})
+        content = json.dumps({"rows": card.rows, "name": card.name, "base": card.base})
         write_atomically(path.with_suffix(".json"), content.encode())
 
     def load_public_set(self, digest: str) -> PublicEmbeddings:
@@ -189,20 +260,35 @@ class SiloStore:
         Raises:
             NotFoundError: the silo does not hold that set.
         """
-        for card in self.public_sets():
-            if card.digest == digest:
-                arrays, _ = load_arrays(self.directory / "public" / f"{digest}.safetensors")
-                return PublicEmbeddings(card, arrays["rows"])
-        known = ", ".join(f"{card.name} ({card.digest[:12]}…, {card.rows} texts)" for card in self.public_sets())
-        raise NotFoundError(
-            f"the silo does not hold the public set {digest[:12]!r}…; it holds: {known or 'none'}. Both sides must "
-            "use the same file, byte for byte."
-        )
+        card = self.public_set(digest)
+        arrays, _ = load_arrays(self.directory / "public" / f"{card.digest}.safetensors")
+        return PublicEmbeddings(card, arrays["rows"])
+
+    def load_public_texts(self, digest: str) -> PublicSet:
+        """The texts of a public set.
+
+        Raises:
+            NotFoundError: the silo does not hold that set.
+            StorageError: its texts were not kept, or are damaged.
+        """
+        path = self.directory / "public" / f"{self.public_set(digest).digest}.texts"
+        try:
+            texts = PublicSet(tuple(json.loads(path.read_bytes())))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{path} is missing or damaged; embed the set again (sealign-server init)") from error
+        if texts.digest != digest:
+            raise StorageError(f"{path} holds other texts; embed the set again (sealign-server init)")
+        return texts
 
     @property
     def releases_path(self) -> Path:
         """Where released cross-covariances are counted."""
         return self.directory / "releases.sqlite"
+
+    @property
+    def unsent_path(self) -> Path:
+        """Where finished cross-covariances wait for their clients."""
+        return self.directory / "unsent"
 
     # Maps
 
@@ -229,3 +315,7 @@ class SiloStore:
                 f"map {self.map_path(fingerprint).name} was learned between other encoders; align again"
             )
         return learned
+
+
+def _digest(texts: tuple[str, ...]) -> str:
+    return sha256(json.dumps(texts).encode()).hexdigest()

@@ -13,6 +13,7 @@ from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.heads import TrainedHead, calibrate, import_head, train_head
 from sealign.protocol import PublicSetCard
+from sealign_server.few_shot import drawn_texts
 from sealign_server.store import CalibrationRows, PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
 
 Progress = Callable[[int], None]
@@ -35,7 +36,7 @@ def add_public_set(store: SiloStore, name: str, texts: PublicSet, progress: Prog
     """Embed a public set and keep the embeddings, for clients to align over."""
     rows = _encoder(store).encode(texts.texts, progress=progress)
     card = PublicSetCard(texts.digest, len(texts), name)
-    store.save_public_set(PublicEmbeddings(card, rows))
+    store.save_public_set(PublicEmbeddings(card, rows), texts)
     return card
 
 
@@ -72,15 +73,28 @@ def train_task(
     progress: Progress,
     *,
     seed: int = 0,
+    release: int = 0,
 ) -> TrainedHead:
     """Train a head on labelled texts and keep it as a task, with a sample of them to calibrate it for maps.
 
+    Args:
+        store: the silo.
+        task: its name.
+        description: for people.
+        labels: one a text.
+        texts: to embed and train on.
+        progress: told how many texts were embedded.
+        seed: of everything that is drawn.
+        release: how many texts a silo that is told to (``--release-texts``) gives to clients, without labels.
+
     Raises:
-        InvalidInputError: bad data, or a class with too few texts.
+        InvalidInputError: bad data, a class with too few texts, or fewer texts than are to be released.
     """
     rows = _encoder(store).encode(texts, progress=progress)
+    released = drawn_texts(rows, texts, release, seed)
     head = train_head(rows, labels, seed=seed)
-    store.save_task(task, TaskDocument(description=description), head, calibration_rows(rows, labels, seed))
+    calibration = calibration_rows(rows, labels, seed)
+    store.save_task(task, TaskDocument(description=description), head, calibration, released)
     return head
 
 
@@ -92,19 +106,27 @@ def import_task(
     labels: Sequence[str],
     texts: Sequence[str],
     progress: Progress,
+    *,
+    seed: int = 0,
+    release: int = 0,
 ) -> TrainedHead:
     """Keep a head trained elsewhere as a task, calibrated on labelled texts it has not seen.
 
+    ``seed`` and ``release`` as for :func:`train_task`.
+
     Raises:
-        InvalidInputError: the head does not fit the data's labels or the silo's encoder.
+        InvalidInputError: the head does not fit the data's labels or the silo's encoder, or there are fewer texts than
+            are to be released.
     """
     linear = import_head(head, labels=None)
     dimension = store.document.encoder_card.dimension
     if linear.dimension != dimension:
         raise InvalidInputError(f"{head} takes {linear.dimension} dimensions, the silo's encoder gives {dimension}")
     rows = _encoder(store).encode(texts, progress=progress)
+    released = drawn_texts(rows, texts, release, seed)
     calibrated = calibrate(linear, rows, labels)
-    store.save_task(task, TaskDocument(description=description), calibrated, calibration_rows(rows, labels))
+    calibration = calibration_rows(rows, labels, seed)
+    store.save_task(task, TaskDocument(description=description), calibrated, calibration, released)
     return calibrated
 
 

@@ -52,7 +52,7 @@ class UnknownSessionError(SealignError):
 
 
 class ReleaseRefusedError(SealignError):
-    """The silo has released to this client what it releases over a public set."""
+    """The silo does not release this, or no more of it, to this client."""
 
     status = "PERMISSION_DENIED"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +74,10 @@ class PublicSet:
             sha256.update(len(encoded).to_bytes(8, "little"))
             sha256.update(encoded)
         return sha256.hexdigest()
+
+    def joined(self, texts: Iterable[str]) -> PublicSet:
+        """This set followed by those of the texts that are not in it, in their order."""
+        return PublicSet(tuple(dict.fromkeys((*self.texts, *texts))))
 
     def __len__(self) -> int:
         return len(self.texts)

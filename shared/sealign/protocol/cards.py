@@ -38,11 +38,19 @@ class CrossCovariancePart:
 
 @dataclass(frozen=True)
 class PublicSetCard:
-    """A public text set that the silo holds."""
+    """A public text set that the silo holds.
+
+    Attributes:
+        base: digest of the public set that released texts have joined to make this one; empty for others.
+        releases_left: cross-covariances that the silo would still release to the caller, for the encoder asked about;
+            None where nobody asked.
+    """
 
     digest: str
     rows: int
     name: str
+    base: str = ""
+    releases_left: int | None = None
 
 
 @dataclass(frozen=True)

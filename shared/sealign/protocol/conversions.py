@@ -208,7 +208,7 @@ def silo_to_wire(card: SiloCard) -> pb.SiloCard:
     return pb.SiloCard(
         name=card.name,
         tasks=[task_to_wire(task) for task in card.tasks],
-        public_sets=[pb.PublicSet(digest=s.digest, rows=s.rows, name=s.name) for s in card.public_sets],
+        public_sets=[pb.PublicSet(**vars(public)) for public in card.public_sets],
         map=None if card.map is None else map_to_wire(card.map),
         encoder=card.encoder,
         dimension=card.dimension,
@@ -220,11 +220,16 @@ def silo_from_wire(message: pb.SiloCard, table: SecurityTable) -> SiloCard:
     return SiloCard(
         name=message.name,
         tasks=tuple(task_from_wire(task, table) for task in message.tasks),
-        public_sets=tuple(PublicSetCard(s.digest, s.rows, s.name) for s in message.public_sets),
+        public_sets=tuple(_public_set_from_wire(public) for public in message.public_sets),
         map=map_from_wire(message.map) if message.HasField("map") else None,
         encoder=message.encoder,
         dimension=message.dimension,
     )
+
+
+def _public_set_from_wire(message: pb.PublicSet) -> PublicSetCard:
+    left = message.releases_left if message.HasField("releases_left") else None
+    return PublicSetCard(message.digest, message.rows, message.name, message.base, left)
 
 
 def part_to_wire(part: CrossCovariancePart) -> pb.CrossCovariancePart:

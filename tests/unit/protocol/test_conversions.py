@@ -49,7 +49,7 @@ def test_cards_survive_the_wire() -> None:
     card = SiloCard(
         name="silo",
         tasks=(task(), replace(task(*candidates(SHAPE)), labels=tuple("abcdefgh"))),
-        public_sets=(PublicSetCard("d" * 64, 300, "news"),),
+        public_sets=(PublicSetCard("d" * 64, 300, "news"), PublicSetCard("e" * 64, 364, "more", "d" * 64, 0)),
         map=MapCard("c" * 64, "d" * 64, 300, 0.01, 0.5, 0.8, 0.6, "2026-01-01T00:00:00+00:00"),
         encoder="5" * 64,
         dimension=512,

@@ -41,6 +41,8 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "max_releases": "2",
         "alignment_seconds": "30",
         "alignment_memory_mb": "256",
+        "product_hours": "2",
+        "release_texts": "true",
         "drain_seconds": "0.5",
         "log_level": "debug",
     }
@@ -51,6 +53,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
     assert settings.security_table is SecurityTable.POST_QUANTUM
     assert settings.batch_rows == (1, 64)
     assert (settings.zeros_per_key, settings.drain_seconds) == (0, 0.5)
+    assert (settings.product_hours, settings.release_texts) == (2.0, True)
 
 
 @pytest.mark.parametrize(

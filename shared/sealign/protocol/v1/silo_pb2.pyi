@@ -29,6 +29,7 @@ class DescribeRequest(_message.Message):
 
     ENCODER_FIELD_NUMBER: _builtins.int
     MAPPED_OVER_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
     encoder: _builtins.str
     """Fingerprint of the client's encoder; empty to see the silo's tasks without plans."""
     mapped_over: _builtins.str
@@ -36,15 +37,18 @@ class DescribeRequest(_message.Message):
     names the digest of the public set that it learned its map over, and plans take mapped embeddings, centred on
     the mean of the silo's own over that set.
     """
+    dimension: _builtins.int
+    """Dimension of the encoder's embeddings, on which the number of releases left depends; 0: unknown."""
     def __init__(
         self,
         *,
         encoder: _builtins.str = ...,
         mapped_over: _builtins.str = ...,
+        dimension: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "mapped_over", b"mapped_over"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "encoder", b"encoder", "mapped_over", b"mapped_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -99,24 +103,81 @@ class PublicSet(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    RELEASES_LEFT_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """SHA-256 over the texts, in hexadecimal."""
     rows: _builtins.int
     name: _builtins.str
+    releases_left: _builtins.int
+    """Cross-covariances over this set that the silo would still release to the caller for the encoder asked about."""
+    base: _builtins.str
+    """Digest of the public set that released texts have joined to make this one; empty for others. Releases over both
+    are counted together.
+    """
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         rows: _builtins.int = ...,
         name: _builtins.str = ...,
+        releases_left: _builtins.int | None = ...,
+        base: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_releases_left", b"_releases_left", "releases_left", b"releases_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_releases_left", b"_releases_left", "base", b"base", "digest", b"digest", "name", b"name", "releases_left", b"releases_left", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__releases_left: _TypeAlias = _typing.Literal["releases_left"]  # noqa: Y015
+    _WhichOneofArgType__releases_left: _TypeAlias = _typing.Literal["_releases_left", b"_releases_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__releases_left) -> _WhichOneofReturnType__releases_left | None: ...
+
+Global___PublicSet: _TypeAlias = PublicSet  # noqa: Y015
+
+@_typing.final
+class ReleasedTextsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    PUBLIC_SET_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    public_set: _builtins.str
+    """Digest of the public set that the texts are to join: then the silo holds the joined set too, which is the public
+    texts followed by those released texts that are not among them.
+    """
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        public_set: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_set", b"public_set", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PublicSet: _TypeAlias = PublicSet  # noqa: Y015
+Global___ReleasedTextsRequest: _TypeAlias = ReleasedTextsRequest  # noqa: Y015
+
+@_typing.final
+class ReleasedTextsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleasedTextsReply: _TypeAlias = ReleasedTextsReply  # noqa: Y015
 
 @_typing.final
 class MapCard(_message.Message):

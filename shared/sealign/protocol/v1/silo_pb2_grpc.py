@@ -54,6 +54,11 @@ class SiloStub:
                 request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.SerializeToString,
                 response_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.FromString,
                 _registered_method=True)
+        self.ReleasedTexts = channel.unary_unary(
+                '/sealign.v1.Silo/ReleasedTexts',
+                request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.ReleasedTextsRequest.SerializeToString,
+                response_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.ReleasedTextsReply.FromString,
+                _registered_method=True)
         self.Classify = channel.unary_unary(
                 '/sealign.v1.Silo/Classify',
                 request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.ClassifyRequest.SerializeToString,
@@ -94,7 +99,15 @@ class SiloServicer:
         """Learns a map without showing the silo the client's embeddings: the client streams them encrypted, one inner
         block at a time, the silo answers with the encrypted cross-covariance of its own with them. The client
         begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
-        product. After a break the client comes back with the session's name and goes on where the silo says.
+        product. After a break the client comes back with the session's name and goes on where the silo says. A product
+        that is finished outlives the silo's process: any worker sends it until the client says that it has come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleasedTexts(self, request, context):
+        """Unlabelled texts of a task, to join a public set: only of a silo that was told to release them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +149,11 @@ def add_SiloServicer_to_server(servicer, server):
                     servicer.AlignEncrypted,
                     request_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.FromString,
                     response_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.SerializeToString,
+            ),
+            'ReleasedTexts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleasedTexts,
+                    request_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.ReleasedTextsRequest.FromString,
+                    response_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.ReleasedTextsReply.SerializeToString,
             ),
             'Classify': grpc.unary_unary_rpc_method_handler(
                     servicer.Classify,
@@ -256,6 +274,33 @@ class Silo:
             '/sealign.v1.Silo/AlignEncrypted',
             sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.SerializeToString,
             sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleasedTexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealign.v1.Silo/ReleasedTexts',
+            sealign_dot_protocol_dot_v1_dot_silo__pb2.ReleasedTextsRequest.SerializeToString,
+            sealign_dot_protocol_dot_v1_dot_silo__pb2.ReleasedTextsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,8 +46,11 @@ class SiloStub:
     """Learns a map without showing the silo the client's embeddings: the client streams them encrypted, one inner
     block at a time, the silo answers with the encrypted cross-covariance of its own with them. The client
     begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
-    product. After a break the client comes back with the session's name and goes on where the silo says.
+    product. After a break the client comes back with the session's name and goes on where the silo says. A product
+    that is finished outlives the silo's process: any worker sends it until the client says that it has come.
     """
+    ReleasedTexts: _grpc.UnaryUnaryMultiCallable[_silo_pb2.ReleasedTextsRequest, _silo_pb2.ReleasedTextsReply]
+    """Unlabelled texts of a task, to join a public set: only of a silo that was told to release them."""
     Classify: _grpc.UnaryUnaryMultiCallable[_silo_pb2.ClassifyRequest, _silo_pb2.ClassifyReply]
     """Encrypted logits of one encrypted batch (one row or many)."""
     ClassifyStream: _grpc.StreamStreamMultiCallable[_silo_pb2.ClassifyRequest, _silo_pb2.ClassifyReply]
@@ -66,8 +69,11 @@ class SiloAsyncStub(SiloStub):
     """Learns a map without showing the silo the client's embeddings: the client streams them encrypted, one inner
     block at a time, the silo answers with the encrypted cross-covariance of its own with them. The client
     begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
-    product. After a break the client comes back with the session's name and goes on where the silo says.
+    product. After a break the client comes back with the session's name and goes on where the silo says. A product
+    that is finished outlives the silo's process: any worker sends it until the client says that it has come.
     """
+    ReleasedTexts: _aio.UnaryUnaryMultiCallable[_silo_pb2.ReleasedTextsRequest, _silo_pb2.ReleasedTextsReply]  # type: ignore[assignment]
+    """Unlabelled texts of a task, to join a public set: only of a silo that was told to release them."""
     Classify: _aio.UnaryUnaryMultiCallable[_silo_pb2.ClassifyRequest, _silo_pb2.ClassifyReply]  # type: ignore[assignment]
     """Encrypted logits of one encrypted batch (one row or many)."""
     ClassifyStream: _aio.StreamStreamMultiCallable[_silo_pb2.ClassifyRequest, _silo_pb2.ClassifyReply]  # type: ignore[assignment]
@@ -107,8 +113,17 @@ class SiloServicer(metaclass=_abc_1.ABCMeta):
         """Learns a map without showing the silo the client's embeddings: the client streams them encrypted, one inner
         block at a time, the silo answers with the encrypted cross-covariance of its own with them. The client
         begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
-        product. After a break the client comes back with the session's name and goes on where the silo says.
+        product. After a break the client comes back with the session's name and goes on where the silo says. A product
+        that is finished outlives the silo's process: any worker sends it until the client says that it has come.
         """
+
+    @_abc_1.abstractmethod
+    def ReleasedTexts(
+        self,
+        request: _silo_pb2.ReleasedTextsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_silo_pb2.ReleasedTextsReply, _abc.Awaitable[_silo_pb2.ReleasedTextsReply]]:
+        """Unlabelled texts of a task, to join a public set: only of a silo that was told to release them."""
 
     @_abc_1.abstractmethod
     def Classify(
