@@ -38,11 +38,6 @@ class UnfinishedAlignment:
         if (directory / _SESSION).exists():
             self._load()
 
-    @property
-    def is_under_way(self) -> bool:
-        """Whether there is a session to go on with."""
-        return bool(self.session)
-
     def key(self, parameters: ParameterSet) -> SecretKey:
         """The secret key that the session began with, or a new one, with the public key that the silo knows.
 

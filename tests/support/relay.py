@@ -19,6 +19,7 @@ class Relay:
         self.next_target: int | None = None
         self.cuts = 0
         self._limits: dict[str, int] = {}
+        self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -33,6 +34,13 @@ class Relay:
         """Cut the connection once, after so many bytes ``sent`` by the client or ``received`` by it."""
         self._limits = limits
 
+    def cut(self) -> None:
+        """Cut all connections now."""
+        self.cuts += 1
+        for end in self._open:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -41,6 +49,7 @@ class Relay:
                 if silo is None:
                     client.close()
                     continue
+                self._open += [client, silo]
                 for name, pair in (("sent", (client, silo)), ("received", (silo, client))):
                     threading.Thread(target=self._pass, args=(name, *pair), daemon=True).start()
 

@@ -46,6 +46,43 @@ def test_more_can_be_allowed(tmp_path: Path) -> None:
         ledger.record(RELEASE)
 
 
+def test_a_session_counts_once(tmp_path: Path) -> None:
+    """A product that is sent again, by whichever process, is the same release."""
+    ledger = ReleaseLedger(tmp_path / "releases.sqlite")
+    assert ledger.record(RELEASE, "a" * 32)
+    assert not ReleaseLedger(tmp_path / "releases.sqlite").record(RELEASE, "a" * 32)
+    assert len(ledger.releases()) == 1
+    with pytest.raises(ReleaseRefusedError):
+        ledger.record(RELEASE, "b" * 32)
+
+
+def test_how_many_are_left(tmp_path: Path) -> None:
+    ledger = ReleaseLedger(tmp_path / "releases.sqlite", allowed=2)
+    assert ledger.left(RELEASE) == 2
+    assert not (tmp_path / "releases.sqlite").exists()
+    assert ledger.left(replace(RELEASE, rows=4 * 384)) == 2
+    assert ledger.left(replace(RELEASE, rows=2 * 384 - 1)) == 0
+    ledger.record(RELEASE)
+    assert ledger.left(RELEASE) == 1
+    assert ledger.left(replace(RELEASE, client="CN=another")) == 2
+    assert ledger.left(replace(RELEASE, encoder="f" * 64, dimension=641)) == 0
+    assert ledger.left(replace(RELEASE, encoder="f" * 64, dimension=640)) == 1
+    assert ledger.left(replace(RELEASE, encoder="f" * 64, dimension=0)) == 2
+    ledger.record(RELEASE)
+    assert ledger.left(RELEASE) == 0
+
+
+def test_a_set_that_released_texts_have_joined_counts_with_its_base(tmp_path: Path) -> None:
+    ledger = ReleaseLedger(tmp_path / "releases.sqlite")
+    joined = replace(RELEASE, public_set="e" * 64, base=RELEASE.public_set, rows=2112)
+    ledger.record(joined)
+    assert ledger.releases()[0].public_set == "e" * 64
+    for other in (RELEASE, joined, replace(joined, public_set="f" * 64)):
+        assert ledger.left(other) == 0
+        with pytest.raises(ReleaseRefusedError):
+            ledger.record(other)
+
+
 def test_many_at_once_are_counted_one_by_one(tmp_path: Path) -> None:
     def attempt(_: int) -> bool:
         try:
