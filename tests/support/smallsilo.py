@@ -13,11 +13,12 @@ from sealign.alignment import PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
+from sealign_server.few_shot import drawn_texts
 from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
 
 Rows = NDArray[np.float32]
 
-CLIENT_DIMENSION, SILO_DIMENSION, TEXTS = 24, 16, 2000
+CLIENT_DIMENSION, SILO_DIMENSION, TEXTS, RELEASED = 24, 16, 2000, 32
 PUBLIC = PublicSet(tuple(f"public text {number}" for number in range(TEXTS)))
 
 
@@ -48,19 +49,20 @@ def client_encoder() -> ViewEncoder:
 
 
 def make_silo(directory: Path) -> SiloStore:
-    """A silo with one task and three public sets: one large enough, one too small, one without spread."""
+    """A silo with one task, which has texts to release, and two public sets: one large enough, one too small."""
     encoder = ViewEncoder("the silo's", SILO_DIMENSION)
     document = SiloDocument(name="small", encoder=EncoderSettings(family="use"), encoder_card=encoder.card)
     store = SiloStore.create(directory, document)
     rows = encoder.encode(PUBLIC.texts)
     card = PublicSetCard(PUBLIC.digest, TEXTS, "views")
-    store.save_public_set(PublicEmbeddings(card, rows))
+    store.save_public_set(PublicEmbeddings(card, rows), PUBLIC)
     few = few_texts()
     store.save_public_set(PublicEmbeddings(PublicSetCard(few.digest, len(few), "few"), rows[: len(few)]))
     texts = [f"labelled {number}" for number in range(300)]
     labelled = encoder.encode(texts)
     labels = ["red" if row[0] > 0.1 else "green" if row[1] > 0 else "blue" for row in labelled]
-    store.save_task("colours", TaskDocument(), train_head(labelled, labels))
+    released = drawn_texts(labelled, texts, RELEASED)
+    store.save_task("colours", TaskDocument(), train_head(labelled, labels), released=released)
     return store
 
 

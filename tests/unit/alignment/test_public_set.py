@@ -44,6 +44,12 @@ def test_file_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[s
         )
 
 
+def test_texts_join_in_their_order_unless_they_are_in_the_set() -> None:
+    joined = PublicSet(("a", "b")).joined(["c", "b", "d", "c"])
+    assert joined == PublicSet(("a", "b", "c", "d"))
+    assert PublicSet(("a", "b")).joined(["b"]).digest == PublicSet(("a", "b")).digest
+
+
 def test_last_line_needs_no_ending(tmp_path: Path) -> None:
     path = tmp_path / "set.txt"
     path.write_text("one\ntwo")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -94,6 +95,41 @@ def test_a_task_is_trained_and_kept(store: SiloStore) -> None:
     assert np.array_equal(kept.head.weight, head.head.weight)
 
 
+def test_texts_to_release_are_drawn_without_labels(store: SiloStore) -> None:
+    twice = TEXTS + TEXTS[:10]
+    train_task(store, "direction", "", LABELS + LABELS[:10], twice, ignore, seed=1, release=12)
+    released = store.load_released("direction")
+    assert released is not None
+    assert len(set(released.texts)) == 12
+    assert set(released.texts) < set(TEXTS)
+    expected = WordCounts(store.document.encoder_card).encode(released.texts)
+    assert np.array_equal(released.embeddings, expected)
+    directory = store.directory / "tasks" / "direction"
+    assert json.loads((directory / "released.json").read_bytes()) == {"texts": list(released.texts)}
+    for name in ("released.json", "released.safetensors"):
+        assert (directory / name).stat().st_mode & 0o777 == 0o600
+    # The seed decides; without a number the texts of the earlier training are forgotten.
+    train_task(store, "direction", "", LABELS, TEXTS, ignore, seed=2, release=12)
+    other = store.load_released("direction")
+    assert other is not None
+    assert other.texts != released.texts
+    train_task(store, "direction", "", LABELS, TEXTS, ignore)
+    assert store.load_released("direction") is None
+    with pytest.raises(InvalidInputError, match="41 texts cannot be released of 40 distinct ones"):
+        train_task(store, "direction", "", LABELS + LABELS[:10], twice, ignore, release=41)
+
+
+def test_released_texts_that_were_changed_are_noticed(store: SiloStore) -> None:
+    train_task(store, "direction", "", LABELS, TEXTS, ignore, release=3)
+    path = store.directory / "tasks" / "direction" / "released.json"
+    path.write_text('{"texts": ["another"]}')
+    with pytest.raises(StorageError, match="train the task again"):
+        store.load_released("direction")
+    path.write_text("{")
+    with pytest.raises(StorageError, match="train the task again"):
+        store.load_released("direction")
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [(["up"] * 40, "at least two classes"), (["up"] * 39 + ["down"], "class 'down' has 1 rows")],
@@ -121,7 +157,10 @@ def test_an_imported_head_is_calibrated_on_the_data(store: SiloStore, tmp_path: 
     path = tmp_path / "linear.safetensors"
     arrays = {"weight": trained.head.weight.T, "bias": trained.head.bias}
     save_arrays(path, arrays, {"labels": '["down", "up"]'})
-    imported = import_task(store, "imported", "", path, LABELS, TEXTS, ignore)
+    imported = import_task(store, "imported", "", path, LABELS, TEXTS, ignore, release=5)
+    released = store.load_released("imported")
+    assert released is not None
+    assert len(released.texts) == 5
     assert np.allclose(imported.head.weight, trained.head.weight)
     assert imported.held_out_rows == len(TEXTS)
     assert store.task_names() == ["colours", "direction", "imported"]
