@@ -12,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pytest
 
+from deploy.demo.remembering import RememberingEncoder
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
@@ -19,7 +20,7 @@ from sealign_client import Client
 from sealign_server.alignment import AlignmentSession
 from sealign_server.store import SiloStore
 from tests.support.certificates import Authority
-from tests.support.corpus import Corpus, RememberingEncoder
+from tests.support.corpus import Corpus
 from tests.support.processes import Server, command, serving
 from tests.support.silo import TASK, ClearModel, Tls
 from tests.support.wire import Embeddings, RawClient, raw_channel

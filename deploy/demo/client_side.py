@@ -1,4 +1,4 @@
-"""The client's process of the demo: align, classify through ciphertexts, write what it measured.
+"""The client's process of the demo: align in both modes, classify through ciphertexts, write what it measured.
 
 It holds the private texts and the client's model. It reads nothing of the silo's directory; what it
 writes is for the report and would stay at the client.
@@ -13,11 +13,13 @@ from time import perf_counter
 
 import numpy as np
 
+from deploy.demo.remembering import RememberingEncoder
 from sealign.alignment import PublicSet
 from sealign.ckks import SecretKey
-from sealign.console import progress
+from sealign.console import progress, transfer
+from sealign.encoders import EncoderSettings, load_encoder
 from sealign.files import save_arrays, write_atomically
-from sealign_client import Client, Timing, client_settings
+from sealign_client import Client, Timing, Transfer, client_settings
 
 SINGLE_QUERIES = 500
 _WARM_UP = 20
@@ -31,19 +33,21 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
 
-    timings: list[Timing] = []
-    with Client(client_settings(), observe=timings.append) as client:
-        public = PublicSet.from_file(options.public)
+    settings, timings = client_settings(), list[Timing]()
+    model = load_encoder(EncoderSettings.parse(str(settings.encoder)))
+    encoder = RememberingEncoder(model)
+    public = PublicSet.from_file(options.public)
+    with Client(settings, encoder=encoder, observe=timings.append) as client:
         with progress("client: embedding public texts", len(public)) as advance:
             learned = client.align(public, advance)
         queries, outliers = (json.loads(path.read_bytes()) for path in (options.queries, options.outliers))
         with progress("client: embedding private texts", len(queries) + len(outliers)) as advance:
-            query_rows = client.encoder.encode(queries, progress=advance)
-            outlier_rows = client.encoder.encode(outliers, progress=advance)
+            query_rows = encoder.encode(queries, progress=advance)
+            outlier_rows = encoder.encode(outliers, progress=advance)
         embed_ms = []
         for text in queries[:100]:
             started = perf_counter()
-            client.encoder.encode([text])
+            model.encode([text])
             embed_ms.append((perf_counter() - started) * 1e3)
 
         # Most documents one at a time, as an application would ask; the rest as one batch.
@@ -56,6 +60,20 @@ def main() -> None:
         card = client.describe()
         plan = min(card.tasks[0].plans, key=lambda plan: plan.rows)
 
+    # The same again without showing the silo any embedding: the map is learned under encryption and applied here.
+    moved: list[Transfer] = []
+    private = settings.model_copy(update={"map_directory": options.output / "client-maps"})
+    with Client(private, encoder=encoder) as client, transfer("client: encrypted alignment") as move:
+
+        def observe(now: Transfer) -> None:
+            moved.append(now)
+            move(now.sent + now.received, now.total)
+
+        started = perf_counter()
+        client.align(public, mode="encrypted", transfer=observe)
+        seconds = perf_counter() - started
+        client_logits = client.logits(query_rows)
+
     save_arrays(
         options.output / "client.safetensors",
         {
@@ -63,6 +81,7 @@ def main() -> None:
             "outlier_rows": outlier_rows,
             "query_logits": np.concatenate(logits),
             "outlier_logits": outlier_logits,
+            "client_placement_logits": client_logits,
         },
         {},
     )
@@ -74,6 +93,11 @@ def main() -> None:
         "public_key_bytes": SecretKey.generate(plan.parameters).public_key.byte_count,
         "embed_ms": embed_ms,
         "timings": [vars(timing) for timing in single_timings],
+        "encrypted_alignment": {
+            "sent_bytes": moved[-1].sent,
+            "received_bytes": moved[-1].received,
+            "seconds": round(seconds, 1),
+        },
     }
     write_atomically(options.output / "client.json", json.dumps(measured).encode())
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from deploy.demo.data import LabelledText, newsgroups, reuters_r8
 from sealign.alignment import PublicSet
-from sealign.encoders import Embeddings, Encoder, EncoderCard
 
 _CHARACTERS = 250  # embeds in a few milliseconds
 _PER_LABEL = 60
@@ -47,20 +42,3 @@ class Corpus:
 
 def _short(item: LabelledText) -> LabelledText:
     return LabelledText(item.text[:_CHARACTERS].strip(), item.label)
-
-
-class RememberingEncoder:
-    """An encoder that embeds every text once."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._rows: dict[str, NDArray[np.float32]] = {}
-
-    @property
-    def card(self) -> EncoderCard:
-        return self._encoder.card
-
-    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Embeddings:
-        new = [text for text in texts if text not in self._rows]
-        self._rows.update(zip(new, self._encoder.encode(new, progress=progress), strict=True))
-        return np.array([self._rows[text] for text in texts], np.float32).reshape(-1, self.card.dimension)
