@@ -249,7 +249,7 @@ class SiloStore:
         card = embeddings.card
         path = self.directory / "public" / card.digest
         if texts is not None:
-            write_atomically(path.with_suffix(".texts"), json.dumps(texts.texts).encode())
+            write_atomically(path.with_suffix(".texts"), json.dumps(texts.texts).encode(), mode=0o600)
         save_arrays(path.with_suffix(".safetensors"), {"rows": embeddings.rows}, {"digest": card.digest})
         content = json.dumps({"rows": card.rows, "name": card.name, "base": card.base})
         write_atomically(path.with_suffix(".json"), content.encode())

@@ -299,6 +299,12 @@ def test_requests_that_cannot_be_right(raw: Raw, directory: Path) -> None:
     del cut.block.rows.ciphertexts[-1]
     with refused(*INVALID, "digest"):
         raw.call(header, cut)
+    whole = next(raw.cipher.encrypt_blocks(raw.rows))
+    for count in (0, 1, len(whole.ciphertexts) - 1, len(whole.ciphertexts) + 1):
+        ciphertexts = (whole.ciphertexts * 2)[:count]
+        other = pb.InnerBlock(index=0, rows=matrix_to_wire(replace(whole, ciphertexts=ciphertexts)))
+        with refused(*INVALID, "the plan asks for"):
+            raw.call(header, pb.EncryptedAlignRequest(block=other))
     with refused(grpc.StatusCode.NOT_FOUND, "NotFoundError", "it holds"):
         raw.stub.Describe(pb.DescribeRequest(encoder=raw.encoder.card.fingerprint, mapped_over="0" * 64))
     few = few_texts()
@@ -421,3 +427,46 @@ def test_command_line(
     assert (status, len(out.splitlines())) == (0, 3), err
     status, _, err = run("classify", *maps, "--placement", "silo", QUERIES[0])
     assert (status, "no map" in err) == (1, True)
+
+
+def test_public_files_that_cannot_be_used(
+    server: Server,
+    directory: Path,
+    encoder: ViewEncoder,
+    tls: Tls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In either mode one line of error, before anything is embedded, and no map."""
+    monkeypatch.setattr("sealign_client.client.load_encoder", lambda _: encoder)
+    monkeypatch.setattr(encoder, "encode", None)
+    public = tmp_path / "public.txt"
+    options = [
+        *map(str, tls.client_options(server.port)),
+        "--encoder",
+        "use",
+        "--map-directory",
+        str(tmp_path / "maps"),
+    ]
+    lines = list(PUBLIC.texts)
+    cases = [
+        ([*lines, lines[3]], "line 2001 repeats line 4"),
+        ([*lines[:7], " ", *lines[7:]], "line 8 is empty"),
+        ([*lines[:-1], "one line differs"], "byte for byte"),
+        (lines[::-1], "byte for byte"),
+        (lines[:1], "at least two texts"),
+    ]
+    for mode in ("plain", "encrypted"):
+        for texts, message in cases:
+            public.write_text("\n".join(texts) + "\n")
+            monkeypatch.setattr("sys.argv", ["sealign", "align", "--mode", mode, "--public", str(public), *options])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            assert ended.value.code == 1
+            error = capsys.readouterr().err.strip().splitlines()[-1]
+            assert error.startswith("error: ")
+            assert message in error
+    assert not (tmp_path / "maps").exists()
+    assert not list(directory.glob("maps/*"))
+    assert releases(directory) == 0

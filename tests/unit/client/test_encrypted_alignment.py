@@ -1,0 +1,138 @@
+"""A client's encrypted alignment with a faulty silo: a clear error, no map, and what is kept for another try."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sealign.alignment import AffineMap
+from sealign.ckks import Cipher, SecretKey, StreamedProduct, ZeroPool, candidates, product_shape
+from sealign.encoders import EncoderCard
+from sealign.errors import DecryptionError, InvalidInputError, ReleaseRefusedError, StorageError, UnavailableError
+from sealign.protocol import AlignmentOffer, CrossCovariancePart, SiloCard
+from sealign_client.encrypted_alignment import EncryptedAlignment
+from sealign_client.keyring import KeyRing
+from sealign_client.unfinished_alignment import UnfinishedAlignment
+
+ROWS, OURS, THEIRS = 120, 6, 5
+ENCODER = EncoderCard(name="client", dimension=OURS, fingerprint="c" * 64)
+SILO = SiloCard("silo", (), (), None, encoder="5" * 64, dimension=THEIRS)
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=(ROWS, OURS)).astype(np.float32)
+Y = X @ GENERATOR.normal(size=(OURS, THEIRS)) + 0.1 * GENERATOR.normal(size=(ROWS, THEIRS))
+WEIGHT = Y - Y.mean(axis=0)
+SHAPE = product_shape(WEIGHT, np.zeros(THEIRS), rows=OURS, precision=1e-3)
+PLAN = candidates(SHAPE, streamed=True)[0]
+
+Tamper = Callable[[Any], Any]
+
+
+class FaultySilo:
+    """A connection to a silo in this process whose replies are tampered with."""
+
+    def __init__(self, tamper: Tamper, weight: np.ndarray[Any, Any] = WEIGHT) -> None:
+        self._tamper = tamper
+        self._weight = weight
+        self.confirmed = False
+
+    async def register(self, key: object) -> None:
+        self._key = key
+
+    async def align_encrypted(self, *arguments: Any) -> AsyncIterator[object]:
+        *_, blocks = arguments
+        offer = self._tamper(AlignmentOffer(b"s" * 16, PLAN, 0))
+        yield offer
+        product: StreamedProduct | None = None
+        async for _, block in blocks(offer):
+            product = product or StreamedProduct(PLAN, self._weight, ZeroPool(self._key))  # type: ignore[arg-type]
+            product.add(block)
+        assert product is not None
+        for index, part in enumerate(product.finish()):
+            yield self._tamper(CrossCovariancePart(index, part, float(np.sum(WEIGHT**2))))
+        self.confirmed = True
+
+
+def alignment(silo: FaultySilo, kept: list[AffineMap], unfinished: UnfinishedAlignment) -> EncryptedAlignment:
+    async def run(work: Callable[..., Any], *arguments: object) -> Any:
+        return work(*arguments)
+
+    connection: Any = silo
+    return EncryptedAlignment(connection, KeyRing(), run, ENCODER, SILO, "d" * 64, X, kept.append, unfinished, None)
+
+
+def of_part(change: Callable[[CrossCovariancePart], CrossCovariancePart]) -> Tamper:
+    return lambda reply: change(reply) if isinstance(reply, CrossCovariancePart) else reply
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+def _of_another_key(part: CrossCovariancePart) -> CrossCovariancePart:
+    """The same, of a product that another key opens, passed off as of this one."""
+    other = Cipher(PLAN, SecretKey.generate(PLAN.parameters))
+    product = StreamedProduct(PLAN, WEIGHT, ZeroPool(other.key.public_key))
+    for block in other.encrypt_blocks((X / np.linalg.norm(X, axis=0)).T.astype(np.float64)):
+        product.add(block)
+    foreign = list(product.finish())[part.index]
+    return replace(part, product=replace(foreign, key_id=part.product.key_id))
+
+
+async def test_an_honest_silo_hears_that_all_has_come_once_the_map_is_kept(tmp_path: Path) -> None:
+    silo, kept = FaultySilo(lambda reply: reply), list[AffineMap]()
+    unfinished = UnfinishedAlignment(tmp_path / "a")
+    learned = await alignment(silo, kept, unfinished).learn()
+    assert kept == [learned]
+    assert silo.confirmed
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("tamper", "error", "message", "goes_on"),
+    [
+        (lambda r: replace(r, plan=replace(PLAN, rows=OURS + 1)), InvalidInputError, "incompatible", False),
+        (lambda r: replace(r, plan=replace(PLAN, outputs=THEIRS + 1)), InvalidInputError, "incompatible", False),
+        (of_part(lambda part: replace(part, index=part.index + 1)), InvalidInputError, "parts of another", True),
+        (of_part(_of_another_key), DecryptionError, "outside the promised range", True),
+        # The silo's numbers contradict one another: the product explains more than there is.
+        (of_part(lambda part: replace(part, squared_norm=1e-6)), InvalidInputError, "No map was made", False),
+        (of_part(lambda _: _raise(ReleaseRefusedError("no more"))), ReleaseRefusedError, "no more", False),
+        (of_part(lambda _: _raise(StorageError("disk full"))), StorageError, "disk full", True),
+    ],
+)
+async def test_no_map_and_no_confirmation(
+    tmp_path: Path, tamper: Tamper, error: type[Exception], message: str, goes_on: bool
+) -> None:
+    silo, kept = FaultySilo(tamper), list[AffineMap]()
+    with pytest.raises(error, match=message):
+        await alignment(silo, kept, UnfinishedAlignment(tmp_path / "a")).learn()
+    assert (kept, silo.confirmed) == ([], False)
+    assert bool(UnfinishedAlignment(tmp_path / "a").session) == goes_on
+
+
+async def test_a_map_that_cannot_be_kept_is_asked_for_again(tmp_path: Path) -> None:
+    """The silo is not told that all has come: with room on the disk, the same product comes again."""
+    silo = FaultySilo(lambda reply: reply)
+    run = alignment(silo, [], UnfinishedAlignment(tmp_path / "a"))
+    run._keep = lambda _: _raise(StorageError("disk full"))
+    with pytest.raises(StorageError, match="disk full"):
+        await run.learn()
+    assert not silo.confirmed
+    assert UnfinishedAlignment(tmp_path / "a").session == b"s" * 16
+
+
+async def test_a_silo_that_breaks_off_after_all_has_come_is_not_asked_again(tmp_path: Path) -> None:
+    class BreaksOff(FaultySilo):
+        async def align_encrypted(self, *arguments: Any) -> AsyncIterator[object]:
+            async for reply in super().align_encrypted(*arguments):
+                yield reply
+            raise UnavailableError("gone")
+
+    kept: list[AffineMap] = []
+    learned = await alignment(BreaksOff(lambda r: r), kept, UnfinishedAlignment(tmp_path / "a")).learn()
+    assert kept == [learned]
