@@ -30,6 +30,11 @@ class EncoderSettings(BaseModel):
     family: str = "transformers"
     model: str = Field(default="", description="Hub name or directory; empty for family `use`.")
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
+    gguf_file: str | None = Field(
+        default=None,
+        pattern=r"^[^/\\]+\.gguf$",
+        description="The model's weights and tokenizer, a GGUF file in its directory or repository.",
+    )
     pooling: Literal["mean", "cls", "last"] = "mean"
     max_length: Annotated[int, Field(ge=8, le=131_072)] = Field(
         default=256,

@@ -60,6 +60,8 @@ class TransformersEncoder:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         name = Path(settings.model).resolve().name if _is_local(settings) else settings.model
+        if settings.gguf_file is not None:
+            name = f"{name}/{settings.gguf_file}"
         self._tokenizer, model, missing = _load(settings)
         self._lock = threading.Lock()  # a tokenizer's truncation is state that calls change
         limits = [
@@ -178,6 +180,8 @@ def _load(settings: EncoderSettings) -> tuple[Any, Any, frozenset[str]]:
         "trust_remote_code": False,
         "local_files_only": _is_local(settings),  # a directory is read without asking the hub
     }
+    if settings.gguf_file is not None:
+        options["gguf_file"] = settings.gguf_file
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(settings.model, **options)

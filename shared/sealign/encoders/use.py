@@ -19,7 +19,7 @@ from sealign.encoders.settings import EncoderSettings
 from sealign.errors import InvalidInputError
 
 _NAME = "use-multilingual-v3"
-_GIVEN = {"model": "", "revision": None, "pooling": "mean", "normalise": True}
+_GIVEN = {"model": "", "revision": None, "gguf_file": None, "pooling": "mean", "normalise": True}
 
 
 class UseEncoder:
