@@ -22,7 +22,7 @@ from sealign.ckks import (
     product_shape,
 )
 from sealign.encoders import EncoderCard
-from sealign.errors import InvalidInputError, OverloadedError, UnknownSessionError
+from sealign.errors import InvalidInputError, OverloadedError
 from sealign.protocol import CrossCovariancePart
 from sealign_server.alignment import public_embeddings
 from sealign_server.releases import Release
@@ -176,18 +176,11 @@ class AlignmentSlot:
         self._session = ResumableAlignment(alignment)
         return self._session
 
-    def resumed(self, name: bytes, release: Release) -> ResumableAlignment:
-        """The session that a client comes back to.
-
-        Raises:
-            UnknownSessionError: it is gone, or is not this client's.
-        """
+    def find(self, name: bytes, release: Release) -> ResumableAlignment | None:
+        """The session that a client comes back to; None if it is gone, or is not this client's."""
         session = self._session
         if session is None or session.id != name or session.alignment.release != release:
-            raise UnknownSessionError(
-                "the silo does not hold this encrypted alignment: it restarted, another of its workers does, or the "
-                f"client was away for longer than {self.seconds:.0f} s; start again"
-            )
+            return None
         return session
 
     def attach(self, session: ResumableAlignment) -> object:

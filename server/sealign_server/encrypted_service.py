@@ -59,21 +59,25 @@ class EncryptedAlignments:
         self._require(request, "header")
         header, encoder = request.header, encoder_from_wire(request.header.encoder)
         release = await asyncio.to_thread(self._silo.release, encoder, header.public_set, header.rows, client)
-        product = await asyncio.to_thread(self._silo.unsent.find, header.session, release)
-        if product is not None:
-            yield pb.EncryptedAlignReply(offer=product.offer)
-        else:
-            session = await self._opened(header.session, encoder, release)
+        # The sums before the files: a product is in its file before its session leaves the slot.
+        session = self._slot.find(header.session, release) if header.session else await self._begun(encoder, release)
+        if session is not None:
             async for reply in self._summed(session, requests):
                 yield reply
             product = session.product
+        else:
+            product = await asyncio.to_thread(self._silo.unsent.find, header.session, release)
+            if product is None:
+                raise UnknownSessionError(
+                    "the silo does not hold this encrypted alignment: it restarted, another of its workers does, or "
+                    "the client was away for too long; start again"
+                )
+            yield pb.EncryptedAlignReply(offer=product.offer)
         if product is not None:
             async for reply in self._sent(product, header.parts_received, requests):
                 yield reply
 
-    async def _opened(self, name: bytes, encoder: EncoderCard, release: Release) -> ResumableAlignment:
-        if name:
-            return self._slot.resumed(name, release)
+    async def _begun(self, encoder: EncoderCard, release: Release) -> ResumableAlignment:
         async with self._beginning:
             self._slot.require_free(release.client)
             self._silo.unsent.require_room(release.client)

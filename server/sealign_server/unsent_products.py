@@ -81,7 +81,7 @@ class UnsentProducts:
         earlier = self._files(product.release.client)
         while len(earlier) >= PER_CLIENT:
             _log.warning("unsent cross-covariance given up for a newer one", client=product.release.client)
-            earlier.pop(0).unlink(missing_ok=True)
+            _delete(earlier.pop(0))
         messages = [product.offer.SerializeToString(), *(part.SerializeToString() for part in product.parts)]
         arrays = {str(index): np.frombuffer(message, np.uint8) for index, message in enumerate(messages)}
         path = self._path(product.release.client, product.session)
@@ -113,7 +113,7 @@ class UnsentProducts:
 
     def remove(self, product: UnsentProduct) -> None:
         """Forget a product: its client has it, or may not have it."""
-        self._path(product.release.client, product.session).unlink(missing_ok=True)
+        _delete(self._path(product.release.client, product.session))
 
     def sweep(self) -> None:
         """Delete products whose clients have stayed away for too long."""
@@ -122,7 +122,7 @@ class UnsentProducts:
             with suppress(FileNotFoundError):  # another worker's sweep, or a client that has confirmed
                 if path.stat().st_mtime < before:
                     _log.warning("unsent cross-covariance given up", session=path.stem[-8:])
-                    path.unlink()
+                    _delete(path)
 
     def _files(self, client: str | None = None) -> list[Path]:
         """Files of one client or of all, oldest first."""
@@ -138,3 +138,10 @@ class UnsentProducts:
 
 def _digest(client: str) -> str:
     return sha256(client.encode()).hexdigest()[:16]
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # who asked can do nothing about it
+        _log.error("unsent cross-covariance not deleted", path=str(path), reason=error.strerror)
