@@ -15,7 +15,7 @@ from sealign.files import load_arrays, save_arrays
 
 _FORMAT = "sealign.affine-map/1"
 _TEXTS = ("source_fingerprint", "target_fingerprint", "public_set", "created")
-_CHANNEL = ("mean", "gain", "noise")
+_CHANNEL = ("mean", "gain", "noise", "spread")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class AffineMap:
         try:
             if any(arrays[name].dtype != np.float64 for name in ("weight", "intercept")):
                 raise InvalidInputError("arrays are not float64")
-            has_channel = any(name.startswith("channel.") for name in arrays)
+            has_channel = "channel.spread" in arrays  # maps of earlier versions have none, or not all of it
             return cls(
                 weight=arrays["weight"],
                 intercept=arrays["intercept"],

@@ -27,9 +27,11 @@ class MappedChannel:
     counterparts of the public texts have exactly the mean and covariance of their mapped embeddings.
 
     Attributes:
-        mean: m, (d,), of the public texts' target embeddings; float32, read-only.
+        mean: m, (d,), of the public texts' target embeddings; float32, read-only. It is the mean of
+            their mapped ones as well: a map's intercept sees to it.
         gain: (d, d), float32, read-only.
         noise: (d, d), a factor of the noise's covariance, float32, read-only.
+        spread: (d, d), a factor of the covariance of the public texts' mapped embeddings, float32, read-only.
 
     Raises:
         InvalidInputError: shapes that do not fit together, or numbers that are not finite.
@@ -38,10 +40,11 @@ class MappedChannel:
     mean: NDArray[np.float32]
     gain: NDArray[np.float32]
     noise: NDArray[np.float32]
+    spread: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         square = (self.dimension, self.dimension)
-        for name, shape in (("mean", square[:1]), ("gain", square), ("noise", square)):
+        for name, shape in (("mean", square[:1]), ("gain", square), ("noise", square), ("spread", square)):
             array = np.array(getattr(self, name), dtype=np.float32)
             if array.shape != shape or not array.size:
                 raise InvalidInputError(f"a mapped channel's {name} has shape {array.shape} where {shape} is needed")
@@ -69,16 +72,36 @@ class MappedChannel:
 
         gain = cross_validated_ridge(moments, statistics.folds).weight
         total = moments(*range(statistics.folds))
-        noise = (total.yy - gain.T @ total.xx @ gain) / total.count
-        # Rounding, and fewer rows than dimensions, leave eigenvalues a little below zero.
-        values, vectors = np.linalg.eigh((noise + noise.T) / 2)
-        factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+        spread = total.yy / total.count
+        noise = spread - gain.T @ total.xx @ gain / total.count
         # The map's intercept gives mapped and target embeddings the same mean.
-        return cls(*(array.astype(np.float32) for array in (total.mean_x, gain, factor)))
+        return cls(*(array.astype(np.float32) for array in (total.mean_x, gain, _factor(noise), _factor(spread))))
 
     @property
     def dimension(self) -> int:
         return int(np.size(self.mean))
+
+    @property
+    def noise_covariance(self) -> Matrix:
+        """(d, d), of ε."""
+        return _covariance(self.noise)
+
+    @property
+    def public_covariance(self) -> Matrix:
+        """(d, d), of the public texts' mapped embeddings."""
+        return _covariance(self.spread)
+
+    def expected(self, Y: ArrayLike) -> Matrix:
+        """The mean mapped counterpart, (n, d), of each target embedding, (n, d).
+
+        Raises:
+            InvalidInputError: wrong shape.
+        """
+        y = np.asarray(Y, dtype=np.float64)
+        if y.ndim != 2 or y.shape[1] != self.dimension:
+            raise InvalidInputError(f"embeddings have shape {y.shape}; the channel takes (rows, {self.dimension})")
+        mapped: Matrix = self.mean + (y - self.mean) @ self.gain.astype(np.float64)
+        return mapped
 
     def apply(self, Y: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
         """One mapped counterpart, (n, d), drawn for each target embedding, (n, d).
@@ -88,9 +111,20 @@ class MappedChannel:
         Raises:
             InvalidInputError: wrong shape.
         """
-        y = np.asarray(Y, dtype=np.float32)
-        if y.ndim != 2 or y.shape[1] != self.dimension:
-            raise InvalidInputError(f"embeddings have shape {y.shape}; the channel takes (rows, {self.dimension})")
-        normal = np.random.default_rng(seed).standard_normal(y.shape, dtype=np.float32)
-        mapped: NDArray[np.float32] = self.mean + (y - self.mean) @ self.gain + normal @ self.noise
+        expected = self.expected(Y).astype(np.float32)
+        normal = np.random.default_rng(seed).standard_normal(expected.shape, dtype=np.float32)
+        mapped: NDArray[np.float32] = expected + normal @ self.noise
         return mapped
+
+
+def _factor(covariance: Matrix) -> Matrix:
+    """F with FᵀF the covariance; rounding, and fewer rows than dimensions, leave eigenvalues a little below zero."""
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    factor: Matrix = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    return factor
+
+
+def _covariance(factor: NDArray[np.float32]) -> Matrix:
+    wide = factor.astype(np.float64)
+    covariance: Matrix = wide.T @ wide
+    return covariance

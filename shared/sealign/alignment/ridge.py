@@ -39,7 +39,7 @@ def fit_ridge(
             a penalty that is not positive and finite.
     """
     total = statistics.moments(*range(statistics.folds))
-    _check(total, statistics.folds)
+    _check(statistics.rows, total, statistics.folds)
     fitted = cross_validated_ridge(statistics.moments, statistics.folds, penalties)
     sample_x, sample_y = statistics.held_out_sample()
     weight, intercept = fitted.without_first
@@ -54,7 +54,7 @@ def fit_ridge(
             explained_variance=1.0 - fitted.error / fitted.baseline,
             mean_cosine=mean_cosine,
             linear_cka=linear_cka(total),
-            rows=total.count,
+            rows=statistics.rows,
             penalty=fitted.penalty,
         ),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -82,9 +82,9 @@ def _mean_cosine(predicted: Matrix, actual: Matrix) -> float:
     return float(np.mean(np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)))
 
 
-def _check(total: Moments, folds: int) -> None:
-    if total.count < 2 * folds:
-        raise InvalidInputError(f"{total.count} rows are too few for {folds} folds; give at least {2 * folds}")
+def _check(rows: int, total: Moments, folds: int) -> None:
+    if rows < 2 * folds:
+        raise InvalidInputError(f"{rows} rows are too few for {folds} folds; give at least {2 * folds}")
     for side, scatter, mean in (
         ("source", total.xx, total.mean_x),
         ("target", total.yy, total.mean_y),

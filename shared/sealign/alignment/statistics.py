@@ -22,11 +22,12 @@ class Moments:
     """Count, means and centred scatter matrices of paired rows (x, y).
 
     ``xx`` (s, s), ``xy`` (s, t) and ``yy`` (t, t) are sums over rows of products of deviations from
-    the mean; keeping them centred avoids the cancellation of raw sums (Chan, Golub and LeVeque,
-    "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
+    the mean. A row of weight w counts w times: ``count`` is the sum of weights. Keeping them centred
+    avoids the cancellation of raw sums (Chan, Golub and LeVeque, "Updating formulae and a pairwise
+    algorithm for computing sample variances", 1979).
     """
 
-    count: int
+    count: float
     mean_x: Matrix
     mean_y: Matrix
     xx: Matrix
@@ -39,11 +40,13 @@ class Moments:
         return cls(0, np.zeros(s), np.zeros(t), np.zeros((s, s)), np.zeros((s, t)), np.zeros((t, t)))
 
     @classmethod
-    def of(cls, X: Matrix, Y: Matrix) -> Moments:
-        """Moments of at least one row."""
-        mean_x, mean_y = X.mean(axis=0), Y.mean(axis=0)
+    def of(cls, X: Matrix, Y: Matrix, weights: Matrix) -> Moments:
+        """Moments of at least one row; ``weights`` (n,), not all zero."""
+        count = float(weights.sum())
+        mean_x, mean_y = weights @ X / count, weights @ Y / count
         X, Y = X - mean_x, Y - mean_y
-        return cls(len(X), mean_x, mean_y, X.T @ X, X.T @ Y, Y.T @ Y)
+        weighted = weights[:, None] * X
+        return cls(count, mean_x, mean_y, weighted.T @ X, weighted.T @ Y, Y.T @ (weights[:, None] * Y))
 
     def add(self, other: Moments) -> None:
         """Make these the moments of both sets of rows together."""
@@ -82,6 +85,7 @@ class RidgeStatistics:
         self._moments = [Moments.empty(dim_source, dim_target) for _ in range(folds)]
         self._block_x = np.empty((BLOCK_ROWS, dim_source))
         self._block_y = np.empty((BLOCK_ROWS, dim_target))
+        self._block_weights = np.empty(BLOCK_ROWS)
         self._pending = 0
         # Bottom-k sampling: rows with the smallest random priorities stay. It is uniform, does not
         # depend on chunks, and the samples of two streams merge into one.
@@ -90,16 +94,25 @@ class RidgeStatistics:
         self._sample_x = np.empty((0, dim_source))
         self._sample_y = np.empty((0, dim_target))
 
-    def update(self, X: ArrayLike, Y: ArrayLike) -> None:
+    def update(self, X: ArrayLike, Y: ArrayLike, weights: ArrayLike = 1.0) -> None:
         """Add rows: ``X`` (n, dim_source) and ``Y`` (n, dim_target), row i of both the same text.
 
+        Args:
+            X: source rows.
+            Y: target rows.
+            weights: how often each row counts: positive numbers, (n,), or one for all rows.
+
         Raises:
-            InvalidInputError: wrong shapes or numbers that are not finite; nothing was added.
+            InvalidInputError: wrong shapes, numbers that are not finite, or weights that are not
+                positive; nothing was added.
         """
         x = _checked(X, self.dim_source, "source")
         y = _checked(Y, self.dim_target, "target")
         if len(x) != len(y):
             raise InvalidInputError(f"{len(x)} source rows meet {len(y)} target rows; embed the same texts twice")
+        w = np.broadcast_to(np.asarray(weights, dtype=np.float64), (len(x),))
+        if not (np.isfinite(w) & (w > 0)).all():
+            raise InvalidInputError("weights of embedding pairs must be positive and finite")
         first = -self.rows % self.folds
         self._sample(x[first :: self.folds], y[first :: self.folds])
         done = 0
@@ -108,6 +121,7 @@ class RidgeStatistics:
             block = slice(self._pending, self._pending + take)
             self._block_x[block] = x[done : done + take]
             self._block_y[block] = y[done : done + take]
+            self._block_weights[block] = w[done : done + take]
             self._pending += take
             self.rows += take
             done += take
@@ -137,7 +151,7 @@ class RidgeStatistics:
             total.add(self._moments[fold])
             rows = self._pending_rows(fold)
             if self._block_x[rows].size:
-                total.add(Moments.of(self._block_x[rows], self._block_y[rows]))
+                total.add(Moments.of(self._block_x[rows], self._block_y[rows], self._block_weights[rows]))
         return total
 
     def held_out_sample(self) -> tuple[Matrix, Matrix]:

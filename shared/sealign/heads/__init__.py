@@ -5,8 +5,10 @@ from sealign.heads.calibration import (
     expected_calibration_error,
     fit_temperature,
 )
+from sealign.heads.discriminant import ClassStatistics, Outliers, discriminant_head
 from sealign.heads.importing import import_head
 from sealign.heads.linear import LinearHead
+from sealign.heads.mapped import CalibratedHead, head_behind
 from sealign.heads.ood import (
     SCORES,
     auroc,
@@ -17,24 +19,33 @@ from sealign.heads.ood import (
     softmax,
     threshold_at_95,
 )
+from sealign.heads.served import OutputLayout, ServedHead
 from sealign.heads.trained import TrainedHead
-from sealign.heads.training import DEFAULT_PENALTIES, train_head
+from sealign.heads.training import DEFAULT_PENALTIES, stratified_hold_out, train_head
 
 __all__ = [
     "DEFAULT_PENALTIES",
     "SCORES",
+    "CalibratedHead",
+    "ClassStatistics",
     "LinearHead",
+    "Outliers",
+    "OutputLayout",
+    "ServedHead",
     "TrainedHead",
     "auroc",
     "calibrate",
+    "discriminant_head",
     "energy",
     "expected_calibration_error",
     "fit_temperature",
     "fpr_at_95",
+    "head_behind",
     "import_head",
     "max_logit",
     "max_softmax",
     "softmax",
+    "stratified_hold_out",
     "threshold_at_95",
     "train_head",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealign.heads.linear import LinearHead, checked_rows, class_indices
-from sealign.heads.ood import SCORES, softmax, threshold_at_95
+from sealign.heads.ood import SCORES, energy, softmax, threshold_at_95
 from sealign.heads.trained import TrainedHead
 
 Matrix = NDArray[np.float64]
@@ -67,6 +67,18 @@ def fit_temperature(logits: Matrix, targets: Indices) -> float:
         slope = np.sum((softmax(np.exp(middle) * logits) - target) * logits)
         low, high = (low, middle) if slope > 0 else (middle, high)
     return float(np.exp(-(low + high) / 2))
+
+
+def log_losses(logits: Matrix, targets: Indices) -> Matrix:
+    """Each row's negative log-likelihood at the best temperature: (n,).
+
+    Args:
+        logits: (n, classes).
+        targets: (n,), indices of the right classes.
+    """
+    z = logits / fit_temperature(logits, targets)
+    losses: Matrix = energy(z) - z[np.arange(len(z)), targets]
+    return losses
 
 
 def expected_calibration_error(probabilities: Matrix, targets: Indices) -> float:

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealign.errors import InvalidInputError
-from sealign.heads.calibration import calibrate, fit_temperature
+from sealign.heads.calibration import calibrate, log_losses
 from sealign.heads.importing import import_head
 from sealign.heads.linear import LinearHead, checked_rows, class_indices
-from sealign.heads.ood import energy
 from sealign.heads.trained import TrainedHead
 
 Matrix = NDArray[np.float64]
@@ -64,13 +63,13 @@ def train_head(
     strongest_first = sorted(penalties, reverse=True)
     if not strongest_first or not all(0 < p < float("inf") for p in strongest_first):
         raise InvalidInputError("penalties must be positive, finite and at least one")
-    held = _stratified(targets, names, held_out, seed)
+    held = stratified_hold_out(targets, names, held_out, seed)
     train_x, train_y, held_x, held_y = x[~held], targets[~held], x[held], targets[held]
 
     heads, losses = [], []
     for head in _fit_path(train_x, train_y, names, strongest_first):
         heads.append(head)
-        losses.append(_log_losses(head.logits(held_x), held_y))
+        losses.append(log_losses(head.logits(held_x), held_y))
         if len(losses) > 1 and losses[-1].mean() > losses[-2].mean():
             break
     means = np.array([loss.mean() for loss in losses])
@@ -84,8 +83,12 @@ def train_head(
     return replace(measured, head=final, penalty=penalty)
 
 
-def _stratified(targets: Indices, names: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Which rows to hold out: of each class the given fraction, at least one and never all."""
+def stratified_hold_out(targets: Indices, names: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Which rows to hold out, (n,): of each class the given fraction, at least one and never all.
+
+    Raises:
+        InvalidInputError: a class with fewer than two rows.
+    """
     random = np.random.default_rng(seed)
     held = np.zeros(len(targets), dtype=bool)
     for number, name in enumerate(names):
@@ -117,10 +120,3 @@ def _fit_path(x: Matrix, targets: Indices, names: tuple[str, ...], penalties: Se
         head = import_head(estimator, labels=names)
         weight = head.weight / scale
         yield LinearHead(weight, head.bias - mean @ weight, names)
-
-
-def _log_losses(logits: Matrix, targets: Indices) -> Matrix:
-    """Each row's negative log-likelihood at the best temperature: (n,)."""
-    z = logits / fit_temperature(logits, targets)
-    losses: Matrix = energy(z) - z[np.arange(len(z)), targets]
-    return losses

@@ -149,14 +149,15 @@ def test_wrong_shapes() -> None:
         with pytest.raises(InvalidInputError, match="the channel takes"):
             channel.apply(bad)
     square = np.zeros((3, 3), np.float32)
-    for mean, gain, noise in [
-        (square[0], square[:2], square),
-        (square[0], square, square[0]),
-        (square, square, square),
-        (square[0, :0], square[:0, :0], square[:0, :0]),
+    for mean, gain, noise, spread in [
+        (square[0], square[:2], square, square),
+        (square[0], square, square[0], square),
+        (square[0], square, square, square[:2]),
+        (square, square, square, square),
+        (square[0, :0], square[:0, :0], square[:0, :0], square[:0, :0]),
     ]:
         with pytest.raises(InvalidInputError, match="has shape"):
-            MappedChannel(mean, gain, noise)
+            MappedChannel(mean, gain, noise, spread)
     with pytest.raises(InvalidInputError, match="does not fit"):
         AffineMap(
             learned.weight,
@@ -166,5 +167,5 @@ def test_wrong_shapes() -> None:
             "p",
             learned.quality,
             "now",
-            MappedChannel(square[0], square, square),
+            MappedChannel(square[0], square, square, square),
         )

@@ -81,9 +81,33 @@ def test_merge_adds_fold_by_fold(first: int, second: int, later: int) -> None:
         expected = RidgeStatistics(S, T, 3).moments(0)
         for rows, start in ((a, fold), (b, fold), (c, (fold - shift) % 3)):
             if len(rows[0][start::3]):
-                expected.add(Moments.of(rows[0][start::3], rows[1][start::3]))
+                taken = (rows[0][start::3], rows[1][start::3])
+                expected.add(Moments.of(*taken, np.ones(len(taken[0]))))
         assert_same(one.moments(fold), expected)
     assert_same(other.moments(0, 1, 2), before)
+
+
+@settings(deadline=None, max_examples=20)
+@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=40), chunk=st.integers(1, 50))
+def test_a_row_of_weight_three_counts_as_three_rows(counts: list[int], chunk: int) -> None:
+    x, y = pairs(len(counts))
+    weighted = RidgeStatistics(S, T, 2)
+    for start in range(0, len(counts), chunk):
+        weighted.update(x[start : start + chunk], y[start : start + chunk], counts[start : start + chunk])
+    assert weighted.rows == len(counts)
+    for fold in range(2):
+        repeats = counts[fold::2]
+        if repeats:
+            rows = np.repeat(x[fold::2], repeats, axis=0), np.repeat(y[fold::2], repeats, axis=0)
+            assert_same(weighted.moments(fold), Moments.of(*rows, np.ones(sum(repeats))))
+
+
+@pytest.mark.parametrize("weights", [0.0, -1.0, np.inf, np.nan, [1.0, 0.0]])
+def test_weights_that_are_not_positive_are_refused_and_nothing_is_added(weights: float) -> None:
+    statistics = RidgeStatistics(S, T)
+    with pytest.raises(InvalidInputError, match="weights"):
+        statistics.update(*pairs(2), weights)
+    assert statistics.rows == 0
 
 
 def test_a_distant_mean_costs_no_precision() -> None:
