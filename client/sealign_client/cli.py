@@ -186,6 +186,29 @@ def bench(
     typer.echo(f"wrote {output / 'product.json'}")
 
 
+@app.command()
+def evaluate(
+    spec: Annotated[Path, typer.Argument(help="TOML file: encoders, pairs, datasets, public sets.")],
+    output: Annotated[Path, typer.Option(help="Directory for report.html, report.md and report.json.")],
+    cache: Annotated[
+        Path | None, typer.Option(help="Directory that keeps embeddings.", show_default="OUTPUT/embeddings")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="A part: pair=, dataset=, public=, seed= or method=NAME; may be repeated.")
+    ] = None,
+) -> None:
+    """Measure what alignment costs and which method wins it back, and report it; an interrupted run goes on.
+
+    Both sides' encoders run here: for a silo's operator or a researcher, not for a client of somebody's silo.
+    """
+    from sealign.evaluation import EvaluationSpec, run_evaluation, write_report  # needs matplotlib and scikit-learn
+
+    command = f"sealign evaluate {spec}" + "".join(f" --only {item}" for item in only or ())
+    report = run_evaluation(EvaluationSpec.load(spec), output, cache or output / "embeddings", only or (), command)
+    for path in write_report(report, output):
+        typer.echo(f"wrote {path}")
+
+
 def main() -> None:
     """Entry point of ``sealign``."""
     run(app)

@@ -1,0 +1,89 @@
+"""A report as one HTML page that needs nothing else: styles and figures are in it, scripts it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from statistics import median
+
+from jinja2 import Environment, StrictUndefined
+
+from sealign.evaluation import plots, tables
+from sealign.evaluation.results import Report
+from sealign.evaluation.summary import Summary, percent, share
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Figures, then tables, of which some are folded away under a label."""
+
+    id: str
+    title: str
+    plots: Sequence[plots.Plot | None] = ()
+    open: Sequence[tables.Table | None] = ()
+    folded: Sequence[tables.Table] = ()
+    label: str = "All figures as a table"
+
+    def without_gaps(self) -> _Section:
+        found_plots = [plot for plot in self.plots if plot is not None]
+        found_tables = [table for table in self.open if table is not None]
+        return _Section(self.id, self.title, found_plots, found_tables, self.folded, self.label)
+
+
+def html(report: Report) -> str:
+    """The whole page."""
+    summary = Summary(report)
+    largest = tables.largest_difference(summary)
+    closed = [row.closed for row in summary.rows if row.closed is not None]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("sealign.evaluation").joinpath("report.html.j2").read_text("utf-8"))
+    sections = (section.without_gaps() for section in _sections(summary))
+    return template.render(
+        report=report,
+        cells=len(report.cells),
+        gap=share(median(closed)) if closed else "",
+        difference="" if largest is None else percent(largest),
+        sections=[section for section in sections if section.plots or section.open or section.folded],
+        left_out=summary.left_out(),
+    )
+
+
+def _sections(summary: Summary) -> list[_Section]:
+    pairs = summary.pairs
+    curves = tables.curves(summary)
+    return [
+        _Section("overview", "Overview", open=[tables.overview(summary)]),
+        _Section(
+            "aligned",
+            "Native against aligned",
+            plots=[plots.native_and_aligned(summary, pair) for pair in pairs],
+            folded=[
+                tables.accuracies(summary, pair, dataset)
+                for pair in pairs
+                for dataset in summary.datasets
+                if summary.of(pair, dataset)
+            ],
+            label="Every method, as tables",
+        ),
+        _Section(
+            "size",
+            "Accuracy against public texts",
+            plots=[plots.accuracy_by_size(summary, pair) for pair in pairs],
+            folded=[] if curves is None else [curves],
+        ),
+        _Section(
+            "outliers",
+            "Out-of-distribution detection",
+            plots=[plots.roc_curves(summary, pair) for pair in pairs],
+            folded=[table for table in (tables.outliers(summary, pair) for pair in pairs) if table.lines],
+        ),
+        _Section("likeness", "CKA between encoders", plots=[plots.likeness(summary)], open=[tables.likeness(summary)]),
+        _Section(
+            "errors",
+            "Where the map errs",
+            plots=[plots.lost_classes(summary, pair) for pair in pairs],
+            folded=[table for table in (tables.errors(summary, pair) for pair in pairs) if table.lines],
+            label="Classes and what they are taken for",
+        ),
+    ]

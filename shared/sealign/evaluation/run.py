@@ -1,0 +1,228 @@
+"""Run an evaluation: embed, fit every method in every cell, measure, keep each cell's result."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from functools import lru_cache
+from hashlib import sha256
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from sealign.console import progress
+from sealign.encoders import EncoderSettings
+from sealign.errors import InvalidInputError
+from sealign.evaluation.classifier import Classifier
+from sealign.evaluation.context import PairContext
+from sealign.evaluation.embedded import EmbeddedCorpus
+from sealign.evaluation.measures import accuracy, measure, measure_encrypted
+from sealign.evaluation.methods import Method
+from sealign.evaluation.results import Cell, MethodResult, Report, load_cell, save
+from sealign.evaluation.selection import Selection, Work
+from sealign.evaluation.spec import EvaluationSpec
+from sealign.evaluation.texts import Corpus, digest
+from sealign.heads import TrainedHead, train_head
+
+_MEASURING = ("alignment", "heads", "ckks", "evaluation")
+"""Packages whose code decides results."""
+
+_SHOWING = ("html", "markdown", "plots", "summary", "tables", "writing")
+"""Modules of the last one which do not."""
+
+_PACKAGES = ("sealign", "numpy", "scikit-learn", "tenseal", "torch", "transformers")
+
+
+def run_evaluation(
+    spec: EvaluationSpec, output: Path, cache: Path, only: Sequence[str] = (), command: str = "sealign evaluate"
+) -> Report:
+    """Measure what is not measured yet, and report all of it.
+
+    Results of cells are kept below ``output``, embeddings below ``cache``: an interrupted run goes on. A cell is
+    measured again when its texts, its encoders, the methods or the code have changed.
+
+    Args:
+        spec: what to evaluate.
+        output: directory for results.
+        cache: directory for embeddings.
+        only: parts to run, as `Selection` says.
+        command: for the report.
+
+    Raises:
+        NotFoundError, StorageError: a file is missing, or cannot be read or written.
+        InvalidInputError: bad texts, names or encoders; before anything is embedded, but for models that do not load.
+    """
+    selection = Selection(spec, only)
+    corpus = Corpus(spec)
+    for given in spec.encoders.values():
+        EncoderSettings.parse(given)
+    work = list(selection)
+    embedded = EmbeddedCorpus(spec, corpus, cache)
+    embedded.embed(work)
+    runner = _Runner(spec, corpus, embedded, selection.methods)
+    cells = []
+    with progress("measuring", len(work)) as advance:
+        for item in work:
+            path = output / "cells" / f"{runner.digest(item)[:32]}.json"
+            cell = load_cell(path)
+            if cell is None:
+                cell = runner.cell(item)
+                save(cell, path)
+            cells.append(cell)
+            advance(1)
+    return Report(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=command,
+        machine=_machine(),
+        versions={package: version(package) for package in _PACKAGES},
+        n=spec.n,
+        seeds=tuple(dict.fromkeys(item.seed for item in work)),
+        encoders=embedded.encoders,
+        methods={method.name: method.description for method in selection.methods},
+        references=tuple(method.name for method in selection.methods if method.kind == "reference"),
+        cells=tuple(cells),
+    )
+
+
+class _Runner:
+    """Measures cells; heads that several cells share are trained once."""
+
+    def __init__(
+        self, spec: EvaluationSpec, corpus: Corpus, embedded: EmbeddedCorpus, methods: Sequence[Method]
+    ) -> None:
+        self._spec = spec
+        self._corpus = corpus
+        self._embedded = embedded
+        self._methods = methods
+        self._code = _code_digest()
+        self._silo_head = lru_cache(maxsize=4)(self._trained)
+        self._references: dict[tuple[str, str, str, int], Classifier] = {}
+
+    def digest(self, item: Work) -> str:
+        """Of all that decides a cell's result."""
+        dataset = self._corpus.dataset(item.pair, item.dataset)
+        names = [self._embedded.encoders[name].fingerprint for name in (item.pair.client, item.pair.silo)]
+        settings = [
+            item.pair.name, item.dataset, item.public, str(item.seed), self._code, *names,
+            *(method.name for method in self._methods),
+            *map(str, (self._spec.few_shot, self._spec.sizes, self._spec.curve)),
+            *map(str, (self._spec.encrypted, self._spec.encrypted_examples)),
+        ]  # fmt: skip
+        return digest(
+            settings, dataset.train.texts, dataset.train.labels, dataset.test.texts, dataset.test.labels,
+            dataset.outliers, dataset.exposure, (dataset.description,),
+            self._corpus.public(item.pair, item.public, item.seed),
+        )  # fmt: skip
+
+    def cell(self, item: Work) -> Cell:
+        """Fit and measure every method."""
+        context = self._context(item)
+        results: dict[str, MethodResult] = {}
+        left_out: dict[str, str] = {}
+        fitted: dict[str, Classifier] = {}
+        for method in self._methods:
+            try:
+                fitted[method.name] = self._fitted(method, context, item)
+            except InvalidInputError as error:
+                left_out[method.name] = str(error)
+                continue
+            results[method.name] = self._measured(method, fitted[method.name], context)
+        self._add_encrypted(context, fitted, results)
+        quality = context.ridge.quality
+        return Cell(
+            pair=item.pair.name,
+            dataset=item.dataset,
+            public=item.public,
+            seed=item.seed,
+            n=len(context.public),
+            train=len(context.train),
+            test=len(context.test),
+            outliers=len(context.outliers),
+            cka=quality.linear_cka or 0.0,
+            explained_variance=quality.explained_variance,
+            methods=results,
+            left_out=left_out,
+        )
+
+    def _context(self, item: Work) -> PairContext:
+        pair, dataset = item.pair, self._corpus.dataset(item.pair, item.dataset)
+        train = self._embedded.sides(pair, dataset.train.texts)
+        return PairContext(
+            public=self._embedded.sides(pair, self._corpus.public(pair, item.public, item.seed)),
+            train=train,
+            train_labels=dataset.train.labels,
+            test=self._embedded.sides(pair, dataset.test.texts),
+            test_labels=dataset.test.labels,
+            few=self._embedded.sides(pair, self._corpus.few_shot(pair, item.dataset, item.seed)),
+            exposure=self._embedded.sides(pair, dataset.exposure),
+            outliers=self._embedded.sides(pair, dataset.outliers),
+            description=self._embedded.sides(pair, (dataset.description,) if dataset.description else ()),
+            silo_head=self._silo_head(pair.name, item.dataset, item.seed),
+            seed=item.seed,
+        )
+
+    def _trained(self, pair: str, dataset: str, seed: int) -> TrainedHead:
+        chosen = next(known for known in self._spec.pairs if known.name == pair)
+        train = self._corpus.dataset(chosen, dataset).train
+        return train_head(self._embedded.sides(chosen, train.texts).silo, train.labels, seed=seed)
+
+    def _fitted(self, method: Method, context: PairContext, item: Work) -> Classifier:
+        if method.kind != "reference":
+            return method.fit(context)
+        key = (method.name, item.pair.name, item.dataset, item.seed)  # whatever the public set
+        if key not in self._references:
+            self._references = {known: kept for known, kept in self._references.items() if known[1:] == key[1:]}
+            self._references[key] = method.fit(context)
+        return self._references[key]
+
+    def _measured(self, method: Method, classifier: Classifier, context: PairContext) -> MethodResult:
+        test, outliers = (getattr(rows, method.side) for rows in (context.test, context.outliers))
+        outside = classifier.outputs(outliers) if len(outliers) else np.empty((0, len(classifier.bias)))
+        result = measure(classifier, classifier.outputs(test), context.test_labels, outside)
+        if method.name not in self._spec.curve:
+            return result
+        curve = {len(context.public): result.accuracy}
+        for size in self._spec.sizes:
+            if size < len(context.public):
+                smaller = method.fit(context.with_public(context.public.first(size)))
+                curve[size] = accuracy(smaller, smaller.outputs(test), context.test_labels)
+        return result.model_copy(update={"curve": dict(sorted(curve.items()))})
+
+    def _add_encrypted(
+        self, context: PairContext, fitted: dict[str, Classifier], results: dict[str, MethodResult]
+    ) -> None:
+        """Send the spec's methods, and the best private one, through the encrypted path."""
+        private = [method.name for method in self._methods if method.kind == "private" and method.name in results]
+        best = sorted(private, key=lambda name: -results[name].accuracy)[:1]
+        for name in dict.fromkeys([*(name for name in self._spec.encrypted if name in private), *best]):
+            encrypted = measure_encrypted(
+                fitted[name],
+                context.test.client,
+                context.test_labels,
+                context.outliers.client,
+                self._spec.encrypted_examples,
+            )
+            results[name] = results[name].model_copy(update={"encrypted": encrypted})
+
+
+def _code_digest() -> str:
+    """Of the code that decides results."""
+    sha = sha256()
+    for package in _MEASURING:
+        for file in sorted(files("sealign").joinpath(package).iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".py") and file.name.removesuffix(".py") not in _SHOWING:
+                sha.update(file.read_bytes())
+    return sha.hexdigest()
+
+
+def _machine() -> str:
+    """Processor and number of cores."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    model = next(named, platform.processor())
+    return f"{os.cpu_count()} cores, {model or platform.machine()}"

@@ -1,0 +1,178 @@
+"""What to evaluate: a TOML file of encoders, pairs, datasets and public sets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sealign.errors import InvalidInputError, NotFoundError, StorageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=60)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PairSpec(_Table):
+    """A client's encoder and a silo's. Limits hold for this pair beside those of datasets and public sets."""
+
+    client: Name
+    silo: Name
+    n: Annotated[int, Field(ge=20)] | None = Field(default=None, description="Public texts, instead of the spec's n.")
+    max_public: Count | None = Field(default=None, description="Most texts of each public set's file to draw from.")
+    max_train: dict[Name, Count] = Field(
+        default_factory=dict, description="Most training texts by dataset; key `default` for all others."
+    )
+    max_test: Count | None = None
+    max_outliers: Count | None = None
+    max_exposure: Count | None = None
+
+    @property
+    def name(self) -> str:
+        """The pair's name in reports and in ``--only``."""
+        return f"{self.client}-{self.silo}"
+
+
+class DatasetSpec(_Table):
+    """A classification task of the silo, and what it should be told apart from."""
+
+    train: Path
+    test: Path
+    outliers: Path | None = Field(default=None, description="TSV as train, or one text a line.")
+    exposure: Path | None = Field(default=None, description="Texts for outlier exposure, instead of the spec's.")
+    max_train: Count = 4000
+    max_test: Count = 1000
+    max_outliers: Count = 1000
+    description: str = Field(default="", description="What a published task description would say.")
+
+
+class PublicSpec(_Table):
+    """Public texts to draw from: a file of lines, or the union of other public sets."""
+
+    file: Path | None = None
+    union: tuple[Name, ...] = ()
+    max_texts: Count = 8000
+    words: Count | None = Field(default=None, description="Keep the first so many words of each line.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PublicSpec:
+        if (self.file is None) == (len(self.union) < 2):
+            raise ValueError("give either `file`, or `union` with the names of two public sets or more")
+        if self.union and self.words is not None:
+            raise ValueError("`words` belongs to the sets of the union")
+        return self
+
+
+class EvaluationSpec(_Table):
+    """A whole evaluation. Relative paths are relative to the spec's file.
+
+    Attributes:
+        encoders: as the command line takes them, by name.
+        n: public texts over which a pair is aligned, drawn anew for each seed.
+        sizes: numbers of public texts for the curve of accuracy; those above a pair's n are left out.
+        seeds: draw the public texts, the few-shot texts and the heads' split.
+        few_shot: numbers of unlabelled task texts that few-shot methods may use.
+        encrypted: methods sent through the encrypted path, beside the best one of each cell.
+        encrypted_examples: test texts sent through it; fewer if the test set is smaller.
+        exposure: texts for outlier exposure, one a line.
+        max_exposure: most of them.
+        methods: by name; all if empty.
+        curve: methods whose accuracy is measured at all sizes.
+    """
+
+    encoders: dict[Name, str] = Field(min_length=1)
+    pairs: tuple[PairSpec, ...] = Field(min_length=1)
+    datasets: dict[Name, DatasetSpec] = Field(min_length=1)
+    public: dict[Name, PublicSpec] = Field(min_length=1)
+    n: Annotated[int, Field(ge=20)] = 4000
+    sizes: tuple[Annotated[int, Field(ge=20)], ...] = ()
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
+    few_shot: tuple[Count, ...] = (32, 64, 128)
+    encrypted: tuple[str, ...] = ("ridge",)
+    encrypted_examples: Annotated[int, Field(ge=1)] = 500
+    exposure: Path | None = None
+    max_exposure: Count = 2000
+    methods: tuple[str, ...] = ()
+    curve: tuple[str, ...] = ("ridge",)
+
+    @classmethod
+    def load(cls, path: Path) -> EvaluationSpec:
+        """Read a spec; its paths become absolute.
+
+        Raises:
+            NotFoundError, StorageError: the file is missing or cannot be read.
+            InvalidInputError: it is not TOML, or a key is missing, unknown or out of bounds, by name.
+        """
+        try:
+            content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no spec {path}") from error
+        except OSError as error:
+            raise StorageError(f"could not read {path}: {error.strerror}") from error
+        except ValueError as error:  # not TOML, or not UTF-8
+            raise InvalidInputError(f"{path} is not TOML: {error}") from None
+        try:
+            spec = cls.model_validate(content)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+            raise InvalidInputError(f"{path}: {faults}") from None
+        spec = spec._resolved(path.resolve().parent)
+        spec._check_names(path)
+        return spec
+
+    def _resolved(self, base: Path) -> EvaluationSpec:
+        def below(path: Path | None) -> Path | None:
+            return None if path is None else base / path
+
+        datasets = {
+            name: dataset.model_copy(
+                update={key: below(getattr(dataset, key)) for key in ("train", "test", "outliers", "exposure")}
+            )
+            for name, dataset in self.datasets.items()
+        }
+        public = {name: texts.model_copy(update={"file": below(texts.file)}) for name, texts in self.public.items()}
+        encoders = {name: _encoder_below(base, given) for name, given in self.encoders.items()}
+        return self.model_copy(
+            update={"datasets": datasets, "public": public, "encoders": encoders, "exposure": below(self.exposure)}
+        )
+
+    def _check_names(self, path: Path) -> None:
+        """Refuse names that nothing has, and things named twice."""
+        faults = []
+        for number, pair in enumerate(self.pairs):
+            for side in ("client", "silo"):
+                faults += _unknown(f"pairs.{number}.{side}", [getattr(pair, side)], self.encoders)
+            faults += _unknown(f"pairs.{number}.max_train", pair.max_train, {*self.datasets, "default"})
+        names = [pair.name for pair in self.pairs]
+        faults += [f"pairs: {name} occurs twice" for name in sorted(set(names)) if names.count(name) > 1]
+        plain = [name for name, texts in self.public.items() if not texts.union]
+        for name, texts in self.public.items():
+            faults += _unknown(f"public.{name}.union", texts.union, plain)
+        for key in ("seeds", "sizes", "few_shot"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                faults.append(f"{key}: a number occurs twice")
+        if faults:
+            raise InvalidInputError(f"{path}: {'; '.join(faults)}")
+
+
+def _unknown(key: str, names: Any, known: Any) -> list[str]:
+    return [f"{key}: there is no {name!r} among {', '.join(known)}" for name in names if name not in known]
+
+
+def _encoder_below(base: Path, given: str) -> str:
+    """An encoder's model directory, where there is one below ``base``, as an absolute path."""
+    source, mark, options = given.partition("?")
+    family, colon, model = source.rpartition(":")
+    if model and (base / model).is_dir():
+        model = str(base / model)
+    return f"{family}{colon}{model}{mark}{options}"

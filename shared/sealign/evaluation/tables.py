@@ -1,0 +1,153 @@
+"""The tables of a report, the same in Markdown and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sealign.evaluation.methods import NATIVE, PLAIN
+from sealign.evaluation.results import Measured
+from sealign.evaluation.summary import Row, Summary, percent, share
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, headings, and lines of as many cells; the first ``texts`` columns are texts, the rest figures."""
+
+    caption: str
+    headings: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    texts: int = 1
+
+
+def overview(summary: Summary) -> Table:
+    """What alignment costs, and what the best method wins back."""
+    lines = [
+        (
+            row.pair, row.dataset, row.public, row.best or "–", percent(row.accuracy(NATIVE)),
+            percent(row.accuracy("client-own")), percent(row.accuracy(PLAIN)), percent(row.accuracy(row.best or "")),
+            share(row.closed), percent(row.encrypted(row.best or "", lambda found: found.accuracy)),
+            percent(row.encrypted(row.best or "", lambda found: found.clear_accuracy)),
+            percent(row.encrypted(row.best or "", lambda found: found.agreement)),
+        )
+        for row in summary.rows
+    ]  # fmt: skip
+    return Table(
+        "Accuracy in percent, mean and standard deviation over seeds. Best is the private method with the largest "
+        "mean; gap closed is its share of what the plain map loses against native. Encrypted and clear are over the "
+        "same texts, those that were sent through the encrypted path; agreement is how often both give the same "
+        "answer.",
+        ("pair", "dataset", "public texts", "best method", "native", "client's own", "plain map", "best", "gap closed",
+         "best, encrypted", "same in the clear", "agreement"),
+        lines,
+        texts=4,
+    )  # fmt: skip
+
+
+def accuracies(summary: Summary, pair: str, dataset: str) -> Table:
+    """Every method over every public set."""
+    rows = {row.public: row for row in summary.of(pair, dataset)}
+    names = [name for name in summary.report.methods if any(name in row.methods for row in rows.values())]
+    best = {row.public: row.best for row in rows.values()}
+    lines = []
+    for name in names:
+        cells = [percent(row.accuracy(name)) + (" *" if best[public] == name else "") for public, row in rows.items()]
+        encrypted = [percent(row.encrypted(name, lambda found: found.accuracy)) for row in rows.values()]
+        lines.append((name, *cells, *encrypted))
+    return Table(
+        f"{pair}, {dataset}: accuracy in percent by public set, in the clear and encrypted; * marks the best private "
+        "method.",
+        ("method", *rows, *(f"{public}, encrypted" for public in rows)),
+        lines,
+    )
+
+
+def outliers(summary: Summary, pair: str) -> Table:
+    """Every score: native, behind the plain map, behind the best one, and encrypted."""
+    lines = [line for row in summary.of(pair) for line in _outlier_lines(row)]
+    return Table(
+        f"{pair}: outliers told from test texts, AUROC / FPR@95 in percent. A column is empty where the method does "
+        "not have the score.",
+        ("dataset", "public texts", "score", "native", "plain map", "plain map, encrypted", "best", "best, encrypted"),
+        lines,
+        texts=3,
+    )
+
+
+def _outlier_lines(row: Row) -> Iterator[Sequence[str]]:
+    best = row.best or ""
+    scores = dict.fromkeys(score for method in (NATIVE, PLAIN, best) for score in row.scores(method))
+    for score in scores:
+        columns = ((NATIVE, False), (PLAIN, False), (PLAIN, True), (best, False), (best, True))
+        yield row.dataset, row.public, score, *(_separation(row, method, score, sent) for method, sent in columns)
+
+
+def _separation(row: Row, method: str, score: str, encrypted: bool) -> str:
+    auroc = row.ood(method, score, lambda ood: ood.auroc, encrypted=encrypted)
+    fpr95 = row.ood(method, score, lambda ood: ood.fpr95, encrypted=encrypted)
+    return "–" if auroc is None or fpr95 is None else f"{100 * auroc.mean:.1f} / {100 * fpr95.mean:.1f}"
+
+
+def likeness(summary: Summary) -> Table:
+    """How alike the encoders are over each public set."""
+    lines = [
+        (
+            pair, public, f"{row.cells[0].n}", f"{row.cell_mean(lambda cell: cell.cka):.3f}",
+            f"{row.cell_mean(lambda cell: cell.explained_variance):.3f}",
+        )
+        for pair in summary.pairs
+        for public in summary.publics
+        for row in [row for row in summary.of(pair) if row.public == public][:1]
+    ]  # fmt: skip
+    return Table(
+        "Linear CKA between client's and silo's embeddings of the public texts, and the share of the silo's variance "
+        "that the plain map explains of held-out public texts.",
+        ("pair", "public texts", "n", "linear CKA", "explained variance"),
+        lines,
+        texts=2,
+    )
+
+
+def curves(summary: Summary) -> Table | None:
+    """Accuracy by number of public texts; None if it was not asked for."""
+    found = [(row, name, row.curve(name)) for row in summary.rows for name in row.methods if row.curve(name)]
+    sizes = sorted({size for _, _, curve in found for size in curve})
+    if not found:
+        return None
+    return Table(
+        "Accuracy in percent by number of public texts.",
+        ("pair", "dataset", "public texts", "method", *map(str, sizes)),
+        [
+            (row.pair, row.dataset, row.public, name, *(percent(curve.get(size)) for size in sizes))
+            for row, name, curve in found
+        ],
+        texts=4,
+    )
+
+
+def errors(summary: Summary, pair: str) -> Table:
+    """The classes that lose most."""
+    lines = [
+        (row.dataset, row.public, method, lost.label, share(lost.native), share(lost.aligned), lost.taken_for or "–")
+        for row in summary.favourable(pair)
+        for method in dict.fromkeys((PLAIN, row.best or PLAIN))
+        for lost in row.lost_classes(method)
+    ]
+    return Table(
+        f"{pair}: the classes that lose most between native and aligned: share of their test texts that are "
+        "recognised, and what they are most often taken for. For each dataset over the public set that serves it best.",
+        ("dataset", "public texts", "method", "class", "native", "aligned", "taken for"),
+        lines,
+        texts=4,
+    )
+
+
+def largest_difference(summary: Summary) -> Measured | None:
+    """Between encrypted accuracy and that of the same texts in the clear, over all that was encrypted."""
+    differences = [
+        abs(result.encrypted.accuracy - result.encrypted.clear_accuracy)
+        for cell in summary.report.cells
+        for result in cell.methods.values()
+        if result.encrypted is not None
+    ]
+    return Measured.of([max(differences)]) if differences else None

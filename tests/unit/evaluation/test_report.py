@@ -1,0 +1,149 @@
+"""Markdown and HTML of made-up results."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="needs the extra `evaluate`")
+
+from sealign.evaluation.html import html
+from sealign.evaluation.markdown import markdown
+from sealign.evaluation.results import ROC_POINTS, Cell, Confusion, EncoderResult, Encrypted, MethodResult, Ood, Report
+from sealign.evaluation.summary import Summary
+
+_NASTY = "<b>$x_1$</b> & |co|"
+
+
+def _method(accuracy: float, *, encrypted: bool = False, curve: bool = False) -> MethodResult:
+    ood = {"energy": Ood(auroc=accuracy, fpr95=0.4, roc=ROC_POINTS)}
+    return MethodResult(
+        accuracy=accuracy,
+        recall={_NASTY: accuracy, "other": accuracy - 0.1},
+        confusions=(Confusion(label=_NASTY, taken_for="other", count=3),),
+        ood=ood,
+        encrypted=Encrypted(
+            examples=500,
+            accuracy=accuracy - 0.002,
+            clear_accuracy=accuracy,
+            agreement=0.998,
+            largest_error=1e-3,
+            ood=ood,
+        )
+        if encrypted
+        else None,
+        curve={100: accuracy - 0.1, 200: accuracy} if curve else {},
+    )
+
+
+def _cell(seed: int, public: str = "wikipedia") -> Cell:
+    shift = 0.01 * seed
+    return Cell(
+        pair="a-b",
+        dataset="news",
+        public=public,
+        seed=seed,
+        n=200,
+        train=1000,
+        test=500,
+        outliers=100,
+        cka=0.5,
+        explained_variance=0.3,
+        methods={
+            "native": _method(0.9),
+            "ridge": _method(0.7 + shift, encrypted=True, curve=True),
+            "better": _method(0.8 + shift, encrypted=True),
+        },
+        left_out={"odd": f"cannot be applied: {_NASTY}"},
+    )
+
+
+def _report(cells: tuple[Cell, ...]) -> Report:
+    card = EncoderResult(name=_NASTY, dimension=8, fingerprint="0" * 64, max_length=64, pooling="mean")
+    return Report(
+        created="2026-01-02T03:04:05+00:00",
+        command="sealign evaluate <spec>",
+        machine="2 cores",
+        versions={"sealign": "1"},
+        n=200,
+        seeds=tuple(sorted({cell.seed for cell in cells})),
+        encoders={"a": card, "b": card},
+        methods={"native": "own", "ridge": "plain", "better": _NASTY},
+        references=("native",),
+        cells=cells,
+    )
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return _report(tuple(_cell(seed, public) for public in ("wikipedia", "films") for seed in (0, 1)))
+
+
+def test_summary(report: Report) -> None:
+    row = Summary(report).rows[0]
+    assert row.best == "better"
+    assert row.closed == pytest.approx((0.805 - 0.705) / (0.9 - 0.705))
+    measured = row.accuracy("ridge")
+    assert measured is not None
+    assert measured.mean == pytest.approx(0.705)
+    assert measured.std == pytest.approx(0.00707, abs=1e-4)
+    assert [lost.label for lost in row.lost_classes("ridge")] == [_NASTY, "other"]
+    assert row.lost_classes("ridge")[0].taken_for == "other"
+
+
+def test_no_gap_is_no_share() -> None:
+    cell = _cell(0)
+    level = cell.model_copy(update={"methods": cell.methods | {"native": _method(0.7)}})
+    assert Summary(_report((level,))).rows[0].closed is None
+
+
+def test_markdown(report: Report) -> None:
+    text = markdown(report)
+    assert "Made by `sealign evaluate <spec>` on 2026-01-02 (2 cores" in text
+    assert "| a-b | news | wikipedia | better | 90.0 ± 0.0 | – | 70.5 ± 0.7 | 80.5 ± 0.7 | 51 % |" in text
+    assert "differ by at most 0.2 points" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        for name, value in attrs:
+            if name == "id":
+                self.ids[value or ""] += 1
+            elif name in ("href", "src", "xlink:href"):
+                self.links.append(value or "")
+
+
+def test_html_needs_nothing_else_and_trusts_no_name(report: Report) -> None:
+    text = html(report)
+    page = _Page()
+    page.feed(text)
+    assert page.tags["svg"] == 5
+    assert not page.tags["script"] + page.tags["link"] + page.tags["b"]
+    assert all(link.startswith("#") or link.startswith("data:image/png;base64,") for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert page.ids.most_common(1)[0][1] == 1
+    assert not re.search(r"url\((?!#)", text)
+    assert "&lt;b&gt;$x_1$&lt;/b&gt; &amp; |co|" in text
+    assert "currentColor" in text
+    assert html(report) == text
+
+
+def test_one_seed_without_encryption_outliers_or_curve() -> None:
+    bare = MethodResult(accuracy=0.8, recall={"x": 0.8, "y": 0.8}, confusions=(), ood={})
+    cell = _cell(0).model_copy(update={"methods": {"native": bare, "ridge": bare}, "left_out": {}, "outliers": 0})
+    report = _report((cell,))
+    assert "| a-b | news | wikipedia | ridge | 80.0 | – | 80.0 | 80.0 | – | – | – | – |" in markdown(report)
+    assert "<svg" in html(report)
