@@ -5,7 +5,7 @@ Source: Gorbett and Jana, "Secure Linear Alignment of Large Language Models", ar
 """
 
 from sealign.alignment.affine import AffineMap, MapQuality
-from sealign.alignment.channel import MappedChannel
+from sealign.alignment.channel import MapCovariances, MappedChannel
 from sealign.alignment.cross_covariance import (
     TEXTS_PER_DIMENSION,
     ScaledRows,
@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_PENALTIES",
     "TEXTS_PER_DIMENSION",
     "AffineMap",
+    "MapCovariances",
     "MapQuality",
     "MappedChannel",
     "Moments",

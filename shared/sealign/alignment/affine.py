@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sealign.alignment.channel import MappedChannel
+from sealign.alignment.channel import MapCovariances, MappedChannel
 from sealign.errors import InvalidInputError
 from sealign.files import load_arrays, save_arrays
 
 _FORMAT = "sealign.affine-map/1"
 _TEXTS = ("source_fingerprint", "target_fingerprint", "public_set", "created")
 _CHANNEL = ("mean", "gain", "noise", "spread")
+_COVARIANCES = ("cross", "mapped")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ class AffineMap:
         public_set: digest of the texts it was learned over.
         quality: measured on held-out rows.
         created: ISO 8601 time, UTC.
-        channel: from the target encoder's own embeddings to mapped ones; None for maps of earlier versions.
+        channel: from the target encoder's own embeddings to mapped ones; None for maps of earlier versions, and for
+            those learned under encryption.
+        covariances: what a client may tell the silo about a map learned under encryption; None for others.
 
     Raises:
         InvalidInputError: shapes that do not fit together, or numbers that are not finite.
@@ -81,6 +84,7 @@ class AffineMap:
     quality: MapQuality
     created: str
     channel: MappedChannel | None = None
+    covariances: MapCovariances | None = None
 
     def __post_init__(self) -> None:
         weight = np.array(self.weight, dtype=np.float64)
@@ -94,6 +98,10 @@ class AffineMap:
             raise InvalidInputError("the affine map holds numbers that are not finite; align again")
         if self.channel is not None and self.channel.dimension != len(intercept):
             raise InvalidInputError(f"a channel of {self.channel.dimension} dimensions does not fit {len(intercept)}")
+        if self.covariances is not None and self.covariances.dimension != len(intercept):
+            raise InvalidInputError(
+                f"covariances of {self.covariances.dimension} dimensions do not fit {len(intercept)}"
+            )
         weight.flags.writeable = intercept.flags.writeable = False
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "intercept", intercept)
@@ -118,10 +126,13 @@ class AffineMap:
         """
         metadata = {name: getattr(self, name) for name in _TEXTS}
         arrays = {"weight": self.weight, "intercept": self.intercept}
-        channel = {} if self.channel is None else {f"channel.{name}": getattr(self.channel, name) for name in _CHANNEL}
         save_arrays(
             Path(path),
-            {**arrays, **channel},
+            {
+                **arrays,
+                **_prefixed("channel", self.channel, _CHANNEL),
+                **_prefixed("covariances", self.covariances, _COVARIANCES),
+            },
             {"format": _FORMAT, "quality": json.dumps(asdict(self.quality)), **metadata},
             mode=0o600,
         )
@@ -146,7 +157,14 @@ class AffineMap:
                 intercept=arrays["intercept"],
                 quality=MapQuality(**json.loads(metadata["quality"])),
                 channel=MappedChannel(*(arrays[f"channel.{name}"] for name in _CHANNEL)) if has_channel else None,
+                covariances=MapCovariances(*(arrays[f"covariances.{name}"] for name in _COVARIANCES))
+                if "covariances.cross" in arrays
+                else None,
                 **{name: metadata[name] for name in _TEXTS},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"{path} is damaged ({error}); align again") from error
+
+
+def _prefixed(prefix: str, part: object | None, names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+    return {} if part is None else {f"{prefix}.{name}": getattr(part, name) for name in names}

@@ -12,9 +12,45 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sealign.alignment.regression import cross_validated_ridge
+from sealign.alignment.regression import DEFAULT_PENALTIES, Spectrum, checked_penalties, cross_validated_ridge
 from sealign.alignment.statistics import Matrix, Moments, RidgeStatistics
 from sealign.errors import InvalidInputError
+
+
+@dataclass(frozen=True, eq=False)
+class MapCovariances:
+    """What a client that applies its own map can tell the silo about it, so that a channel can be fitted.
+
+    With centred rows X of the client and Y of the silo, H = X(XᵀX + λ)⁻¹Xᵀ and Ŷ = HY, these are YᵀHY/n and
+    YᵀH²Y/n. They depend on the client's encoder through H alone, which every rotation of its embedding space leaves
+    as it is, and on no text but the public ones.
+
+    Attributes:
+        cross: covariance of target embeddings and their mapped counterparts, (d, d), symmetric for a ridge map;
+            float32, read-only.
+        mapped: covariance of the mapped counterparts, (d, d), float32, read-only.
+
+    Raises:
+        InvalidInputError: matrices that are not square and alike, not symmetric, or not finite.
+    """
+
+    cross: NDArray[np.float32]
+    mapped: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        for name in ("cross", "mapped"):
+            array = np.array(getattr(self, name), dtype=np.float32)
+            if array.ndim != 2 or not array.size or array.shape != np.shape(self.mapped)[::-1]:
+                raise InvalidInputError(f"a map's covariances must be square and alike; {name} has shape {array.shape}")
+            if not np.isfinite(array).all():
+                raise InvalidInputError(f"a map's covariances hold numbers that are not finite ({name}); align again")
+            array = (array + array.T) / 2
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    @property
+    def dimension(self) -> int:
+        return len(self.cross)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +108,44 @@ class MappedChannel:
 
         gain = cross_validated_ridge(moments, statistics.folds).weight
         total = moments(*range(statistics.folds))
-        spread = total.yy / total.count
-        noise = spread - gain.T @ total.xx @ gain / total.count
+        return cls._of(total.mean_x, gain, total.xx / total.count, total.yy / total.count)
+
+    @classmethod
+    def of_covariances(cls, Y: ArrayLike, covariances: MapCovariances) -> MappedChannel:
+        """The channel of a map that is applied elsewhere.
+
+        Of a map from centred source rows to centred target rows, as encrypted alignment makes it. The gain's penalty
+        minimises generalised cross-validation, which needs no rows.
+
+        Args:
+            Y: target embeddings of the public texts, (n, d).
+            covariances: of these and their mapped counterparts.
+
+        Raises:
+            InvalidInputError: wrong shape, embeddings that are all the same, or covariances of no map.
+        """
+        y = np.asarray(Y, dtype=np.float64)
+        if y.ndim != 2 or y.shape[1] != covariances.dimension:
+            raise InvalidInputError(
+                f"covariances of {covariances.dimension} dimensions do not fit embeddings of shape {y.shape}"
+            )
+        mean = y.mean(axis=0)
+        own = (y - mean).T @ (y - mean) / len(y)
+        spectrum = Spectrum(own, covariances.cross.astype(np.float64))
+        mapped = covariances.mapped.astype(np.float64)
+        unit, norm = float(np.mean(spectrum.values)), float(np.trace(mapped))
+        penalties = [ratio * unit for ratio in checked_penalties(DEFAULT_PENALTIES)]
+        if not unit > 0 or not norm > 0 or any(spectrum.residual(lam, norm) < -1e-3 * norm for lam in penalties):
+            raise InvalidInputError("the covariances contradict the silo's embeddings: they are of no map into them")
+        best = min(penalties, key=lambda lam: spectrum.generalised_error(lam, norm, len(y)))
+        return cls._of(mean, spectrum.weight(best), own, mapped)
+
+    @classmethod
+    def _of(cls, mean: Matrix, gain: Matrix, own: Matrix, mapped: Matrix) -> MappedChannel:
+        """From covariances: what the gain leaves of the mapped embeddings' is noise."""
+        noise = mapped - gain.T @ own @ gain
         # The map's intercept gives mapped and target embeddings the same mean.
-        return cls(*(array.astype(np.float32) for array in (total.mean_x, gain, _factor(noise), _factor(spread))))
+        return cls(*(array.astype(np.float32) for array in (mean, gain, _factor(noise), _factor(mapped))))
 
     @property
     def dimension(self) -> int:

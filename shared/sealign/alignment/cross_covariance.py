@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from sealign.alignment.affine import AffineMap, MapQuality
+from sealign.alignment.channel import MapCovariances
 from sealign.alignment.regression import DEFAULT_PENALTIES, Spectrum, checked_penalties
 from sealign.alignment.statistics import Matrix
 from sealign.errors import InvalidInputError
@@ -87,14 +88,8 @@ def fit_cross_covariance(
 ) -> AffineMap:
     """The ridge map y − ȳ = (x − x̄)W; its intercept is −x̄W, since the silo keeps ȳ to itself.
 
-    The penalty minimises generalised cross-validation, RSS(λ) / (1 − df(λ)/n)², with (E, V from XᵀX = V E Vᵀ,
-    A = VᵀXᵀY, d = 1/(E + λ), aₖ row k of A)
-
-        RSS(λ) = ‖Y‖² − Σₖ (2dₖ − Eₖdₖ²)‖aₖ‖²,    df(λ) = 1 + Σₖ Eₖdₖ,
-
-    the 1 for the mean. Source: Golub, Heath and Wahba, "Generalized cross-validation as a method for choosing
-    a good ridge parameter", Technometrics 21(2), 1979, section 1. Penalties so weak that errors of the product
-    would be expected to move the map by more than 1e-3 of its norm are left out.
+    The penalty minimises generalised cross-validation (`Spectrum.generalised_error`). Penalties so weak that errors of
+    the product would be expected to move the map by more than 1e-3 of its norm are left out.
 
     Args:
         source: the client's embeddings.
@@ -118,21 +113,18 @@ def fit_cross_covariance(
         )
     centred = source.rows * source.scales[:, None]
     spectrum = Spectrum(centred @ centred.T, product * source.scales[:, None])
-    explained = np.sum(spectrum.target**2, axis=1)
     unit = float(np.mean(spectrum.values))
     spread = np.sqrt(product.shape[1]) * error * spectrum.vectors.T * source.scales
     scores = np.full(len(ratios), np.inf)
     for index, lam in enumerate(ratios * unit):
         d = 1.0 / (spectrum.values + lam)
-        residual = squared_norm - np.sum((2 * d - spectrum.values * d * d) * explained)
-        if not residual >= -_TOLERANCE * squared_norm:
+        if not spectrum.residual(lam, squared_norm) >= -_TOLERANCE * squared_norm:
             raise InvalidInputError(
                 "the silo's cross-covariance explains more than all of its embeddings' spread: its numbers contradict "
                 "one another. No map was made."
             )
-        freedom = 1.0 - (1.0 + np.sum(spectrum.values * d)) / count
         if np.linalg.norm(spread * d[:, None]) <= _TOLERANCE * np.linalg.norm(spectrum.target * d[:, None]):
-            scores[index] = max(residual, 0.0) / count / max(freedom, 1e-9) ** 2
+            scores[index] = spectrum.generalised_error(lam, squared_norm, count)
     best = int(np.argmin(scores))
     if not np.isfinite(scores[best]):
         raise InvalidInputError(
@@ -140,6 +132,7 @@ def fit_cross_covariance(
             "common over this public set, or its embeddings hardly vary. No map was made."
         )
     weight = spectrum.weight(ratios[best] * unit)
+    fitted = centred.T @ weight
     baseline = squared_norm / count / (1.0 - 1.0 / count) ** 2
     return AffineMap(
         weight=weight,
@@ -155,4 +148,10 @@ def fit_cross_covariance(
             penalty=float(ratios[best]),
         ),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        covariances=MapCovariances(
+            *(
+                (matrix / count).astype(np.float32)
+                for matrix in ((product * source.scales[:, None]).T @ weight, fitted.T @ fitted)
+            )
+        ),
     )

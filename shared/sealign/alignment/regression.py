@@ -109,6 +109,24 @@ class Spectrum:
         weight: Matrix = self.vectors @ shrunk
         return weight
 
+    def residual(self, lam: float, squared_norm: float) -> float:
+        """Squared error over the rows that this is of, ‖Y‖² being ``squared_norm``.
+
+        With d = 1/(E + λ) and aₖ row k of A, RSS(λ) = ‖Y‖² − Σₖ (2dₖ − Eₖdₖ²)‖aₖ‖².
+        """
+        d = 1.0 / (self.values + lam)
+        return float(squared_norm - np.sum((2 * d - self.values * d * d) * np.sum(self.target**2, axis=1)))
+
+    def generalised_error(self, lam: float, squared_norm: float, count: float) -> float:
+        """Generalised cross-validation's estimate of a new row's squared error, after ``count`` rows.
+
+        RSS(λ)/n / (1 − df(λ)/n)², df(λ) = 1 + Σₖ Eₖdₖ, the 1 for the mean. Source: Golub, Heath and Wahba,
+        "Generalized cross-validation as a method for choosing a good ridge parameter", Technometrics 21(2),
+        1979, section 1.
+        """
+        freedom = 1.0 - (1.0 + float(np.sum(self.values / (self.values + lam)))) / count
+        return max(self.residual(lam, squared_norm), 0.0) / count / max(freedom, 1e-9) ** 2
+
 
 class _RidgePath:
     """Ridge solutions of one set of rows for every λ."""

@@ -6,8 +6,18 @@ from sealign.protocol.cards import (
     MapCard,
     Placement,
     PublicSetCard,
+    QueryRows,
     SiloCard,
     TaskCard,
 )
 
-__all__ = ["AlignmentOffer", "CrossCovariancePart", "MapCard", "Placement", "PublicSetCard", "SiloCard", "TaskCard"]
+__all__ = [
+    "AlignmentOffer",
+    "CrossCovariancePart",
+    "MapCard",
+    "Placement",
+    "PublicSetCard",
+    "QueryRows",
+    "SiloCard",
+    "TaskCard",
+]

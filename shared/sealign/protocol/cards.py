@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sealign.alignment import AffineMap
 from sealign.ckks import EncryptedProduct, PackingPlan
+from sealign.heads import OutputLayout
 
 
 class Placement(str, enum.Enum):
@@ -16,6 +17,24 @@ class Placement(str, enum.Enum):
     """Under encryption, composed with the head."""
     CLIENT = "client"
     """In the clear, before encryption; the silo sees neither embeddings nor map."""
+
+
+@dataclass(frozen=True)
+class QueryRows:
+    """What kind of rows a client encrypts.
+
+    Attributes:
+        encoder: fingerprint of the encoder that made the embeddings.
+        mapped_over: empty for embeddings as they are, which the silo maps. Else the client has mapped them: the digest
+            of the public set that its map was learned over, and rows are centred on the silo's mean over that set.
+        map_id: names what the client has told the silo about its map (`RegisterMap`); empty if nothing.
+        recentred: rows are centred on the mean of the client's own texts, in place of which a task's mean is to come.
+    """
+
+    encoder: str
+    mapped_over: str = ""
+    map_id: str = ""
+    recentred: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,9 +108,13 @@ class TaskCard:
     Attributes:
         temperature: divide logits by this before the softmax; measured for the map of the encoder asked about.
         held_out_accuracy: of the head on the silo's own encoder.
-        ood_thresholds: by score name, measured likewise; texts that score below are reported as out of distribution.
+        ood_thresholds: by score name, measured likewise; texts that score below the first one's are reported as out of
+            distribution.
         plans: empty while there is no map for the encoder asked about.
         revision: names this version of head and map.
+        reject, directions: outputs beyond the labels' logits, as in :class:`sealign.heads.OutputLayout`.
+        mapped_accuracy: of the head served to the encoder asked about, on held-out texts of the silo, as predicted for
+            its map; None where the silo knows too little about the map.
     """
 
     name: str
@@ -102,6 +125,14 @@ class TaskCard:
     ood_thresholds: dict[str, float]
     plans: tuple[PackingPlan, ...]
     revision: str
+    reject: bool = False
+    directions: int = 0
+    mapped_accuracy: float | None = None
+
+    @property
+    def layout(self) -> OutputLayout:
+        """How to read a row of outputs."""
+        return OutputLayout(len(self.labels), self.reject, self.directions)
 
 
 @dataclass(frozen=True)

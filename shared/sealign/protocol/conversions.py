@@ -22,7 +22,15 @@ from sealign.ckks import (
 )
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
-from sealign.protocol.cards import AlignmentOffer, CrossCovariancePart, MapCard, PublicSetCard, SiloCard, TaskCard
+from sealign.protocol.cards import (
+    AlignmentOffer,
+    CrossCovariancePart,
+    MapCard,
+    PublicSetCard,
+    QueryRows,
+    SiloCard,
+    TaskCard,
+)
 from sealign.protocol.v1 import silo_pb2 as pb
 
 _LARGEST = 1 << 24
@@ -151,6 +159,11 @@ def encoder_from_wire(message: pb.EncoderCard) -> EncoderCard:
         ) from error
 
 
+def query_rows_from_wire(message: pb.DescribeRequest | pb.ClassifyRequest) -> QueryRows:
+    """The kind of rows that a request is about."""
+    return QueryRows(message.encoder, message.mapped_over, message.map_id, message.recentred)
+
+
 def map_to_wire(card: MapCard) -> pb.MapCard:
     """The map card as a message."""
     return pb.MapCard(**vars(card))
@@ -181,6 +194,9 @@ def task_to_wire(card: TaskCard) -> pb.TaskCard:
         ood_scores=[pb.OodScore(name=name, threshold=at) for name, at in card.ood_thresholds.items()],
         plans=[plan_to_wire(plan) for plan in card.plans],
         revision=card.revision,
+        reject=card.reject,
+        directions=card.directions,
+        mapped_accuracy=card.mapped_accuracy,
     )
 
 
@@ -188,19 +204,22 @@ def task_from_wire(message: pb.TaskCard, table: SecurityTable) -> TaskCard:
     """The task card in a message."""
     if len(message.labels) < 2 or not message.temperature > 0:
         raise InvalidInputError(f"the silo published task {message.name!r} without labels or temperature")
-    plans = tuple(plan_from_wire(plan, table) for plan in message.plans)
-    if any(plan.outputs != len(message.labels) for plan in plans):
-        raise InvalidInputError(f"the silo published task {message.name!r} with plans for other than its labels")
-    return TaskCard(
+    card = TaskCard(
         name=message.name,
         description=message.description,
         labels=tuple(message.labels),
         temperature=message.temperature,
         held_out_accuracy=message.held_out_accuracy,
         ood_thresholds={score.name: score.threshold for score in message.ood_scores},
-        plans=plans,
+        plans=tuple(plan_from_wire(plan, table) for plan in message.plans),
         revision=message.revision,
+        reject=message.reject,
+        directions=message.directions,
+        mapped_accuracy=message.mapped_accuracy if message.HasField("mapped_accuracy") else None,
     )
+    if any(plan.outputs != card.layout.outputs for plan in card.plans):
+        raise InvalidInputError(f"the silo published task {message.name!r} with plans for other than its outputs")
+    return card
 
 
 def silo_to_wire(card: SiloCard) -> pb.SiloCard:

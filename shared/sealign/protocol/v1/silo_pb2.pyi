@@ -30,6 +30,8 @@ class DescribeRequest(_message.Message):
     ENCODER_FIELD_NUMBER: _builtins.int
     MAPPED_OVER_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
+    MAP_ID_FIELD_NUMBER: _builtins.int
+    RECENTRED_FIELD_NUMBER: _builtins.int
     encoder: _builtins.str
     """Fingerprint of the client's encoder; empty to see the silo's tasks without plans."""
     mapped_over: _builtins.str
@@ -39,20 +41,79 @@ class DescribeRequest(_message.Message):
     """
     dimension: _builtins.int
     """Dimension of the encoder's embeddings, on which the number of releases left depends; 0: unknown."""
+    map_id: _builtins.str
+    """What RegisterMap answered, for heads fitted to a map that the client applies; else empty."""
+    recentred: _builtins.bool
+    """The client's rows are centred on the mean of its own texts, and a task's mean is to take its place."""
     def __init__(
         self,
         *,
         encoder: _builtins.str = ...,
         mapped_over: _builtins.str = ...,
         dimension: _builtins.int = ...,
+        map_id: _builtins.str = ...,
+        recentred: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "encoder", b"encoder", "mapped_over", b"mapped_over"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "encoder", b"encoder", "map_id", b"map_id", "mapped_over", b"mapped_over", "recentred", b"recentred"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DescribeRequest: _TypeAlias = DescribeRequest  # noqa: Y015
+
+@_typing.final
+class RegisterMapRequest(_message.Message):
+    """What a map that a client applies makes of the public texts, as far as the silo needs it to fit heads: two matrices of
+    the silo's dimension d, row-major little-endian float32, upper triangles with their diagonals. Neither depends on the
+    basis of the client's embeddings, nor on any text but the public ones.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAPPED_OVER_FIELD_NUMBER: _builtins.int
+    CROSS_FIELD_NUMBER: _builtins.int
+    MAPPED_FIELD_NUMBER: _builtins.int
+    mapped_over: _builtins.str
+    """Digest of the public set that the map was learned over."""
+    cross: _builtins.bytes
+    """Covariance of the silo's embeddings with their mapped counterparts, which ridge regression makes symmetric."""
+    mapped: _builtins.bytes
+    """Covariance of the mapped counterparts."""
+    def __init__(
+        self,
+        *,
+        mapped_over: _builtins.str = ...,
+        cross: _builtins.bytes = ...,
+        mapped: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cross", b"cross", "mapped", b"mapped", "mapped_over", b"mapped_over"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterMapRequest: _TypeAlias = RegisterMapRequest  # noqa: Y015
+
+@_typing.final
+class RegisterMapReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAP_ID_FIELD_NUMBER: _builtins.int
+    map_id: _builtins.str
+    """Names the content. The silo may forget it, and then refuses a query as FAILED_PRECONDITION: register it again."""
+    def __init__(
+        self,
+        *,
+        map_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["map_id", b"map_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterMapReply: _TypeAlias = RegisterMapReply  # noqa: Y015
 
 @_typing.final
 class SiloCard(_message.Message):
@@ -232,6 +293,9 @@ class TaskCard(_message.Message):
     OOD_SCORES_FIELD_NUMBER: _builtins.int
     PLANS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    REJECT_FIELD_NUMBER: _builtins.int
+    DIRECTIONS_FIELD_NUMBER: _builtins.int
+    MAPPED_ACCURACY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     temperature: _builtins.float
@@ -240,6 +304,15 @@ class TaskCard(_message.Message):
     """Accuracy of the head on held-out embeddings of the silo's own encoder."""
     revision: _builtins.str
     """Names this version of head and map; requests carry it, so that labels are never mixed up."""
+    reject: _builtins.bool
+    """Outputs beyond one logit a label, in this order: the outliers' logit, if there is one, and the coordinates of the
+    linear Mahalanobis score.
+    """
+    directions: _builtins.int
+    mapped_accuracy: _builtins.float
+    """Accuracy of the task's head on held-out texts of the silo, as predicted for the map asked about; absent where the
+    silo knows too little about the map.
+    """
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -259,25 +332,30 @@ class TaskCard(_message.Message):
         ood_scores: _abc.Iterable[Global___OodScore] | None = ...,
         plans: _abc.Iterable[Global___Plan] | None = ...,
         revision: _builtins.str = ...,
+        reject: _builtins.bool = ...,
+        directions: _builtins.int = ...,
+        mapped_accuracy: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "mapped_accuracy", b"mapped_accuracy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "revision", b"revision", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "description", b"description", "directions", b"directions", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "mapped_accuracy", b"mapped_accuracy", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "reject", b"reject", "revision", b"revision", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__mapped_accuracy: _TypeAlias = _typing.Literal["mapped_accuracy"]  # noqa: Y015
+    _WhichOneofArgType__mapped_accuracy: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mapped_accuracy) -> _WhichOneofReturnType__mapped_accuracy | None: ...
 
 Global___TaskCard: _TypeAlias = TaskCard  # noqa: Y015
 
 @_typing.final
 class OodScore(_message.Message):
-    """An out-of-distribution score, larger for in-distribution texts."""
+    """An out-of-distribution score, larger for in-distribution texts. The first of a task is the one to decide by."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"energy", "max_softmax" or "max_logit"."""
+    """"energy", "max_softmax", "max_logit", "reject_margin" or "mahalanobis"."""
     threshold: _builtins.float
     """Texts that score below are reported as out of distribution."""
     def __init__(
@@ -876,6 +954,8 @@ class ClassifyRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     MAPPED_OVER_FIELD_NUMBER: _builtins.int
+    MAP_ID_FIELD_NUMBER: _builtins.int
+    RECENTRED_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     encoder: _builtins.str
     """Fingerprint of the encoder that made the embeddings."""
@@ -883,6 +963,8 @@ class ClassifyRequest(_message.Message):
     """The revision of the task card that the plan came from."""
     mapped_over: _builtins.str
     """As in DescribeRequest."""
+    map_id: _builtins.str
+    recentred: _builtins.bool
     @_builtins.property
     def query(self) -> Global___EncryptedMatrix: ...
     def __init__(
@@ -893,10 +975,12 @@ class ClassifyRequest(_message.Message):
         query: Global___EncryptedMatrix | None = ...,
         revision: _builtins.str = ...,
         mapped_over: _builtins.str = ...,
+        map_id: _builtins.str = ...,
+        recentred: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "mapped_over", b"mapped_over", "query", b"query", "revision", b"revision", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "map_id", b"map_id", "mapped_over", b"mapped_over", "query", b"query", "recentred", b"recentred", "revision", b"revision", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

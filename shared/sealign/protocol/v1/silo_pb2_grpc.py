@@ -54,6 +54,11 @@ class SiloStub:
                 request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.SerializeToString,
                 response_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.FromString,
                 _registered_method=True)
+        self.RegisterMap = channel.unary_unary(
+                '/sealign.v1.Silo/RegisterMap',
+                request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.RegisterMapRequest.SerializeToString,
+                response_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.RegisterMapReply.FromString,
+                _registered_method=True)
         self.ReleasedTexts = channel.unary_unary(
                 '/sealign.v1.Silo/ReleasedTexts',
                 request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.ReleasedTextsRequest.SerializeToString,
@@ -106,6 +111,14 @@ class SiloServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterMap(self, request, context):
+        """Tells the silo what a map that the client applies makes of the public texts, for heads that are fitted to it. A
+        client that tells nothing gets the heads that were trained on the silo's own embeddings.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleasedTexts(self, request, context):
         """Unlabelled texts of a task, to join a public set: only of a silo that was told to release them.
         """
@@ -149,6 +162,11 @@ def add_SiloServicer_to_server(servicer, server):
                     servicer.AlignEncrypted,
                     request_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.FromString,
                     response_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.SerializeToString,
+            ),
+            'RegisterMap': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterMap,
+                    request_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.RegisterMapRequest.FromString,
+                    response_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.RegisterMapReply.SerializeToString,
             ),
             'ReleasedTexts': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleasedTexts,
@@ -274,6 +292,33 @@ class Silo:
             '/sealign.v1.Silo/AlignEncrypted',
             sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.SerializeToString,
             sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterMap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealign.v1.Silo/RegisterMap',
+            sealign_dot_protocol_dot_v1_dot_silo__pb2.RegisterMapRequest.SerializeToString,
+            sealign_dot_protocol_dot_v1_dot_silo__pb2.RegisterMapReply.FromString,
             options,
             channel_credentials,
             insecure,

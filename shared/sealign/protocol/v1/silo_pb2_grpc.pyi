@@ -49,6 +49,10 @@ class SiloStub:
     product. After a break the client comes back with the session's name and goes on where the silo says. A product
     that is finished outlives the silo's process: any worker sends it until the client says that it has come.
     """
+    RegisterMap: _grpc.UnaryUnaryMultiCallable[_silo_pb2.RegisterMapRequest, _silo_pb2.RegisterMapReply]
+    """Tells the silo what a map that the client applies makes of the public texts, for heads that are fitted to it. A
+    client that tells nothing gets the heads that were trained on the silo's own embeddings.
+    """
     ReleasedTexts: _grpc.UnaryUnaryMultiCallable[_silo_pb2.ReleasedTextsRequest, _silo_pb2.ReleasedTextsReply]
     """Unlabelled texts of a task, to join a public set: only of a silo that was told to release them."""
     Classify: _grpc.UnaryUnaryMultiCallable[_silo_pb2.ClassifyRequest, _silo_pb2.ClassifyReply]
@@ -71,6 +75,10 @@ class SiloAsyncStub(SiloStub):
     begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
     product. After a break the client comes back with the session's name and goes on where the silo says. A product
     that is finished outlives the silo's process: any worker sends it until the client says that it has come.
+    """
+    RegisterMap: _aio.UnaryUnaryMultiCallable[_silo_pb2.RegisterMapRequest, _silo_pb2.RegisterMapReply]  # type: ignore[assignment]
+    """Tells the silo what a map that the client applies makes of the public texts, for heads that are fitted to it. A
+    client that tells nothing gets the heads that were trained on the silo's own embeddings.
     """
     ReleasedTexts: _aio.UnaryUnaryMultiCallable[_silo_pb2.ReleasedTextsRequest, _silo_pb2.ReleasedTextsReply]  # type: ignore[assignment]
     """Unlabelled texts of a task, to join a public set: only of a silo that was told to release them."""
@@ -115,6 +123,16 @@ class SiloServicer(metaclass=_abc_1.ABCMeta):
         begins with a header; the silo offers a plan; blocks follow, each acknowledged; then the parts of the
         product. After a break the client comes back with the session's name and goes on where the silo says. A product
         that is finished outlives the silo's process: any worker sends it until the client says that it has come.
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterMap(
+        self,
+        request: _silo_pb2.RegisterMapRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_silo_pb2.RegisterMapReply, _abc.Awaitable[_silo_pb2.RegisterMapReply]]:
+        """Tells the silo what a map that the client applies makes of the public texts, for heads that are fitted to it. A
+        client that tells nothing gets the heads that were trained on the silo's own embeddings.
         """
 
     @_abc_1.abstractmethod
