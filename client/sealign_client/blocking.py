@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sealign.alignment import PublicSet
 from sealign.encoders import Encoder
 from sealign.protocol import MapCard, SiloCard
+from sealign_client.adaptation import Adaptation
 from sealign_client.client import AsyncClient, Progress
 from sealign_client.encrypted_alignment import Transfer
 from sealign_client.results import Classification, Timing
@@ -73,6 +74,10 @@ class Client:
     ) -> MapCard:
         """See :meth:`AsyncClient.align`."""
         return self._wait(self._client.align(texts, progress, mode=mode, few_shot=few_shot, transfer=transfer))
+
+    def adapt(self, texts: Sequence[str], progress: Progress | None = None) -> Adaptation:
+        """See :meth:`AsyncClient.adapt`."""
+        return self._wait(self._client.adapt(texts, progress))
 
     def classify(
         self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None

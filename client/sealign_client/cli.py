@@ -18,9 +18,11 @@ from rich.console import Console
 from sealign.alignment import PublicSet
 from sealign.ckks import DEFAULT_PRECISION, ProductShape, SecurityTable
 from sealign.console import progress, run, stderr, transfer
+from sealign.encoders import EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError, StorageError
 from sealign.logs import configure_logs
 from sealign.protocol import Placement
+from sealign_client.adaptation import Adaptation
 from sealign_client.bench import bench_table, run_bench, write_bench
 from sealign_client.blocking import Client
 from sealign_client.daemon import run_daemon
@@ -45,6 +47,18 @@ MapPlacement = Annotated[
     typer.Option(
         help="Where the map is applied.", show_default="client if it has one for the silo", rich_help_panel=_SILO
     ),
+]
+TellMap = Annotated[
+    bool | None,
+    typer.Option(
+        "--tell-map/--keep-map",
+        help="Tell the silo how a map of your own treats public texts, for heads fitted to it.",
+        show_default="keep",
+        rich_help_panel=_SILO,
+    ),
+]
+AdaptationFile = Annotated[
+    Path | None, typer.Option("--adaptation", help="What `sealign adapt` made of your texts.", rich_help_panel=_SILO)
 ]
 Table = Annotated[
     SecurityTable | None, typer.Option(help="Security table that plans must satisfy.", rich_help_panel=_SILO)
@@ -113,6 +127,8 @@ def classify(
     key_directory: KeyDirectory = None,
     map_directory: MapDirectory = None,
     placement: MapPlacement = None,
+    tell_map: TellMap = None,
+    adaptation: AdaptationFile = None,
     security_table: Table = None,
     settings: SettingsFile = None,
 ) -> None:
@@ -132,6 +148,24 @@ def classify(
 
 
 @app.command()
+def adapt(
+    texts: Annotated[Path, typer.Option("--texts", help="Your own texts without labels, one a line, 50 or more.")],
+    output: Annotated[Path, typer.Option(help="File to write, for --adaptation.")],
+    encoder: Annotated[str, typer.Option(help="Local model: family:model?options.", envvar="SEALIGN_ENCODER")],
+) -> None:
+    """Remember the mean of texts like those you will classify; classify and daemon then take a map's offset out.
+
+    Nothing is sent anywhere. The texts should be mixed as queries will be: a mean of one class hides that class.
+    """
+    lines = _lines(texts)
+    loaded = load_encoder(EncoderSettings.parse(encoder))
+    with progress("embedding", len(lines)) as advance:
+        rows = loaded.encode(lines, progress=advance)
+    Adaptation.of(rows, loaded.card.fingerprint).save(output)
+    typer.echo(f"wrote {output}, of {len(lines)} texts")
+
+
+@app.command()
 def daemon(
     listen: Annotated[
         str, typer.Option(help="Address and port for applications.", envvar="SEALIGN_LISTEN")
@@ -145,6 +179,8 @@ def daemon(
     key_directory: KeyDirectory = None,
     map_directory: MapDirectory = None,
     placement: MapPlacement = None,
+    tell_map: TellMap = None,
+    adaptation: AdaptationFile = None,
     security_table: Table = None,
     settings: SettingsFile = None,
 ) -> None:

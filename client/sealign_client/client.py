@@ -24,8 +24,10 @@ from sealign.errors import (
     StalePlanError,
     UnavailableError,
     UnknownKeyError,
+    UnknownMapError,
 )
-from sealign.protocol import MapCard, Placement, PublicSetCard, SiloCard, TaskCard
+from sealign.protocol import MapCard, Placement, PublicSetCard, QueryRows, SiloCard, TaskCard
+from sealign_client.adaptation import Adaptation
 from sealign_client.connection import SiloConnection
 from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
 from sealign_client.keyring import KeyRing
@@ -69,8 +71,14 @@ class AsyncClient:
         self._observe = observe
         self._maps = ClientMaps(settings.map_directory)
         self._placement = settings.placement
+        self._tell_map = settings.tell_map
+        self._adaptation: Adaptation | None = None
+        if settings.adaptation is not None:
+            self._adaptation = Adaptation.load(settings.adaptation, self.encoder.card.fingerprint)
         self._card: SiloCard | None = None
+        # These belong to the card.
         self._own_map: AffineMap | None = None
+        self._rows = QueryRows(self.encoder.card.fingerprint)
         self._ciphers: dict[str, Cipher] = {}
         self._registered: set[bytes] = set()
         # One thread: models and SEAL objects are used by one caller at a time, and the loop stays free.
@@ -91,16 +99,44 @@ class AsyncClient:
         """What the silo offers; asked once and remembered until ``refresh``."""
         if self._card is None or refresh:
             encoder = self.encoder.card
-            card = await self._connection.describe(encoder)
+            rows = QueryRows(encoder.fingerprint, recentred=self._adaptation is not None)
+            card = await self._connection.describe(rows, encoder.dimension)
             own = None if self._placement is Placement.SILO else self._maps.find(card, encoder.fingerprint)
             if own is not None:
-                card = await self._connection.describe(encoder, own.public_set)
+                rows = replace(rows, mapped_over=own.public_set, map_id=await self._told(own))
+                card = await self._connection.describe(rows, encoder.dimension)
                 card = replace(card, map=MapCard.of(own))
             elif self._placement is Placement.CLIENT:
                 tasks = tuple(replace(task, plans=()) for task in card.tasks)
                 card = replace(card, map=None, tasks=tasks)
-            self._card, self._own_map = card, own
+            self._card, self._own_map, self._rows = card, own, rows
         return self._card
+
+    async def adapt(self, texts: Sequence[str], progress: Progress | None = None) -> Adaptation:
+        """Centre what is classified from now on as these texts are centred, without showing them to anybody.
+
+        Args:
+            texts: at least 50, without labels, like those to be classified and mixed as they will be.
+            progress: told how many texts were embedded.
+
+        Raises:
+            InvalidInputError: too few texts, or one that cannot be embedded.
+        """
+        rows = await self._run(partial(self.encoder.encode, texts, progress=progress))
+        self._adaptation = Adaptation.of(rows, self.encoder.card.fingerprint)
+        self._card = None
+        return self._adaptation
+
+    async def _told(self, own: AffineMap) -> str:
+        """What the silo calls what it knows about a map of this client; empty if it is to know nothing."""
+        if not self._tell_map:
+            return ""
+        if own.covariances is None:
+            raise InvalidInputError(
+                "there is nothing to tell the silo about this map, which an earlier version learned; align again, or "
+                "leave tell_map out"
+            )
+        return await self._connection.register_map(own.public_set, own.covariances)
 
     async def align(
         self,
@@ -198,8 +234,8 @@ class AsyncClient:
         if not texts:
             return []
         rows = await self._run(partial(self.encoder.encode, texts, progress=progress))
-        card, logits = await self._logits(rows, card.name)
-        return classifications(card, logits)
+        card, outputs = await self._outputs(rows, card.name)
+        return classifications(card, outputs)
 
     async def logits(
         self, rows: NDArray[np.float32], task: str | None = None, progress: Progress | None = None
@@ -209,30 +245,30 @@ class AsyncClient:
         Raises:
             InvalidInputError: wrong shape, or a row that is not finite or not normalised; nothing was sent.
         """
-        return (await self._logits(rows, task, progress))[1]
+        card, outputs = await self._outputs(rows, task, progress)
+        return card.layout.logits(outputs)
 
-    async def _logits(
-        self, rows: NDArray[np.float32], task: str | None, progress: Progress | None = None
+    async def _outputs(
+        self, embeddings: NDArray[np.float32], task: str | None, progress: Progress | None = None
     ) -> tuple[TaskCard, NDArray[np.float64]]:
-        """Logits, and the card of the head that gave them: all of one head, whatever changes meanwhile."""
+        """Outputs, (n, outputs), and the card of the head that gave them: all of one, whatever changes meanwhile."""
         card = await self._ready_task(task)
-        own = self._own_map  # belongs to the card
-        placed = _placed(rows, own, card.plans[0])
+        kind, placed = self._rows, self._placed(embeddings, card.plans[0])
         done: list[NDArray[np.float64]] = []
         failures = 0
-        while sum(map(len, done)) < len(rows):
+        while sum(map(len, done)) < len(embeddings):
             remaining = placed[sum(map(len, done)) :]
             plan = _cheapest(card.plans, len(remaining))
             if failures:
                 remaining = remaining[: plan.rows]  # alone: a stream may hide why it ended
             try:
                 await self._register(plan)
-                async for part in self._answered(card, own, plan, remaining):
+                async for part in self._answered(card, kind, plan, remaining):
                     done.append(part)
                     failures = 0
                     if progress is not None:
                         progress(len(part))
-            except (UnknownKeyError, StalePlanError, UnavailableError) as error:
+            except (UnknownKeyError, UnknownMapError, StalePlanError, UnavailableError) as error:
                 failures += 1
                 if failures == _ATTEMPTS:
                     raise
@@ -243,10 +279,32 @@ class AsyncClient:
                 else:
                     await self.describe(refresh=True)
                     card = await self._ready_task(card.name)
-                    own = self._own_map
-                    placed = _placed(rows, own, card.plans[0])
+                    kind, placed = self._rows, self._placed(embeddings, card.plans[0])
                     done.clear()
-        return card, np.concatenate([np.empty((0, len(card.labels))), *done])
+        return card, np.concatenate([np.empty((0, card.layout.outputs)), *done])
+
+    def _placed(self, embeddings: NDArray[np.floating], plan: PackingPlan) -> NDArray[np.float64]:
+        """What is to be encrypted under such plans: embeddings, or, with a map of the client's own, mapped ones.
+
+        They are centred on the mean of the client's own texts, if it knows one.
+
+        Mapped rows are projected to the ball of the plan's row norm. All centred embeddings of the silo lie in it, so
+        projecting a prediction brings it nearer to them.
+
+        Raises:
+            InvalidInputError: wrong shape, values that are not finite, or embeddings that are too long.
+        """
+        own, adaptation = self._own_map, self._adaptation
+        if own is None:
+            if adaptation is None:
+                return checked_rows(embeddings, plan)
+            # Of norm one, as plain embeddings must be.
+            return checked_rows(checked_rows(embeddings, replace(plan, row_norm=1.0)) - adaptation.mean, plan)
+        mapped = own.apply(embeddings)
+        if adaptation is not None:
+            mapped -= own.apply(adaptation.mean[None])
+        norms = np.linalg.norm(mapped, axis=1, keepdims=True)
+        return checked_rows(mapped * (plan.row_norm / np.maximum(norms, plan.row_norm)), plan)
 
     async def task(self, name: str | None = None) -> TaskCard:
         """The card of a task; without a name, of the only one.
@@ -285,18 +343,16 @@ class AsyncClient:
         return card
 
     async def _answered(
-        self, card: TaskCard, own: AffineMap | None, plan: PackingPlan, rows: NDArray[np.floating]
+        self, card: TaskCard, kind: QueryRows, plan: PackingPlan, rows: NDArray[np.floating]
     ) -> AsyncIterator[NDArray[np.float64]]:
-        """Logits of rows, batch by batch, under one plan."""
+        """Outputs of rows, batch by batch, under one plan."""
         cipher = self._cipher(plan)
-        fingerprint = self.encoder.card.fingerprint
-        mapped_over = "" if own is None else own.public_set
         batches = [rows[start : start + plan.rows] for start in range(0, len(rows), plan.rows)]
         if len(batches) == 1:
             started = perf_counter()
             query = await self._run(cipher.encrypt, batches[0])
             encrypted = perf_counter()
-            product, server_ms = await self._connection.classify(card, fingerprint, query, mapped_over)
+            product, server_ms = await self._connection.classify(card, kind, query)
             received = perf_counter()
             outputs = await self._run(cipher.decrypt, product, len(batches[0]))
             ended = perf_counter()
@@ -318,7 +374,7 @@ class AsyncClient:
             for batch in batches:
                 yield await self._run(cipher.encrypt, batch)
 
-        answers = self._connection.classify_stream(card, fingerprint, queries(), mapped_over)
+        answers = self._connection.classify_stream(card, kind, queries())
         remaining: Iterator[NDArray[np.floating]] = iter(batches)
         async for product, _ in answers:
             count = len(next(remaining))
@@ -354,22 +410,6 @@ def _held(card: SiloCard, texts: PublicSet) -> PublicSetCard:
         f"the silo does not hold the public set {texts.digest[:12]}… ({len(texts)} texts); it holds: {known}. "
         "Both sides must use the same file, byte for byte."
     )
-
-
-def _placed(rows: NDArray[np.floating], own: AffineMap | None, plan: PackingPlan) -> NDArray[np.float64]:
-    """What is to be encrypted under plans like this one: embeddings, or, with a map of the client's own, mapped ones.
-
-    Mapped rows are projected to the ball of the plan's row norm. All centred embeddings of the silo lie in it, so
-    projecting a prediction brings it nearer to them.
-
-    Raises:
-        InvalidInputError: wrong shape, values that are not finite, or embeddings that are too long.
-    """
-    if own is None:
-        return checked_rows(rows, plan)
-    mapped = own.apply(rows)
-    norms = np.linalg.norm(mapped, axis=1, keepdims=True)
-    return checked_rows(mapped * (plan.row_norm / np.maximum(norms, plan.row_norm)), plan)
 
 
 def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:

@@ -12,12 +12,14 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from sealign.alignment import MapCovariances
 from sealign.ckks import EncryptedMatrix, EncryptedProduct, PublicKey, SecurityTable
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, SealignError
-from sealign.protocol import AlignmentOffer, CrossCovariancePart, MapCard, SiloCard, TaskCard
+from sealign.protocol import AlignmentOffer, CrossCovariancePart, MapCard, QueryRows, SiloCard, TaskCard
 from sealign.protocol.conversions import (
     alignment_reply_from_wire,
+    covariances_to_wire,
     encoder_to_wire,
     map_from_wire,
     matrix_to_wire,
@@ -73,12 +75,9 @@ class SiloConnection:
         """Close the connection."""
         await self._channel.close()
 
-    async def describe(self, encoder: EncoderCard, mapped_over: str = "") -> SiloCard:
-        """What the silo offers to an encoder.
-
-        A client that applies its own map names, in ``mapped_over``, the public set that it was learned over.
-        """
-        request = pb.DescribeRequest(encoder=encoder.fingerprint, mapped_over=mapped_over, dimension=encoder.dimension)
+    async def describe(self, rows: QueryRows, dimension: int = 0) -> SiloCard:
+        """What the silo offers for such rows of an encoder of this dimension."""
+        request = pb.DescribeRequest(**vars(rows), dimension=dimension)
         reply = await self._call(self._stub.Describe(request, timeout=self._timeout))
         return silo_from_wire(reply, self._table)
 
@@ -86,6 +85,11 @@ class SiloConnection:
         """Upload a public key."""
         request = pb.RegisterKeyRequest(key=public_key_to_wire(key))
         await self._call(self._stub.RegisterKey(request, timeout=self._timeout))
+
+    async def register_map(self, public_set: str, covariances: MapCovariances) -> str:
+        """Tell the silo about a map learned over a public set; the answer names what was told."""
+        request = covariances_to_wire(covariances, public_set)
+        return (await self._call(self._stub.RegisterMap(request, timeout=self._timeout))).map_id
 
     async def released_texts(self, task: str, public_set: str) -> tuple[str, ...]:
         """Unlabelled texts of a task; from now on the silo holds the public set that they join, too."""
@@ -169,16 +173,14 @@ class SiloConnection:
             if writer is not None:
                 writer.cancel()
 
-    async def classify(
-        self, task: TaskCard, encoder: str, query: EncryptedMatrix, mapped_over: str = ""
-    ) -> tuple[EncryptedProduct, float]:
-        """Encrypted logits, and the milliseconds that the silo spent on the ciphertexts."""
-        request = _classify_request(task, encoder, query, mapped_over)
+    async def classify(self, task: TaskCard, rows: QueryRows, query: EncryptedMatrix) -> tuple[EncryptedProduct, float]:
+        """Encrypted outputs, and the milliseconds that the silo spent on the ciphertexts."""
+        request = _classify_request(task, rows, query)
         reply = await self._call(self._stub.Classify(request, timeout=self._timeout))
         return product_from_wire(reply.logits), reply.server_micros / 1e3
 
     async def classify_stream(
-        self, task: TaskCard, encoder: str, queries: AsyncIterator[EncryptedMatrix], mapped_over: str = ""
+        self, task: TaskCard, rows: QueryRows, queries: AsyncIterator[EncryptedMatrix]
     ) -> AsyncIterator[tuple[EncryptedProduct, float]]:
         """The same for a stream of queries; replies come in their order."""
 
@@ -188,7 +190,7 @@ class SiloConnection:
             try:
                 try:
                     async for query in queries:
-                        await call.write(_classify_request(task, encoder, query, mapped_over))
+                        await call.write(_classify_request(task, rows, query))
                 finally:
                     await call.done_writing()  # if encrypting failed too, or reading would never end
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -216,14 +218,8 @@ class SiloConnection:
             raise error_of(error, self._peer) from None
 
 
-def _classify_request(task: TaskCard, encoder: str, query: EncryptedMatrix, mapped_over: str) -> pb.ClassifyRequest:
-    return pb.ClassifyRequest(
-        task=task.name,
-        encoder=encoder,
-        query=matrix_to_wire(query),
-        revision=task.revision,
-        mapped_over=mapped_over,
-    )
+def _classify_request(task: TaskCard, rows: QueryRows, query: EncryptedMatrix) -> pb.ClassifyRequest:
+    return pb.ClassifyRequest(task=task.name, query=matrix_to_wire(query), revision=task.revision, **vars(rows))
 
 
 def _end_if_failed(call: Any, writer: asyncio.Task[None]) -> None:

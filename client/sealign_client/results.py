@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.heads import SCORES, softmax
+from sealign.heads import softmax
 from sealign.protocol import TaskCard
 
 
@@ -20,7 +20,7 @@ class Classification:
         probability: its calibrated probability.
         logits: in the order of the task's labels, exact to the plan's precision.
         ood_scores: by name, larger for in-distribution texts.
-        in_distribution: whether the energy score reaches the silo's threshold.
+        in_distribution: whether the score that the silo decides by, the first one, reaches its threshold.
     """
 
     label: str
@@ -47,10 +47,13 @@ class Timing:
     reply_bytes: int
 
 
-def classifications(task: TaskCard, logits: NDArray[np.float64]) -> list[Classification]:
-    """Read logits, shape (n, C), as classifications."""
+def classifications(task: TaskCard, outputs: NDArray[np.float64]) -> list[Classification]:
+    """Read outputs, shape (n, outputs), as classifications."""
+    logits = task.layout.logits(outputs)
     probabilities = softmax(logits / task.temperature)
-    scores = {name: score(logits) for name, score in SCORES.items() if name in task.ood_thresholds}
+    known = task.layout.scores(outputs)
+    scores = {name: known[name] for name in task.ood_thresholds if name in known}
+    decisive = next(iter(scores), None)
     results = []
     for row, winner in enumerate(logits.argmax(axis=1)):
         own = {name: float(values[row]) for name, values in scores.items()}
@@ -60,7 +63,7 @@ def classifications(task: TaskCard, logits: NDArray[np.float64]) -> list[Classif
                 probability=float(probabilities[row, winner]),
                 logits=tuple(map(float, logits[row])),
                 ood_scores=own,
-                in_distribution=own.get("energy", np.inf) >= task.ood_thresholds.get("energy", -np.inf),
+                in_distribution=decisive is None or own[decisive] >= task.ood_thresholds[decisive],
             )
         )
     return results

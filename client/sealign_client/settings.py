@@ -34,6 +34,8 @@ class ClientSettings(LayeredSettings):
         key_directory: keep secret keys there between runs; unset, they live as long as the client.
         key_passphrase: protects stored keys.
         map_directory: keep maps learned under encryption there; unset, they live as long as the client.
+        tell_map: tell the silo what a map learned under encryption makes of public texts, so that it fits heads to it.
+        adaptation: file that `sealign adapt` wrote, of texts like those to be classified.
         placement: where the map is applied; unset, at the client if it has a map for the silo, else at the silo.
         security_table: table that the silo's plans must satisfy.
         timeout: seconds to wait for a reply.
@@ -47,6 +49,8 @@ class ClientSettings(LayeredSettings):
     key_directory: Path | None = None
     key_passphrase: SecretStr | None = None
     map_directory: Path | None = None
+    tell_map: bool = False
+    adaptation: Path | None = None
     placement: Placement | None = None
     security_table: SecurityTable = SecurityTable.CLASSICAL
     timeout: float = Field(default=60.0, gt=0)

@@ -19,6 +19,7 @@ from sealign.ckks import SecurityTable
 from sealign.console import progress, run
 from sealign.encoders import EncoderSettings
 from sealign.errors import InvalidInputError, UnavailableError
+from sealign.labelled import read_labelled
 from sealign.logs import configure_logs
 from sealign.tls import load_authorities, load_identity
 from sealign_server.certificates import write_trial_certificates
@@ -79,7 +80,7 @@ def train(
     ] = 0,
 ) -> None:
     """Train a task's head on labelled texts, or import one."""
-    from sealign_server.training import import_task, read_labelled, train_task
+    from sealign_server.training import import_task, train_task
 
     store = SiloStore(directory)
     labels, texts = read_labelled(data)
@@ -130,6 +131,17 @@ def serve(
             show_default="no",
         ),
     ] = None,
+    fit_heads: Annotated[
+        bool | None,
+        typer.Option(
+            "--fit-heads/--own-heads",
+            help="Fit a head to each map where that is better on held-out texts, or serve the trained ones.",
+            show_default="fit",
+        ),
+    ] = None,
+    ood_directions: Annotated[
+        int | None, typer.Option(help="Outputs for the Mahalanobis score of fitted heads.", show_default="8")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
 ) -> None:
     """Serve the silo over TLS until SIGTERM."""
@@ -147,6 +159,8 @@ def serve(
         "alignment_seconds": alignment_seconds,
         "product_hours": product_hours,
         "release_texts": release_texts,
+        "fit_heads": fit_heads,
+        "ood_directions": ood_directions,
         "log_level": log_level,
     }
     settings = serve_settings(directory, flags)

@@ -12,13 +12,15 @@ import structlog
 
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError, OverloadedError, SealignError, StorageError
-from sealign.protocol import SiloCard
+from sealign.protocol import QueryRows, SiloCard
 from sealign.protocol.conversions import (
+    covariances_from_wire,
     encoder_from_wire,
     map_to_wire,
     matrix_from_wire,
     product_to_wire,
     public_key_from_wire,
+    query_rows_from_wire,
     silo_to_wire,
 )
 from sealign.protocol.status import answering
@@ -99,7 +101,7 @@ class SiloService(SiloServicer):
                 async for request in requests:
                     await asyncio.to_thread(session.add, request.rows.values)
                 learned = await asyncio.to_thread(session.learn)
-                card = await asyncio.to_thread(self._silo.describe, learned.source_fingerprint)
+                card = await asyncio.to_thread(self._silo.describe, QueryRows(learned.source_fingerprint))
             _log.info(
                 "map learned",
                 encoder=learned.source_fingerprint[:12],
@@ -119,6 +121,14 @@ class SiloService(SiloServicer):
             async for reply in self._encrypted_alignments.answer(request_iterator, caller(context)):
                 yield reply
 
+    async def RegisterMap(self, request: pb.RegisterMapRequest, context: Any) -> pb.RegisterMapReply:  # noqa: N802
+        """Takes what a client tells about the map that it applies."""
+        async with answering(context, "RegisterMap"):
+            covariances = covariances_from_wire(request)
+            name = await asyncio.to_thread(self._silo.register_map, request.mapped_over, covariances)
+            _log.info("map told", client=caller(context), public_set=request.mapped_over[:12], map=name[:12])
+            return pb.RegisterMapReply(map_id=name)
+
     async def ReleasedTexts(  # noqa: N802
         self, request: pb.ReleasedTextsRequest, context: Any
     ) -> pb.ReleasedTextsReply:
@@ -129,7 +139,7 @@ class SiloService(SiloServicer):
             return pb.ReleasedTextsReply(texts=texts)
 
     def _described(self, request: pb.DescribeRequest, client: str) -> SiloCard:
-        card = self._silo.describe(request.encoder, request.mapped_over)
+        card = self._silo.describe(query_rows_from_wire(request))
         if not request.encoder:
             return card
         try:
@@ -150,9 +160,8 @@ class SiloService(SiloServicer):
     async def _classify(self, request: pb.ClassifyRequest) -> pb.ClassifyReply:
         started = perf_counter()
         zeros = self._keys.pool(request.query.key_id)
-        evaluator = self._silo.evaluator(
-            request.task, request.encoder, request.query.plan, request.revision, request.mapped_over
-        )
+        rows = query_rows_from_wire(request)
+        evaluator = self._silo.evaluator(request.task, rows, request.query.plan, request.revision)
         with self._admitted():
             query = matrix_from_wire(request.query)
             if evaluator.plan.cost.server_ms > _INLINE_MS:

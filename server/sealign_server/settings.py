@@ -33,6 +33,9 @@ class ServeSettings(LayeredSettings):
     alignment_memory_mb: int = Field(default=512, ge=16)
     product_hours: float = Field(default=24.0, gt=0)
     release_texts: bool = False
+    fit_heads: bool = True
+    ood_directions: int = Field(default=8, ge=0, le=256)
+    max_maps: int = Field(default=64, ge=1)
     drain_seconds: float = Field(default=10.0, ge=0)
     log_level: str = "info"
 

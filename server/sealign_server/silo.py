@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from math import ceil, log2
 from pathlib import Path
@@ -12,80 +14,28 @@ from threading import Lock
 import numpy as np
 import structlog
 
-from sealign.alignment import AffineMap
-from sealign.ckks import Evaluator, PackingPlan, candidates, product_shape
+from sealign.alignment import AffineMap, MapCovariances, MappedChannel
+from sealign.ckks import Evaluator
 from sealign.encoders import EncoderCard
-from sealign.errors import NoMapError, NotFoundError, ReleaseRefusedError, SealignError, StalePlanError
-from sealign.heads import LinearHead, TrainedHead, calibrate
-from sealign.protocol import MapCard, SiloCard, TaskCard
+from sealign.errors import (
+    NoMapError,
+    NotFoundError,
+    ReleaseRefusedError,
+    SealignError,
+    StalePlanError,
+    UnknownMapError,
+)
+from sealign.protocol import MapCard, QueryRows, SiloCard
 from sealign_server.alignment import AlignmentSession
 from sealign_server.encrypted_alignment import EncryptedAlignment
 from sealign_server.few_shot import join_released
 from sealign_server.releases import Release, ReleaseLedger
+from sealign_server.served_task import EncryptedHead, LoadedTask, ServedTask, task_card
 from sealign_server.settings import ServeSettings
-from sealign_server.store import CalibrationRows, SiloStore, TaskDocument
+from sealign_server.store import SiloStore
 from sealign_server.unsent_products import UnsentProducts
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class _Task:
-    name: str
-    document: TaskDocument
-    trained: TrainedHead
-    calibration: CalibrationRows | None
-
-    def behind(self, learned: AffineMap) -> TrainedHead:
-        """The head with the temperature and thresholds that hold for embeddings which the map predicts."""
-        if self.calibration is None or learned.channel is None:
-            return self.trained
-        return calibrate(self.trained.head, learned.channel.apply(self.calibration.embeddings), self.calibration.labels)
-
-
-class EncryptedHead:
-    """A task's head behind one encoder's map: one encrypted product, planned for each batch size.
-
-    Args:
-        head: takes the rows that clients encrypt.
-        settings: batch sizes, precision, memory.
-        row_norm: largest norm of such a row.
-    """
-
-    def __init__(self, head: LinearHead, settings: ServeSettings, row_norm: float = 1.0) -> None:
-        self.revision = sha256(head.weight.tobytes() + head.bias.tobytes() + repr(head.labels).encode()).hexdigest()[
-            :16
-        ]
-        self._evaluators: dict[str, Evaluator] = {}
-        for rows in settings.batch_rows:
-            shape = product_shape(head.weight, head.bias, rows=rows, precision=settings.precision, row_norm=row_norm)
-            limit = settings.max_batch_weights_mb << 20
-            plan = candidates(shape, settings.security_table, max_bytes=limit)[0]
-            self._evaluators[plan.id] = Evaluator(plan, head.weight, head.bias)
-
-    @property
-    def plans(self) -> tuple[PackingPlan, ...]:
-        """The plans that clients may use."""
-        return tuple(evaluator.plan for evaluator in self._evaluators.values())
-
-    def evaluator(self, plan: str, revision: str) -> Evaluator:
-        """The evaluator of a plan.
-
-        Raises:
-            StalePlanError: head, map or plan have changed since the client asked.
-        """
-        evaluator = self._evaluators.get(plan)
-        if evaluator is None or revision != self.revision:
-            raise StalePlanError("the task has changed since it was described; describe it and encrypt again")
-        return evaluator
-
-
-@dataclass(frozen=True)
-class _Service:
-    """A task behind one encoder's map: the head as calibrated for mapped embeddings, and its products."""
-
-    calibrated: TrainedHead
-    encrypted: EncryptedHead
 
 
 class Silo:
@@ -97,9 +47,9 @@ class Silo:
     def __init__(self, store: SiloStore, settings: ServeSettings) -> None:
         self._store = store
         self._settings = settings
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: dict[str, LoadedTask] = {}
         self._maps: dict[str, AffineMap] = {}
-        self._services: dict[tuple[str, str, str], _Service] = {}
+        self._served: dict[tuple[str, QueryRows], ServedTask] = {}
         self.releases = ReleaseLedger(store.releases_path, settings.max_releases)
         self.unsent = UnsentProducts(store.unsent_path, settings.product_hours)
         self.unsent.sweep()
@@ -116,13 +66,14 @@ class Silo:
         for name in self._store.task_names():
             if self._changed(self._store.directory / "tasks" / name / "head.safetensors"):
                 try:
-                    loaded = _Task(name, *self._store.load_task(name), self._store.load_calibration(name))
+                    loaded = LoadedTask(name, *self._store.load_task(name), self._store.load_calibration(name))
                 except SealignError as error:
                     _log.error("head not read; an earlier one stays", task=name, reason=str(error))
                     continue
                 self._tasks[name] = loaded
-                self._services = {key: kept for key, kept in self._services.items() if key[0] != name}
-                self._compose(self._maps, [name])
+                self._served = {key: kept for key, kept in self._served.items() if key[0] != name}
+                for fingerprint in self._maps:
+                    self._serve(QueryRows(fingerprint))
         for fingerprint in self._store.map_fingerprints():
             if self._changed(self._store.map_path(fingerprint)):
                 try:
@@ -130,53 +81,72 @@ class Silo:
                 except SealignError as error:
                     _log.error("map not read; an earlier one stays", encoder=fingerprint[:12], reason=str(error))
                     continue
-                self._compose([fingerprint], self._tasks)
+                self._served = {key: kept for key, kept in self._served.items() if key[1].encoder != fingerprint}
+                self._serve(QueryRows(fingerprint))
 
-    def describe(self, encoder: str, mapped_over: str = "") -> SiloCard:
-        """What the silo offers to an encoder, named by fingerprint; empty for tasks without plans.
-
-        A client that applies a map of its own names, in ``mapped_over``, the public set that it was learned over.
+    def describe(self, rows: QueryRows) -> SiloCard:
+        """What the silo offers to a client that encrypts such rows; without an encoder, tasks without plans.
 
         Raises:
-            NotFoundError: the silo does not hold that public set.
+            NotFoundError: the silo does not hold the public set that the client's map was learned over.
+            UnknownMapError: the silo does not hold what the client has told about its map.
         """
         self.refresh()
-        self._prepare(mapped_over)
-        learned = None if mapped_over else self._maps.get(encoder)
+        self._prepare(rows)
+        learned = None if rows.mapped_over else self._maps.get(rows.encoder)
+        key = _served_as(rows)
         return SiloCard(
             name=self._store.document.name,
-            tasks=tuple(self._task_card(task, encoder, mapped_over) for task in self._tasks.values()),
+            tasks=tuple(task_card(task, self._served.get((name, key))) for name, task in self._tasks.items()),
             public_sets=tuple(self._store.public_sets()),
             map=None if learned is None else MapCard.of(learned),
             encoder=self._store.document.encoder_card.fingerprint,
             dimension=self._store.document.encoder_card.dimension,
         )
 
-    def evaluator(self, task: str, encoder: str, plan: str, revision: str, mapped_over: str = "") -> Evaluator:
-        """The evaluator that a query asks for; ``mapped_over`` as in :meth:`describe`.
+    def evaluator(self, task: str, rows: QueryRows, plan: str, revision: str) -> Evaluator:
+        """The evaluator that a query asks for.
 
         Raises:
             NotFoundError: there is no such task or public set.
             NoMapError: no map has been learned for the encoder.
+            UnknownMapError: the silo does not hold what the client has told about its map.
             StalePlanError: head, map or plan have changed since the client asked.
         """
-        if task not in self._tasks or (not mapped_over and encoder not in self._maps):
+        no_map = not rows.mapped_over and rows.encoder not in self._maps
+        if task not in self._tasks or no_map:
             self.refresh()  # another worker may have learned it
         if task not in self._tasks:
             known = ", ".join(self._tasks) or "none"
             raise NotFoundError(f"there is no task {task[:64]!r} here; tasks are: {known}")
-        if not mapped_over and encoder not in self._maps:
+        if not rows.mapped_over and rows.encoder not in self._maps:
             sets = ", ".join(f"{s.name} ({s.digest[:12]}…)" for s in self._store.public_sets()) or "none"
             raise NoMapError(
-                f"no map has been learned for encoder {encoder[:12]!r}…; align first (sealign align --public FILE) "
-                f"over a public set that the silo holds: {sets}"
+                f"no map has been learned for encoder {rows.encoder[:12]!r}…; align first (sealign align --public "
+                f"FILE) over a public set that the silo holds: {sets}"
             )
         try:
-            return self._head(task, encoder, mapped_over).evaluator(plan, revision)
+            return self._head(task, rows).evaluator(plan, revision)
         except StalePlanError:
             self.refresh()  # the client may have described the task at a worker that knew more
-            self._prepare(mapped_over)
-            return self._head(task, encoder, mapped_over).evaluator(plan, revision)
+            self._prepare(rows)
+            return self._head(task, rows).evaluator(plan, revision)
+
+    def register_map(self, public_set: str, covariances: MapCovariances) -> str:
+        """Keep what a client tells about the map that it applies; the answer names it.
+
+        Raises:
+            NotFoundError: the silo does not hold the public set that the map was learned over.
+            InvalidInputError: they do not fit the silo's embeddings of it.
+            StorageError: they could not be written.
+        """
+        digest = sha256(public_set.encode() + covariances.cross.tobytes() + covariances.mapped.tobytes())
+        name = digest.hexdigest()[:32]
+        public = self._store.load_public_set(public_set)
+        if self._store.load_channel(name) is None:
+            channel = MappedChannel.of_covariances(public.rows, covariances)
+            self._store.keep_channel(name, channel, self._settings.max_maps)
+        return name
 
     def alignment(self, encoder: EncoderCard, public_set: str, rows: int) -> AlignmentSession:
         """A run of plain alignment for an encoder (see :class:`AlignmentSession`)."""
@@ -236,58 +206,53 @@ class Silo:
         self.releases.require_open(release)
         return alignment
 
-    def _head(self, task: str, encoder: str, mapped_over: str) -> EncryptedHead:
-        service = self._services.get(_key(task, encoder, mapped_over))
-        if service is None:
+    def _head(self, task: str, rows: QueryRows) -> EncryptedHead:
+        served = self._served.get((task, _served_as(rows)))
+        if served is None:
             raise StalePlanError(f"task {task} cannot be served to this encoder at present; the silo's log says why")
-        return service.encrypted
+        return served.encrypted
 
-    def _compose(self, encoders: Iterable[str], tasks: Iterable[str]) -> None:
-        for encoder in encoders:
-            learned = self._maps[encoder]
-            for task in tasks:
-                self._services.pop(_key(task, encoder), None)
-                try:
-                    calibrated = self._tasks[task].behind(learned)
-                    composed = calibrated.head.composed(learned.weight, learned.intercept)
-                    self._services[_key(task, encoder)] = _Service(calibrated, EncryptedHead(composed, self._settings))
-                except SealignError as error:
-                    _log.error("task left out for an encoder", task=task, encoder=encoder[:12], reason=str(error))
+    def _prepare(self, rows: QueryRows) -> None:
+        """Fit heads for rows of a kind that nobody has asked for before; for plain embeddings they are there."""
+        if rows.mapped_over or rows.encoder in self._maps:
+            with self._refreshing:
+                self._serve(_served_as(rows))
 
-    def _prepare(self, mapped_over: str) -> None:
-        """Compose heads for rows that clients have mapped themselves, when somebody first asks for them.
+    def _serve(self, rows: QueryRows) -> None:
+        """Fit and plan, for rows of this kind, the head of each task that lacks one."""
+        missing = [task for name, task in self._tasks.items() if (name, rows) not in self._served]
+        if not missing:
+            return
+        make = self._at_client(rows) if rows.mapped_over else partial(self._at_silo, rows)
+        for task in missing:
+            with self._leaving_out(task, rows):
+                self._served[task.name, rows] = make(task)
+        for key in [key for key in self._served if key[1].map_id][: -self._settings.max_maps * len(self._tasks)]:
+            del self._served[key]
 
-        Such rows are centred. The mean of the silo's embeddings, which stays here, is part of the head's bias.
-        """
-        with self._refreshing:
-            missing = [name for name in self._tasks if _key(name, "", mapped_over) not in self._services]
-            if not mapped_over or not missing:
-                return
-            public = self._store.load_public_set(mapped_over).rows.astype(np.float64)
-            # A centred embedding is at most twice as long as the longest one.
-            row_norm = 2.0 ** (1 + ceil(log2(np.linalg.norm(public, axis=1).max()) - 1e-3))
-            for name in missing:
-                trained = self._tasks[name].trained
-                try:
-                    centred = trained.head.composed(np.eye(public.shape[1]), public.mean(axis=0))
-                    served = _Service(trained, EncryptedHead(centred, self._settings, row_norm))
-                    self._services[_key(name, "", mapped_over)] = served
-                except SealignError as error:
-                    _log.error("task left out", task=name, mapped_over=mapped_over[:12], reason=str(error))
+    @contextmanager
+    def _leaving_out(self, task: LoadedTask, rows: QueryRows) -> Iterator[None]:
+        """A head that cannot be served is left out, and the log says why."""
+        try:
+            yield
+        except SealignError as error:
+            named = (rows.mapped_over or rows.encoder)[:12]
+            _log.error("task left out", task=task.name, rows=named, recentred=rows.recentred, reason=str(error))
 
-    def _task_card(self, task: _Task, encoder: str, mapped_over: str) -> TaskCard:
-        service = self._services.get(_key(task.name, encoder, mapped_over))
-        calibrated = task.trained if service is None else service.calibrated
-        return TaskCard(
-            name=task.name,
-            description=task.document.description,
-            labels=task.trained.head.labels,
-            temperature=calibrated.temperature,
-            held_out_accuracy=task.trained.held_out_accuracy,
-            ood_thresholds=dict(calibrated.ood),
-            plans=() if service is None else service.encrypted.plans,
-            revision="" if service is None else service.encrypted.revision,
-        )
+    def _at_silo(self, rows: QueryRows, task: LoadedTask) -> ServedTask:
+        return ServedTask.at_silo(task, self._maps[rows.encoder], rows.recentred, self._settings)
+
+    def _at_client(self, rows: QueryRows) -> Callable[[LoadedTask], ServedTask]:
+        """For rows that clients have mapped and centred. The mean of the silo's embeddings, which stays here, is part
+        of a head's bias."""
+        public = self._store.load_public_set(rows.mapped_over).rows.astype(np.float64)
+        channel = self._store.load_channel(rows.map_id) if rows.map_id else None
+        if rows.map_id and channel is None:
+            raise UnknownMapError("the silo does not hold what was told about this map; register it again")
+        # A centred embedding is at most twice as long as the longest one.
+        row_norm = 2.0 ** (1 + ceil(log2(np.linalg.norm(public, axis=1).max()) - 1e-3))
+        mean = public.mean(axis=0)
+        return lambda task: ServedTask.at_client(task, mean, row_norm, channel, rows.recentred, self._settings)
 
     def _changed(self, path: Path) -> bool:
         version = path.stat().st_mtime_ns
@@ -296,6 +261,6 @@ class Silo:
         return changed
 
 
-def _key(task: str, encoder: str, mapped_over: str = "") -> tuple[str, str, str]:
-    """What a service depends on: the encoder's map at the silo, or the set that mapped rows are centred over."""
-    return (task, "", mapped_over) if mapped_over else (task, encoder, "")
+def _served_as(rows: QueryRows) -> QueryRows:
+    """What a head depends on: the encoder's map at the silo, or the set that mapped rows are centred over."""
+    return replace(rows, encoder="") if rows.mapped_over else replace(rows, map_id="")

@@ -6,10 +6,11 @@ public/<digest>.safetensors   the silo's embeddings of a public text set
 public/<digest>.texts         its texts, so that released texts can join them
 tasks/<task>/head.safetensors the trained head
 tasks/<task>/task.json        its description
-tasks/<task>/calibration.safetensors  labelled embeddings with which it is calibrated for each map (optional)
+tasks/<task>/calibration.safetensors  labelled embeddings and class statistics, to fit and calibrate heads for maps
 tasks/<task>/released.json    unlabelled texts that clients may get for alignment (optional)
 tasks/<task>/released.safetensors  their embeddings
 maps/<fingerprint>.safetensors  the map learned for a client's encoder
+channels/<id>.safetensors     what clients have told about maps of their own, the newest of it
 releases.sqlite               cross-covariances released under encrypted alignment
 unsent/                       those that their clients have not confirmed yet
 """
@@ -26,14 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sealign.alignment import AffineMap, PublicSet
+from sealign.alignment import AffineMap, MappedChannel, PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.files import load_arrays, save_arrays, write_atomically
-from sealign.heads import TrainedHead
+from sealign.heads import ClassStatistics, TrainedHead
 from sealign.protocol import PublicSetCard
 
 _CALIBRATION = "calibration.safetensors"
+_STATISTICS = ("counts", "means", "within")
+_CHANNEL = ("mean", "gain", "noise", "spread")
 _RELEASED = "released.json"
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
@@ -66,10 +69,17 @@ class PublicEmbeddings:
 
 @dataclass(frozen=True)
 class CalibrationRows:
-    """The silo's own embeddings of labelled texts: (n, d), one label a row. As private as the texts."""
+    """What heads for mapped embeddings are fitted and measured with. As private as the texts.
+
+    Attributes:
+        embeddings: the silo's own, of labelled texts, (n, d).
+        labels: one a row.
+        statistics: of the task's other texts; None where a class has too few.
+    """
 
     embeddings: NDArray[np.float32]
     labels: tuple[str, ...]
+    statistics: ClassStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -150,8 +160,12 @@ class SiloStore:
         if calibration is None:
             path.unlink(missing_ok=True)
         else:
-            labels = {"labels": json.dumps(calibration.labels)}
-            save_arrays(path, {"embeddings": calibration.embeddings}, labels, mode=0o600)
+            arrays: dict[str, NDArray[np.generic]] = {"embeddings": calibration.embeddings}
+            metadata = {"labels": json.dumps(calibration.labels)}
+            if calibration.statistics is not None:
+                arrays |= {name: getattr(calibration.statistics, name) for name in _STATISTICS}
+                metadata["classes"] = json.dumps(calibration.statistics.labels)
+            save_arrays(path, arrays, metadata, mode=0o600)
         self._save_released(name, released)
         head.save(self._task(name) / "head.safetensors")
 
@@ -179,7 +193,11 @@ class SiloStore:
             return None
         arrays, metadata = load_arrays(path)
         try:
-            return CalibrationRows(arrays["embeddings"], tuple(json.loads(metadata["labels"])))
+            statistics = None
+            if "classes" in metadata:
+                classes = tuple(json.loads(metadata["classes"]))
+                statistics = ClassStatistics(classes, *(arrays[name] for name in _STATISTICS))
+            return CalibrationRows(arrays["embeddings"], tuple(json.loads(metadata["labels"])), statistics)
         except (KeyError, ValueError) as error:
             raise StorageError(f"{path} is damaged ({error}); train the task again") from error
 
@@ -315,6 +333,37 @@ class SiloStore:
                 f"map {self.map_path(fingerprint).name} was learned between other encoders; align again"
             )
         return learned
+
+    # Channels of maps that clients apply
+
+    def keep_channel(self, name: str, channel: MappedChannel, most: int) -> None:
+        """Keep the channel of a client's map under a name; of more than ``most``, the oldest are forgotten.
+
+        Raises:
+            StorageError: the file could not be written.
+        """
+        save_arrays(self._channel(name), {part: getattr(channel, part) for part in _CHANNEL}, {}, mode=0o600)
+        by_age = sorted(self.directory.glob("channels/*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+        for path in by_age[:-most]:
+            path.unlink(missing_ok=True)
+
+    def load_channel(self, name: str) -> MappedChannel | None:
+        """A channel by name; None if it was never told, or is forgotten.
+
+        Raises:
+            StorageError, InvalidInputError: the file is damaged.
+        """
+        path = self._channel(name)
+        if not path.exists():
+            return None
+        arrays, _ = load_arrays(path)
+        try:
+            return MappedChannel(*(arrays[part] for part in _CHANNEL))
+        except KeyError as error:
+            raise StorageError(f"{path} is damaged; delete it") from error
+
+    def _channel(self, name: str) -> Path:
+        return self.directory / "channels" / f"{name}.safetensors"
 
 
 def _digest(texts: tuple[str, ...]) -> str:

@@ -10,8 +10,16 @@ from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
-from sealign.errors import InvalidInputError, NotFoundError, StorageError
-from sealign.heads import TrainedHead, calibrate, import_head, train_head
+from sealign.errors import InvalidInputError
+from sealign.heads import (
+    ClassStatistics,
+    TrainedHead,
+    calibrate,
+    class_indices,
+    import_head,
+    stratified_hold_out,
+    train_head,
+)
 from sealign.protocol import PublicSetCard
 from sealign_server.few_shot import drawn_texts
 from sealign_server.store import CalibrationRows, PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
@@ -20,6 +28,7 @@ Progress = Callable[[int], None]
 
 # Enough for a 5 % quantile; few enough to calibrate every map when a silo starts.
 CALIBRATION_ROWS = 2000
+HELD_OUT = 0.2
 
 
 def create_silo(directory: Path, name: str, encoder: EncoderSettings) -> SiloStore:
@@ -38,30 +47,6 @@ def add_public_set(store: SiloStore, name: str, texts: PublicSet, progress: Prog
     card = PublicSetCard(texts.digest, len(texts), name)
     store.save_public_set(PublicEmbeddings(card, rows), texts)
     return card
-
-
-def read_labelled(path: Path) -> tuple[list[str], list[str]]:
-    """Labels and texts of a UTF-8 TSV file with the header ``label<TAB>text``.
-
-    Raises:
-        NotFoundError, StorageError: the file is missing or cannot be read.
-        InvalidInputError: a line without two columns, named by its number.
-    """
-    try:
-        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-    except FileNotFoundError as error:
-        raise NotFoundError(f"there is no file {path}") from error
-    except OSError as error:
-        raise StorageError(f"could not read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path} is not UTF-8; convert it") from error
-    rows = [line.removesuffix("\r").split("\t") for line in lines]
-    if rows[0] != ["label", "text"]:
-        raise InvalidInputError(f"{path}: line 1 must be the header label<TAB>text")
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != 2 or not all(cell.strip() for cell in row):
-            raise InvalidInputError(f"{path}: line {number} must be a label, a tab and a text")
-    return [label for label, _ in rows[1:]], [text for _, text in rows[1:]]
 
 
 def train_task(
@@ -93,7 +78,7 @@ def train_task(
     rows = _encoder(store).encode(texts, progress=progress)
     released = drawn_texts(rows, texts, release, seed)
     head = train_head(rows, labels, seed=seed)
-    calibration = calibration_rows(rows, labels, seed)
+    calibration = calibration_rows(rows, labels, head.head.labels, seed)
     store.save_task(task, TaskDocument(description=description), head, calibration, released)
     return head
 
@@ -125,15 +110,29 @@ def import_task(
     rows = _encoder(store).encode(texts, progress=progress)
     released = drawn_texts(rows, texts, release, seed)
     calibrated = calibrate(linear, rows, labels)
-    calibration = calibration_rows(rows, labels, seed)
+    calibration = calibration_rows(rows, labels, linear.labels, seed)
     store.save_task(task, TaskDocument(description=description), calibrated, calibration, released)
     return calibrated
 
 
-def calibration_rows(embeddings: NDArray[np.float32], labels: Sequence[str], seed: int = 0) -> CalibrationRows:
-    """At most 2,000 of the labelled embeddings, drawn uniformly."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:CALIBRATION_ROWS])
-    return CalibrationRows(embeddings[chosen], tuple(labels[row] for row in chosen))
+def calibration_rows(
+    embeddings: NDArray[np.float32], labels: Sequence[str], classes: Sequence[str], seed: int = 0
+) -> CalibrationRows:
+    """Of each class a fifth of the labelled embeddings, at most 2,000 in all, and the statistics of the others.
+
+    Where a class has fewer than two, at most 2,000 of all, and no statistics.
+    """
+    targets = class_indices(labels, classes, len(embeddings))
+    random = np.random.default_rng(seed)
+    if np.bincount(targets, minlength=len(classes)).min() < 2:
+        chosen = np.sort(random.permutation(len(labels))[:CALIBRATION_ROWS])
+        return CalibrationRows(embeddings[chosen], tuple(labels[row] for row in chosen))
+    held = stratified_hold_out(targets, classes, HELD_OUT, seed)
+    rows = np.sort(random.permutation(np.flatnonzero(held))[:CALIBRATION_ROWS])
+    kept = frozenset(rows.tolist())
+    others = [row for row in range(len(labels)) if row not in kept]
+    statistics = ClassStatistics.of(embeddings[others], [labels[row] for row in others], classes)
+    return CalibrationRows(embeddings[rows], tuple(labels[row] for row in rows), statistics)
 
 
 def _encoder(store: SiloStore) -> Encoder:

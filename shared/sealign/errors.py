@@ -45,6 +45,12 @@ class NoMapError(SealignError):
     status = "FAILED_PRECONDITION"
 
 
+class UnknownMapError(SealignError):
+    """The silo does not hold what a client has told about its map; tell it again."""
+
+    status = "FAILED_PRECONDITION"
+
+
 class UnknownSessionError(SealignError):
     """The silo does not hold this encrypted alignment any more; start it again."""
 

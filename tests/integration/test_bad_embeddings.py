@@ -9,6 +9,7 @@ import pytest
 
 from sealign.ckks import EncryptedMatrix
 from sealign.errors import InvalidInputError, NotFoundError
+from sealign.protocol import QueryRows
 from sealign_client import Client
 from sealign_client.connection import SiloConnection
 from tests.support.corpus import Corpus
@@ -76,6 +77,6 @@ async def test_a_stream_whose_queries_fail_ends(silo: Server, tls: Tls, client: 
 
     connection = SiloConnection(tls.client_settings(silo.port))
     with pytest.raises(InvalidInputError, match="cannot be made"):
-        async for _ in connection.classify_stream(client.describe().tasks[0], "0" * 64, queries()):
+        async for _ in connection.classify_stream(client.describe().tasks[0], QueryRows("0" * 64), queries()):
             pass
     await connection.close()

@@ -7,7 +7,7 @@ from sealign.heads.calibration import (
 )
 from sealign.heads.discriminant import ClassStatistics, Outliers, discriminant_head
 from sealign.heads.importing import import_head
-from sealign.heads.linear import LinearHead
+from sealign.heads.linear import LinearHead, class_indices
 from sealign.heads.mapped import CalibratedHead, head_behind
 from sealign.heads.ood import (
     SCORES,
@@ -35,6 +35,7 @@ __all__ = [
     "TrainedHead",
     "auroc",
     "calibrate",
+    "class_indices",
     "discriminant_head",
     "energy",
     "expected_calibration_error",

@@ -20,6 +20,9 @@ Matrix = NDArray[np.float64]
 SHRINKAGES: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03)
 """Of discriminant heads, strongest first."""
 
+_DRAWN_ROWS = 1000
+"""Mapped counterparts to measure with, at least: several of each row where rows are few."""
+
 
 @dataclass(frozen=True, eq=False)
 class CalibratedHead:
@@ -28,14 +31,14 @@ class CalibratedHead:
     Attributes:
         head: all outputs.
         temperature: divide logits by it before the softmax.
-        accuracy: fraction of those rows whose largest logit is the right one.
+        accuracy: fraction of those rows whose largest logit is the right one; None where none were sent.
         ood: by score, in the order of :meth:`OutputLayout.scores`, the value that 95 % of those rows reach.
         shrinkage: of a discriminant head; None for the silo's own.
     """
 
     head: ServedHead
     temperature: float
-    accuracy: float
+    accuracy: float | None
     ood: Mapping[str, float]
     shrinkage: float | None = None
 
@@ -51,7 +54,7 @@ def head_behind(
 ) -> CalibratedHead:
     """The head that predicts best behind a map: the silo's own, or a discriminant fitted to mapped embeddings.
 
-    Judged by the log-loss, at its best temperature, on one mapped counterpart of each held-out row. Of the
+    Judged by the log-loss, at its best temperature, on mapped counterparts of held-out rows. Of the
     discriminants, the strongest shrinkage within one standard error of the best is taken (as in
     :func:`train_head`), and fitted once more with the held-out rows; it is served with its temperature divided out,
     so that a plan's precision means the same for every head.
@@ -68,8 +71,9 @@ def head_behind(
         InvalidInputError: shapes that do not fit together, or unknown labels.
     """
     rows = checked_rows(held_out)
-    drawn = channel.apply(rows)
-    targets = class_indices(labels, own.labels, len(rows))
+    indices = class_indices(labels, own.labels, len(rows))
+    draws = -(-_DRAWN_ROWS // len(rows))
+    drawn, targets = channel.apply(np.repeat(rows, draws, axis=0)), np.repeat(indices, draws)
     chosen = _calibrated(ServedHead(own), drawn, targets)
     if statistics is None:
         return chosen

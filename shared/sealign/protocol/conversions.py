@@ -6,8 +6,13 @@ peer sends.
 
 from __future__ import annotations
 
-from math import isfinite
+import re
+from math import isfinite, isqrt
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.alignment import MapCovariances
 from sealign.ckks import (
     Block,
     EncryptedMatrix,
@@ -34,6 +39,7 @@ from sealign.protocol.cards import (
 from sealign.protocol.v1 import silo_pb2 as pb
 
 _LARGEST = 1 << 24
+_MAP_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def plan_to_wire(plan: PackingPlan) -> pb.Plan:
@@ -161,7 +167,35 @@ def encoder_from_wire(message: pb.EncoderCard) -> EncoderCard:
 
 def query_rows_from_wire(message: pb.DescribeRequest | pb.ClassifyRequest) -> QueryRows:
     """The kind of rows that a request is about."""
+    if message.map_id and not _MAP_ID.fullmatch(message.map_id):
+        raise InvalidInputError("a map_id is what RegisterMap answered: 32 hexadecimal digits")
     return QueryRows(message.encoder, message.mapped_over, message.map_id, message.recentred)
+
+
+def covariances_to_wire(covariances: MapCovariances, public_set: str) -> pb.RegisterMapRequest:
+    """What a client tells about its map, as a message."""
+    upper = np.triu_indices(covariances.dimension)
+    return pb.RegisterMapRequest(
+        mapped_over=public_set,
+        cross=covariances.cross[upper].astype("<f4").tobytes(),
+        mapped=covariances.mapped[upper].astype("<f4").tobytes(),
+    )
+
+
+def covariances_from_wire(message: pb.RegisterMapRequest) -> MapCovariances:
+    """What a client tells about its map."""
+    return MapCovariances(_symmetric(message.cross), _symmetric(message.mapped))
+
+
+def _symmetric(values: bytes) -> NDArray[np.float32]:
+    """A symmetric matrix from its upper triangle."""
+    count = len(values) // 4
+    dimension = (isqrt(8 * count + 1) - 1) // 2
+    if len(values) % 4 or not count or dimension * (dimension + 1) // 2 != count:
+        raise InvalidInputError(f"{len(values)} bytes are not the upper triangle of a float32 matrix")
+    matrix = np.zeros((dimension, dimension), dtype=np.float32)
+    matrix[np.triu_indices(dimension)] = np.frombuffer(values, dtype="<f4")
+    return np.asarray(matrix + np.triu(matrix, 1).T)
 
 
 def map_to_wire(card: MapCard) -> pb.MapCard:

@@ -30,6 +30,8 @@ def test_every_setting_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> Non
         "key_directory": "keys",
         "key_passphrase": "correct horse",
         "map_directory": "maps",
+        "tell_map": "true",
+        "adaptation": "adaptation.safetensors",
         "placement": "client",
         "security_table": "post_quantum",
         "timeout": "2.5",
@@ -39,6 +41,7 @@ def test_every_setting_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(f"SEALIGN_{name.upper()}", value)
     settings = client_settings()
     assert (settings.silo, settings.tls_ca, settings.timeout) == ("silo.example:7443", Path("ca.pem"), 2.5)
+    assert (settings.tell_map, settings.adaptation) == (True, Path("adaptation.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,17 @@ from sealign.encoders import EncoderCard, EncoderSettings, load_encoder
 from sealign.errors import StorageError
 from sealign.heads import (
     SCORES,
+    OutputLayout,
     TrainedHead,
     calibrate,
     expected_calibration_error,
+    fit_temperature,
     softmax,
     train_head,
 )
-from sealign.protocol import TaskCard
+from sealign.protocol import QueryRows, TaskCard
 from sealign_server.alignment import AlignmentSession
+from sealign_server.served_task import LoadedTask
 from sealign_server.settings import ServeSettings
 from sealign_server.silo import Silo
 from sealign_server.store import CalibrationRows, SiloDocument, SiloStore, TaskDocument
@@ -43,8 +46,10 @@ from sealign_server.training import (
 Rows = NDArray[np.float32]
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
-SETTINGS = ServeSettings(tls_cert=Path("unused"), tls_key=Path("unused"), batch_rows=(1,))
+SETTINGS = ServeSettings(tls_cert=Path("unused"), tls_key=Path("unused"), batch_rows=(1,), ood_directions=4)
+OWN_HEADS = SETTINGS.model_copy(update={"fit_heads": False})
 TASK = "planted"
+CLASSES = ("class 0", "class 1", "class 2")
 
 
 def unit(rows: NDArray[np.float64]) -> Rows:
@@ -84,7 +89,7 @@ def store(planted: Planted, tmp_path: Path) -> SiloStore:
     document = SiloDocument(name="s", encoder=EncoderSettings(family="use"), encoder_card=card)
     store = SiloStore.create(tmp_path / "silo", document)
     own, _, labels = planted.labelled
-    store.save_task(TASK, TaskDocument(), train_head(own, labels), calibration_rows(own, labels))
+    store.save_task(TASK, TaskDocument(), train_head(own, labels), calibration_rows(own, labels, CLASSES))
     align(store, planted)
     return store
 
@@ -100,46 +105,90 @@ def align(store: SiloStore, planted: Planted) -> None:
     learned.save(store.map_path(CLIENT.fingerprint))
 
 
-def card(store: SiloStore, encoder: str = CLIENT.fingerprint) -> TaskCard:
-    (task,) = Silo(store, SETTINGS).describe(encoder).tasks
+def card(store: SiloStore, encoder: str = CLIENT.fingerprint, settings: ServeSettings = SETTINGS) -> TaskCard:
+    (task,) = Silo(store, settings).describe(QueryRows(encoder)).tasks
     return task
 
 
-def above(logits: NDArray[np.float64], thresholds: dict[str, float]) -> dict[str, float]:
+def above(layout: OutputLayout, outputs: NDArray[np.float64], thresholds: dict[str, float]) -> dict[str, float]:
     """Fraction of rows that reach each threshold."""
-    return {name: float(np.mean(score(logits) >= thresholds[name])) for name, score in SCORES.items()}
+    scores = layout.scores(outputs)
+    return {name: float(np.mean(scores[name] >= thresholds[name])) for name in scores}
 
 
-def served(store: SiloStore, queries: Rows) -> NDArray[np.float64]:
-    """Logits in the clear of a client's embeddings."""
+def served(store: SiloStore, queries: Rows, settings: ServeSettings = SETTINGS) -> NDArray[np.float64]:
+    """Outputs in the clear of a client's embeddings."""
     learned = store.load_map(CLIENT.fingerprint)
-    logits: NDArray[np.float64] = store.load_task(TASK)[1].head.logits(learned.apply(queries))
-    return logits
+    task = LoadedTask(TASK, *store.load_task(TASK), store.load_calibration(TASK))
+    return task.behind(learned.channel, settings).head.outputs(learned.apply(queries))
 
 
-def test_thresholds_hold_for_the_client(store: SiloStore, planted: Planted) -> None:
-    logits = served(store, planted.queries[1])
-    task = card(store)
-    for fraction in above(logits, task.ood_thresholds).values():
-        assert 0.93 <= fraction <= 0.995
+@pytest.mark.parametrize("settings", [SETTINGS, OWN_HEADS], ids=["fitted", "own"])
+def test_thresholds_hold_for_the_client(store: SiloStore, planted: Planted, settings: ServeSettings) -> None:
+    outputs = served(store, planted.queries[1], settings)
+    task = card(store, settings=settings)
+    assert task.reject == settings.fit_heads
+    assert task.directions == (4 if settings.fit_heads else 0)
+    assert next(iter(task.ood_thresholds)) == ("reject_margin" if settings.fit_heads else "energy")
+    for fraction in above(task.layout, outputs, task.ood_thresholds).values():
+        assert 0.9 <= fraction <= 0.995
     own = store.load_task(TASK)[1]
-    assert max(above(logits, dict(own.ood)).values()) < 0.7
+    logits = served(store, planted.queries[1], OWN_HEADS)
+    assert max(above(OutputLayout(3), logits, dict(own.ood)).values()) < 0.7
 
 
-def test_temperature_holds_for_the_client(store: SiloStore, planted: Planted) -> None:
+@pytest.mark.parametrize("settings", [SETTINGS, OWN_HEADS], ids=["fitted", "own"])
+def test_temperature_holds_for_the_client(store: SiloStore, planted: Planted, settings: ServeSettings) -> None:
     _, client, labels = planted.queries
-    logits = served(store, client)
-    own = store.load_task(TASK)[1]
+    task, own = card(store, settings=settings), store.load_task(TASK)[1]
+    logits = task.layout.logits(served(store, client, settings))
     targets = np.array([own.head.labels.index(label) for label in labels])
-    task = card(store)
-    oracle = calibrate(own.head, store.load_map(CLIENT.fingerprint).apply(client), labels)
-    assert own.temperature / oracle.temperature > 1.4
-    assert 0.7 < task.temperature / oracle.temperature < 1.3
-    before, after = (
-        expected_calibration_error(softmax(logits / t), targets) for t in (own.temperature, task.temperature)
-    )
-    assert after < 0.7 * before
+    oracle = fit_temperature(logits, targets)
+    assert 0.7 < task.temperature / oracle < 1.3
+    assert expected_calibration_error(softmax(logits / task.temperature), targets) < 0.08
     assert task.held_out_accuracy == own.held_out_accuracy
+    assert task.mapped_accuracy == pytest.approx(np.mean(logits.argmax(axis=1) == targets), abs=0.12)
+
+
+def test_a_head_that_is_fitted_to_the_map_is_better_than_the_silos_own(store: SiloStore, planted: Planted) -> None:
+    _, client, labels = planted.queries
+    accuracy = {
+        settings.fit_heads: np.mean(
+            np.array(CLASSES)[served(store, client, settings)[:, :3].argmax(axis=1)] == np.array(labels)
+        )
+        for settings in (SETTINGS, OWN_HEADS)
+    }
+    assert accuracy[True] >= accuracy[False]
+
+
+def test_recentred_rows_meet_the_tasks_mean(store: SiloStore, planted: Planted) -> None:
+    """Queries that all moved by the same unknown step are answered as if they had not."""
+    _, client, labels = planted.queries
+    rows = QueryRows(CLIENT.fingerprint, recentred=True)
+    silo = Silo(store, SETTINGS)
+    (plain,), (recentred,) = (silo.describe(kind).tasks for kind in (QueryRows(CLIENT.fingerprint), rows))
+    assert {plan.row_norm for plan in recentred.plans} == {2.0}
+    assert recentred.revision != plain.revision
+    learned = store.load_map(CLIENT.fingerprint)
+    task = LoadedTask(TASK, *store.load_task(TASK), store.load_calibration(TASK))
+    assert learned.channel is not None
+    head = task.behind(learned.channel, SETTINGS).head
+    centred = head.composed(learned.weight, task.mean(learned.channel))
+    moved = client + np.random.default_rng(0).normal(size=20)
+    right = np.array([CLASSES.index(label) for label in labels])
+    outputs = {
+        "as they were": served(store, client),
+        "moved": head.composed(learned.weight, learned.intercept).outputs(moved),
+        "recentred": centred.outputs(moved - moved.mean(axis=0)),
+    }
+    accuracy = {name: np.mean(each[:, :3].argmax(axis=1) == right) for name, each in outputs.items()}
+    assert accuracy["recentred"] > accuracy["as they were"] - 0.05 > accuracy["moved"] + 0.1
+
+
+def test_recentred_rows_need_the_tasks_mean(store: SiloStore) -> None:
+    store.save_task(TASK, *store.load_task(TASK))
+    (task,) = Silo(store, SETTINGS).describe(QueryRows(CLIENT.fingerprint, recentred=True)).tasks
+    assert not task.plans
 
 
 def assert_own(task: TaskCard, trained: TrainedHead) -> None:
@@ -172,16 +221,16 @@ def test_a_new_map_and_a_new_head_are_calibrated_while_serving(store: SiloStore,
     store.map_path(CLIENT.fingerprint).unlink()
     silo = Silo(store, SETTINGS)
     document, trained = store.load_task(TASK)
-    (before,) = silo.describe(CLIENT.fingerprint).tasks
+    (before,) = silo.describe(QueryRows(CLIENT.fingerprint)).tasks
     assert_own(before, trained)
     align(store, planted)
-    (aligned,) = silo.describe(CLIENT.fingerprint).tasks
-    assert aligned.ood_thresholds["energy"] < before.ood_thresholds["energy"]
+    (aligned,) = silo.describe(QueryRows(CLIENT.fingerprint)).tasks
+    assert aligned.mapped_accuracy is not None
+    assert before.mapped_accuracy is None
     own, _, labels = planted.labelled
-    store.save_task(TASK, document, train_head(own, labels, penalties=[1.0]), calibration_rows(own, labels))
-    (retrained,) = silo.describe(CLIENT.fingerprint).tasks
-    assert retrained.revision != aligned.revision
-    assert retrained.temperature < 0.5 * aligned.temperature
+    store.save_task(TASK, document, train_head(own, labels, penalties=[1.0]), calibration_rows(own, labels, CLASSES))
+    (retrained,) = silo.describe(QueryRows(CLIENT.fingerprint)).tasks
+    assert retrained.held_out_accuracy != aligned.held_out_accuracy
 
 
 def test_workers_agree(store: SiloStore) -> None:
@@ -198,24 +247,37 @@ def test_private_files_are_for_their_owner(store: SiloStore) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_rows_are_kept_as_they_were(store: SiloStore, planted: Planted) -> None:
+def test_rows_and_statistics_are_kept_as_they_were(store: SiloStore, planted: Planted) -> None:
     own, _, labels = planted.labelled
-    kept = store.load_calibration(TASK)
+    kept, made = store.load_calibration(TASK), calibration_rows(own, labels, CLASSES)
     assert kept is not None
-    assert kept.labels == tuple(labels)
+    assert kept.labels == made.labels
     assert kept.embeddings.dtype == np.float32
-    np.testing.assert_array_equal(kept.embeddings, own)
+    np.testing.assert_array_equal(kept.embeddings, made.embeddings)
+    assert kept.statistics is not None
+    assert made.statistics is not None
+    assert kept.statistics.labels == CLASSES
+    for name in ("counts", "means", "within"):
+        np.testing.assert_array_equal(getattr(kept.statistics, name), getattr(made.statistics, name))
 
 
-def test_of_many_rows_a_sample_is_kept() -> None:
-    rows = np.arange(9000, dtype=np.float32)[:, None]
-    labels = [str(row % 7) for row in range(9000)]
-    kept = calibration_rows(rows, labels)
+def test_every_row_is_either_held_out_or_in_the_statistics() -> None:
+    rows = np.random.default_rng(0).normal(size=(15000, 2)).astype(np.float32)
+    labels = [str(row % 7) for row in range(15000)]
+    classes = [str(label) for label in range(7)]
+    kept = calibration_rows(rows, labels, classes)
+    assert kept.statistics is not None
     assert len(kept.labels) == len(kept.embeddings) == CALIBRATION_ROWS
-    assert len(np.unique(kept.embeddings)) == CALIBRATION_ROWS
-    assert all(label == str(int(row) % 7) for row, label in zip(kept.embeddings[:, 0], kept.labels, strict=True))
-    assert abs(float(np.mean(kept.embeddings)) - 4500) < 200
-    np.testing.assert_array_equal(kept.embeddings, calibration_rows(rows, labels).embeddings)
+    assert kept.statistics.counts.sum() + CALIBRATION_ROWS == 15000
+    total = kept.statistics.mean * kept.statistics.counts.sum() + kept.embeddings.sum(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(total / 15000, rows.mean(axis=0, dtype=np.float64), atol=1e-9)
+    np.testing.assert_array_equal(kept.embeddings, calibration_rows(rows, labels, classes).embeddings)
+
+
+def test_a_class_with_one_text_leaves_no_statistics() -> None:
+    kept = calibration_rows(np.eye(5, dtype=np.float32), ["a", "a", "a", "a", "b"], ["a", "b"])
+    assert kept.statistics is None
+    assert len(kept.labels) == 5
 
 
 def test_damaged_rows(store: SiloStore) -> None:
@@ -281,12 +343,21 @@ def test_real_questions_through_a_real_map(tmp_path: Path) -> None:
     session.add(client.encode(public.texts).tobytes())
     learned = session.learn()
 
-    (task,) = Silo(store, SETTINGS).describe(client.card.fingerprint).tasks
-    logits = trained.head.logits(learned.apply(client.encode(test.texts)))
-    calibrated, native = above(logits, task.ood_thresholds), above(logits, dict(trained.ood))
+    (task,) = Silo(store, SETTINGS).describe(QueryRows(client.card.fingerprint)).tasks
+    loaded = LoadedTask("trec", *store.load_task("trec"), store.load_calibration("trec"))
+    mapped = learned.apply(client.encode(test.texts))
+    outputs = loaded.behind(learned.channel, SETTINGS).head.outputs(mapped)
+    logits = trained.head.logits(mapped)
+    calibrated = above(task.layout, outputs, task.ood_thresholds)
+    native = above(OutputLayout(len(task.labels)), logits, dict(trained.ood))
     for name in SCORES:
         assert 0.85 <= calibrated[name] <= 1.0
-        assert native[name] < calibrated[name] - 0.25
+        assert native[name] < calibrated[name] - 0.2
+    right = np.array(test.labels)
+    fitted, own = (
+        np.mean(np.array(task.labels)[each.argmax(axis=1)] == right) for each in (task.layout.logits(outputs), logits)
+    )
+    assert fitted > own + 0.03
 
     # An imported head is calibrated on what it is given, and so for the map.
     imported = import_task(
@@ -294,10 +365,9 @@ def test_real_questions_through_a_real_map(tmp_path: Path) -> None:
     )
     kept = store.load_calibration("imported")
     assert kept is not None
-    assert len(kept.labels) == len(test.labels)
-    tasks = {task.name: task for task in Silo(store, SETTINGS).describe(client.card.fingerprint).tasks}
+    tasks = {task.name: task for task in Silo(store, OWN_HEADS).describe(QueryRows(client.card.fingerprint)).tasks}
     assert tasks["imported"].ood_thresholds != dict(imported.ood)
-    assert 0.85 <= above(logits, tasks["imported"].ood_thresholds)["energy"] <= 1.0
+    assert 0.8 <= above(tasks["imported"].layout, logits, tasks["imported"].ood_thresholds)["energy"] <= 1.0
 
 
 def _pair(labelled: Labelled) -> tuple[list[str], list[str]]:

@@ -19,13 +19,14 @@ from sealign_server.store import SiloStore
 _SERVING_PATH = """
 import json, sys
 from pathlib import Path
+from sealign.protocol import QueryRows
 from sealign_server.serve import serve
 from sealign_server.settings import ServeSettings
 from sealign_server.silo import Silo
 from sealign_server.store import SiloStore
 
 silo = Silo(SiloStore(Path(sys.argv[1])), ServeSettings(tls_cert="c", tls_key="k", batch_rows=(1,)))
-assert silo.describe("c" * 64).tasks[0].plans
+assert silo.describe(QueryRows("c" * 64)).tasks[0].plans
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 

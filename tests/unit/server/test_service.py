@@ -12,6 +12,7 @@ import pytest
 
 from sealign.ckks import Cipher, SecretKey, SecurityTable
 from sealign.encoders import EncoderCard
+from sealign.protocol import QueryRows
 from sealign.protocol.conversions import matrix_to_wire, public_key_to_wire
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub, add_SiloServicer_to_server
@@ -41,7 +42,7 @@ async def test_more_products_than_allowed_are_refused_not_queued(
     aligned: SiloStore, settings: ServeSettings, client_card: EncoderCard
 ) -> None:
     silo = Silo(aligned, settings.model_copy(update={"batch_rows": (4096,)}))  # long enough to overlap
-    (task,) = silo.describe(client_card.fingerprint).tasks
+    (task,) = silo.describe(QueryRows(client_card.fingerprint)).tasks
     (plan,) = task.plans
     key = SecretKey.generate(plan.parameters)
     query = matrix_to_wire(Cipher(plan, key).encrypt(unit_rows(5, 4096, CLIENT_DIMENSION)))

@@ -43,6 +43,9 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "alignment_memory_mb": "256",
         "product_hours": "2",
         "release_texts": "true",
+        "fit_heads": "false",
+        "ood_directions": "16",
+        "max_maps": "3",
         "drain_seconds": "0.5",
         "log_level": "debug",
     }
@@ -54,6 +57,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
     assert settings.batch_rows == (1, 64)
     assert (settings.zeros_per_key, settings.drain_seconds) == (0, 0.5)
     assert (settings.product_hours, settings.release_texts) == (2.0, True)
+    assert (settings.fit_heads, settings.ood_directions, settings.max_maps) == (False, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,8 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         ("max_concurrent", 0),
         ("zeros_per_key", -1),
         ("drain_seconds", -1),
+        ("ood_directions", -1),
+        ("max_maps", 0),
     ],
 )
 def test_faults_are_named(tmp_path: Path, name: str, value: object) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sealign.ckks import Cipher, SecretKey, ZeroPool
 from sealign.encoders import EncoderCard
 from sealign.errors import NoMapError, NotFoundError, StalePlanError
-from sealign.protocol import TaskCard
+from sealign.protocol import QueryRows, TaskCard
 from sealign_server.alignment import AlignmentSession
 from sealign_server.settings import ServeSettings
 from sealign_server.silo import Silo
@@ -17,7 +17,7 @@ from tests.unit.server.conftest import CLIENT_DIMENSION, DIGEST, PUBLIC_ROWS, Ro
 
 
 def described(silo: Silo, card: EncoderCard) -> TaskCard:
-    (task,) = silo.describe(card.fingerprint).tasks
+    (task,) = silo.describe(QueryRows(card.fingerprint)).tasks
     return task
 
 
@@ -25,13 +25,13 @@ def test_without_a_map_there_are_tasks_but_no_plans(
     store: SiloStore, settings: ServeSettings, client_card: EncoderCard
 ) -> None:
     silo = Silo(store, settings)
-    card = silo.describe(client_card.fingerprint)
+    card = silo.describe(QueryRows(client_card.fingerprint))
     assert (card.name, card.map) == ("small", None)
     (task,) = card.tasks
     assert task.labels == ("blue", "green", "red")
     assert (task.plans, task.revision) == ((), "")
     with pytest.raises(NoMapError, match=r"align first \(sealign align --public FILE\).*noise \(dddddddddddd"):
-        silo.evaluator("colours", client_card.fingerprint, "plan", "revision")
+        silo.evaluator("colours", QueryRows(client_card.fingerprint), "plan", "revision")
 
 
 @pytest.mark.parametrize("count", [1, 5, 16])
@@ -46,7 +46,7 @@ def test_products_equal_the_clear_composition(
     plan = next(plan for plan in task.plans if plan.rows >= count)
     key = SecretKey.generate(plan.parameters)
     cipher = Cipher(plan, key)
-    evaluator = silo.evaluator("colours", client_card.fingerprint, plan.id, task.revision)
+    evaluator = silo.evaluator("colours", QueryRows(client_card.fingerprint), plan.id, task.revision)
     reply = evaluator.evaluate(cipher.encrypt(rows), ZeroPool(key.public_key))
     assert np.abs(cipher.decrypt(reply, count) - expected).max() <= settings.precision
 
@@ -62,7 +62,7 @@ def test_unknown_task_names_the_known_ones(
     aligned: SiloStore, settings: ServeSettings, client_card: EncoderCard
 ) -> None:
     with pytest.raises(NotFoundError, match="tasks are: colours"):
-        Silo(aligned, settings).evaluator("weather", client_card.fingerprint, "plan", "revision")
+        Silo(aligned, settings).evaluator("weather", QueryRows(client_card.fingerprint), "plan", "revision")
 
 
 def test_a_new_head_makes_old_plans_stale(
@@ -70,14 +70,14 @@ def test_a_new_head_makes_old_plans_stale(
 ) -> None:
     silo = Silo(aligned, settings)
     old = described(silo, client_card)
-    asked = ("colours", client_card.fingerprint, old.plans[0].id, old.revision)
+    asked = ("colours", QueryRows(client_card.fingerprint), old.plans[0].id, old.revision)
     aligned.save_task("colours", TaskDocument(), trained(seed=9))
     silo.evaluator(*asked)  # until somebody asks, what was described is what is served
     new = described(silo, client_card)
     assert new.revision != old.revision
     with pytest.raises(StalePlanError, match="describe it and encrypt again"):
         silo.evaluator(*asked)
-    silo.evaluator("colours", client_card.fingerprint, new.plans[0].id, new.revision)
+    silo.evaluator("colours", QueryRows(client_card.fingerprint), new.plans[0].id, new.revision)
 
 
 def test_what_another_process_learned_is_seen(
@@ -89,8 +89,11 @@ def test_what_another_process_learned_is_seen(
     session.learn()
     task = described(first, client_card)
     # Without having described the task, as when a connection moves to another worker.
-    second.evaluator("colours", client_card.fingerprint, task.plans[0].id, task.revision)
-    assert second.describe(client_card.fingerprint).map == first.describe(client_card.fingerprint).map
+    second.evaluator("colours", QueryRows(client_card.fingerprint), task.plans[0].id, task.revision)
+    assert (
+        second.describe(QueryRows(client_card.fingerprint)).map
+        == first.describe(QueryRows(client_card.fingerprint)).map
+    )
 
 
 def test_aligning_again_with_other_rows_changes_the_revision(
@@ -111,7 +114,7 @@ def test_a_damaged_map_costs_only_its_own_encoder(
     silo = Silo(aligned, settings)
     assert described(silo, client_card).plans
     with pytest.raises(NoMapError):
-        silo.evaluator("colours", "e" * 64, "plan", "revision")
+        silo.evaluator("colours", QueryRows("e" * 64), "plan", "revision")
 
 
 def test_a_precision_that_no_parameters_reach_leaves_the_task_without_plans(
@@ -120,4 +123,4 @@ def test_a_precision_that_no_parameters_reach_leaves_the_task_without_plans(
     silo = Silo(aligned, settings.model_copy(update={"precision": 1e-12}))
     assert described(silo, client_card).plans == ()
     with pytest.raises(StalePlanError, match="the silo's log says why"):
-        silo.evaluator("colours", client_card.fingerprint, "plan", "revision")
+        silo.evaluator("colours", QueryRows(client_card.fingerprint), "plan", "revision")

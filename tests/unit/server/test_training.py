@@ -12,9 +12,10 @@ import pytest
 from sealign.encoders import Embeddings, EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.files import save_arrays
+from sealign.labelled import read_labelled
 from sealign_server import training
 from sealign_server.store import SiloStore
-from sealign_server.training import import_task, read_labelled, train_task
+from sealign_server.training import import_task, train_task
 from tests.unit.server.conftest import SILO_DIMENSION
 
 LABELS = ["up", "down"] * 20

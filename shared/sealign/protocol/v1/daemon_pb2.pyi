@@ -159,7 +159,7 @@ class Classification(_message.Message):
     probability: _builtins.float
     """Calibrated probability of the label."""
     in_distribution: _builtins.bool
-    """False if the energy score is below the silo's threshold."""
+    """False if the score that the silo decides by is below its threshold."""
     @_builtins.property
     def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """In the order of the task's labels."""
