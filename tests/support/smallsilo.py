@@ -15,6 +15,7 @@ from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
 from sealign_server.few_shot import drawn_texts
 from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
+from sealign_server.training import calibration_rows
 
 Rows = NDArray[np.float32]
 
@@ -48,8 +49,11 @@ def client_encoder() -> ViewEncoder:
     return ViewEncoder("the client's", CLIENT_DIMENSION)
 
 
-def make_silo(directory: Path) -> SiloStore:
-    """A silo with one task, which has texts to release, and two public sets: one large enough, one too small."""
+def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:
+    """A silo with one task, which has texts to release, and two public sets: one large enough, one too small.
+
+    ``calibrated``: with rows and statistics to fit heads to maps; some labels are wrong, as labels are.
+    """
     encoder = ViewEncoder("the silo's", SILO_DIMENSION)
     document = SiloDocument(name="small", encoder=EncoderSettings(family="use"), encoder_card=encoder.card)
     store = SiloStore.create(directory, document)
@@ -58,11 +62,15 @@ def make_silo(directory: Path) -> SiloStore:
     store.save_public_set(PublicEmbeddings(card, rows), PUBLIC)
     few = few_texts()
     store.save_public_set(PublicEmbeddings(PublicSetCard(few.digest, len(few), "few"), rows[: len(few)]))
-    texts = [f"labelled {number}" for number in range(300)]
+    texts = [f"labelled {number}" for number in range(150 if calibrated else 300)]
     labelled = encoder.encode(texts)
     labels = ["red" if row[0] > 0.1 else "green" if row[1] > 0 else "blue" for row in labelled]
     released = drawn_texts(labelled, texts, RELEASED)
-    store.save_task("colours", TaskDocument(), train_head(labelled, labels), released=released)
+    if calibrated:
+        labels[::3] = np.random.default_rng(0).permutation(labels[::3]).tolist()
+    head = train_head(labelled, labels)
+    calibration = calibration_rows(labelled, labels, head.head.labels) if calibrated else None
+    store.save_task("colours", TaskDocument(), head, calibration, released)
     return store
 
 

@@ -54,7 +54,8 @@ def head_behind(
 ) -> CalibratedHead:
     """The head that predicts best behind a map: the silo's own, or a discriminant fitted to mapped embeddings.
 
-    Judged by the log-loss, at its best temperature, on mapped counterparts of held-out rows. Of the
+    Judged by the log-loss, at its best temperature, on mapped counterparts of held-out rows; the own head is kept if it
+    is better by more than a standard error. Of the
     discriminants, the strongest shrinkage within one standard error of the best is taken (as in
     :func:`train_head`), and fitted once more with the held-out rows; it is served with its temperature divided out,
     so that a plan's precision means the same for every head.
@@ -83,7 +84,9 @@ def head_behind(
     losses = [_log_losses(head, drawn, targets) for head in fitted]
     means = np.array([loss.mean() for loss in losses])
     best = int(means.argmin())
-    if means[best] >= _log_losses(chosen.head, drawn, targets).mean():
+    # The own head has seen these rows, and has no outputs for outliers: it is to be better by more than chance.
+    gains = losses[best] - _log_losses(chosen.head, drawn, targets)
+    if gains.mean() > gains.std() / np.sqrt(len(rows)):
         return chosen
     standard_error = losses[best].std() / np.sqrt(len(rows))
     taken = int(np.argmax(means <= means[best] + standard_error))

