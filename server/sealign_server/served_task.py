@@ -156,7 +156,7 @@ def task_card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
         ood_thresholds=dict(calibrated.ood),
         plans=served.encrypted.plans,
         revision=served.encrypted.revision,
-        reject=calibrated.head.reject,
-        directions=calibrated.head.directions,
+        reject=calibrated.head.layout.reject,
+        directions=calibrated.head.layout.directions,
         mapped_accuracy=calibrated.accuracy,
     )

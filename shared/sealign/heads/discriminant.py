@@ -133,12 +133,15 @@ def discriminant_head(
     """Log-posteriors, up to a constant, of Gaussian classes with one covariance: a linear head.
 
     With Σ the covariance, shrunk to Σ + shrinkage·tr(Σ)/d·I, class k's weight is Σ⁻¹μₖ and its bias
-    −μₖᵀΣ⁻¹μₖ/2 + log πₖ. Given outliers, a **reject column** is one class more, of the outliers' mean and of the
-    weight of all classes together (outlier exposure: Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection
-    with Outlier Exposure", ICLR 2019), and a fifth of Σ is the outliers'. ``directions`` adds the columns of a
-    linear Mahalanobis score (Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
-    NeurIPS 2018, with one Gaussian for all classes): whitened coordinates in the directions in which outliers lie
-    furthest from the task's texts, to be squared and summed.
+    −μₖᵀΣ⁻¹μₖ/2 + log πₖ. Given outliers, there is a **reject column**, of one class more with the outliers' mean and
+    the weight of all classes together (outlier exposure: Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection
+    with Outlier Exposure", ICLR 2019), and a fifth of Σ is the outliers'. It is subtracted from the others, which
+    changes no probability: logits become log-odds against outliers, whose own logit, zero, need not be computed, and
+    their range, which what is common to all columns would fill, is several times smaller.
+
+    ``directions`` adds the columns of a linear Mahalanobis score (Lee et al., "A Simple Unified Framework for
+    Detecting Out-of-Distribution Samples", NeurIPS 2018, with one Gaussian for all classes): whitened coordinates in
+    the directions in which outliers lie furthest from the task's texts, to be squared and summed.
 
     Args:
         statistics: of the embeddings that the head will meet.
@@ -166,18 +169,11 @@ def discriminant_head(
         covariance = (1.0 - _PUBLIC_SHARE) * covariance + _PUBLIC_SHARE * outliers.covariance
     weight = np.linalg.solve(_shrunk(covariance, shrinkage), means.T)
     bias = np.log(priors) - np.sum(means * weight.T, axis=1) / 2
-    classes = len(statistics.labels)
-    head = LinearHead(weight[:, :classes], bias[:classes], statistics.labels)
     if outliers is None:
-        return ServedHead(head)
+        return ServedHead(LinearHead(weight, bias, statistics.labels))
+    head = LinearHead(weight[:, :-1] - weight[:, -1:], bias[:-1] - bias[-1], statistics.labels)
     away = _directions(statistics, outliers, shrinkage, directions)
-    return ServedHead(
-        head,
-        reject=True,
-        directions=directions,
-        extra_weight=np.concatenate([weight[:, classes:], away], axis=1),
-        extra_bias=np.concatenate([bias[classes:], -statistics.mean @ away]),
-    )
+    return ServedHead(head, True, away, -statistics.mean @ away)
 
 
 def _shrunk(covariance: Matrix, shrinkage: float) -> Matrix:

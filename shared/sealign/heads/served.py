@@ -16,11 +16,11 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OutputLayout:
-    """How to read a row of outputs: C class logits, then a reject column if there is one, then r directions.
+    """How to read a row of outputs: C class logits, then r directions.
 
     Attributes:
         classes: C.
-        reject: whether output C is the outliers' logit.
+        reject: whether logits are log-odds against a class of outliers, whose own logit is zero.
         directions: r, coordinates of the linear Mahalanobis score.
 
     Raises:
@@ -40,10 +40,10 @@ class OutputLayout:
     @property
     def outputs(self) -> int:
         """Number of outputs of a row."""
-        return self.classes + self.reject + self.directions
+        return self.classes + self.directions
 
     def logits(self, outputs: ArrayLike) -> Matrix:
-        """Class logits, (n, C), of outputs, (n, C + reject + r).
+        """Class logits, (n, C), of outputs, (n, C + r).
 
         Raises:
             InvalidInputError: wrong shape.
@@ -57,32 +57,31 @@ class OutputLayout:
         """Out-of-distribution scores by name, (n,) each, larger for in-distribution texts.
 
         Beside those of :data:`sealign.heads.ood.SCORES`: ``reject_margin``, by how much the largest class logit
-        exceeds the outliers', and ``mahalanobis``, minus the squared length of the r coordinates. The first is the
-        one to decide by.
+        exceeds the outliers' (the largest logit, since theirs is zero), and ``mahalanobis``, minus the squared length
+        of the r coordinates. The first is the one to decide by.
 
         Raises:
             InvalidInputError: wrong shape.
         """
         logits = self.logits(outputs)
-        array = np.asarray(outputs, dtype=np.float64)
         scores: dict[str, Matrix] = {}
         if self.reject:
-            scores["reject_margin"] = logits.max(axis=1) - array[:, self.classes]
+            scores["reject_margin"] = logits.max(axis=1)
         scores |= {name: score(logits) for name, score in SCORES.items()}
         if self.directions:
-            scores["mahalanobis"] = -np.sum(array[:, self.outputs - self.directions :] ** 2, axis=1)
+            scores["mahalanobis"] = -np.sum(np.asarray(outputs, dtype=np.float64)[:, self.classes :] ** 2, axis=1)
         return scores
 
 
 @dataclass(frozen=True, eq=False)
 class ServedHead:
-    """A linear head and the further columns beside it.
+    """A linear head and the directions beside it.
 
     Attributes:
         head: class logits.
-        reject, directions: as in :class:`OutputLayout`.
-        extra_weight: (d, reject + r).
-        extra_bias: (reject + r,).
+        reject: as in :class:`OutputLayout`.
+        directions: (d, r), float64.
+        offsets: (r,), of the coordinates in these directions.
 
     Raises:
         InvalidInputError: shapes that do not fit together, or numbers that are not finite.
@@ -90,50 +89,49 @@ class ServedHead:
 
     head: LinearHead
     reject: bool = False
-    directions: int = 0
-    extra_weight: Matrix = field(default_factory=lambda: np.empty((0, 0)))
-    extra_bias: Matrix = field(default_factory=lambda: np.empty(0))
+    directions: Matrix | None = None
+    offsets: Matrix = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
-        extra = int(self.reject) + self.directions
-        weight = np.asarray(self.extra_weight, dtype=np.float64)
-        bias = np.asarray(self.extra_bias, dtype=np.float64)
-        if not weight.size and not extra:
-            weight = np.empty((self.head.dimension, 0))
-        if weight.shape != (self.head.dimension, extra) or bias.shape != (extra,):
+        given = np.empty((self.head.dimension, 0)) if self.directions is None else self.directions
+        directions, offsets = (np.asarray(array, dtype=np.float64) for array in (given, self.offsets))
+        if directions.ndim != 2 or len(directions) != self.head.dimension or offsets.shape != directions.shape[1:]:
             raise InvalidInputError(
-                f"{extra} further outputs of a head of {self.head.dimension} dimensions have a weight {weight.shape} "
-                f"and a bias {bias.shape}, which do not fit"
+                f"directions {directions.shape} and offsets {offsets.shape} do not fit a head of "
+                f"{self.head.dimension} dimensions"
             )
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise InvalidInputError("the head's further outputs hold numbers that are not finite")
-        object.__setattr__(self, "extra_weight", weight)
-        object.__setattr__(self, "extra_bias", bias)
+        if not (np.isfinite(directions).all() and np.isfinite(offsets).all()):
+            raise InvalidInputError("the head's directions hold numbers that are not finite")
+        object.__setattr__(self, "directions", directions)
+        object.__setattr__(self, "offsets", offsets)
 
     @property
     def layout(self) -> OutputLayout:
         """How to read a row of :meth:`outputs`."""
-        return OutputLayout(len(self.head.labels), self.reject, self.directions)
+        return OutputLayout(len(self.head.labels), self.reject, len(self.offsets))
 
     @property
     def weight(self) -> Matrix:
-        """Of all outputs, (d, outputs)."""
-        return np.concatenate([self.head.weight, self.extra_weight], axis=1)
+        """Of all outputs, (d, C + r)."""
+        return np.concatenate([self.head.weight, self._directions], axis=1)
 
     @property
     def bias(self) -> Matrix:
-        """Of all outputs, (outputs,)."""
-        return np.concatenate([self.head.bias, self.extra_bias])
+        """Of all outputs, (C + r,)."""
+        return np.concatenate([self.head.bias, self.offsets])
+
+    @property
+    def _directions(self) -> Matrix:
+        return np.asarray(self.directions)
 
     def outputs(self, X: ArrayLike) -> Matrix:
-        """All outputs, (n, outputs), of embeddings, (n, d).
+        """All outputs, (n, C + r), of embeddings, (n, d).
 
         Raises:
             InvalidInputError: wrong shape, or numbers that are not finite.
         """
         logits = self.head.logits(X)
-        further = np.asarray(X, dtype=np.float64) @ self.extra_weight + self.extra_bias
-        return np.concatenate([logits, further], axis=1)
+        return np.concatenate([logits, np.asarray(X, dtype=np.float64) @ self._directions + self.offsets], axis=1)
 
     def composed(self, weight: ArrayLike, intercept: ArrayLike) -> ServedHead:
         """The same for source embeddings, given the affine map into this head's space; see `LinearHead.composed`.
@@ -143,13 +141,9 @@ class ServedHead:
         """
         head = self.head.composed(weight, intercept)
         M, m = np.asarray(weight, dtype=np.float64), np.asarray(intercept, dtype=np.float64)
-        return ServedHead(
-            head, self.reject, self.directions, M @ self.extra_weight, m @ self.extra_weight + self.extra_bias
-        )
+        return ServedHead(head, self.reject, M @ self._directions, m @ self._directions + self.offsets)
 
     def cooled(self, temperature: float) -> ServedHead:
-        """Logits and reject column divided by a temperature; the directions stay."""
-        scale = np.ones(len(self.extra_bias))
-        scale[: int(self.reject)] = 1.0 / temperature
+        """Logits divided by a temperature; the directions stay."""
         head = LinearHead(self.head.weight / temperature, self.head.bias / temperature, self.head.labels)
-        return ServedHead(head, self.reject, self.directions, self.extra_weight * scale, self.extra_bias * scale)
+        return ServedHead(head, self.reject, self.directions, self.offsets)

@@ -112,7 +112,7 @@ class TaskCard:
             distribution.
         plans: empty while there is no map for the encoder asked about.
         revision: names this version of head and map.
-        reject, directions: outputs beyond the labels' logits, as in :class:`sealign.heads.OutputLayout`.
+        reject, directions: how to read outputs, as in :class:`sealign.heads.OutputLayout`.
         mapped_accuracy: of the head served to the encoder asked about, on held-out texts of the silo, as predicted for
             its map; None where the silo knows too little about the map.
     """

@@ -305,10 +305,9 @@ class TaskCard(_message.Message):
     revision: _builtins.str
     """Names this version of head and map; requests carry it, so that labels are never mixed up."""
     reject: _builtins.bool
-    """Outputs beyond one logit a label, in this order: the outliers' logit, if there is one, and the coordinates of the
-    linear Mahalanobis score.
-    """
+    """Whether logits are log-odds against a class of outliers, whose own logit is zero."""
     directions: _builtins.int
+    """Outputs beyond one logit a label: coordinates of the linear Mahalanobis score."""
     mapped_accuracy: _builtins.float
     """Accuracy of the task's head on held-out texts of the silo, as predicted for the map asked about; absent where the
     silo knows too little about the map.
