@@ -142,6 +142,9 @@ def serve(
     ood_directions: Annotated[
         int | None, typer.Option(help="Outputs for the Mahalanobis score of fitted heads.", show_default="8")
     ] = None,
+    max_maps: Annotated[
+        int | None, typer.Option(help="Told maps to remember; the oldest are forgotten.", show_default="64")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
 ) -> None:
     """Serve the silo over TLS until SIGTERM."""
@@ -161,6 +164,7 @@ def serve(
         "release_texts": release_texts,
         "fit_heads": fit_heads,
         "ood_directions": ood_directions,
+        "max_maps": max_maps,
         "log_level": log_level,
     }
     settings = serve_settings(directory, flags)
