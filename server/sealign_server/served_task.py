@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, MappedChannel
 from sealign.ckks import Evaluator, PackingPlan, candidates, product_shape
@@ -25,6 +27,18 @@ class LoadedTask:
     trained: TrainedHead
     calibration: CalibrationRows | None
 
+    @cached_property
+    def digest(self) -> bytes:
+        """Of all that heads are made of."""
+        own, calibration = self.trained, self.calibration
+        parts: list[NDArray[np.generic]] = [own.head.weight, own.head.bias]
+        if calibration is not None:
+            parts.append(calibration.embeddings)
+            if calibration.statistics is not None:
+                parts += [calibration.statistics.counts, calibration.statistics.means, calibration.statistics.within]
+        named = repr((own.head.labels, own.temperature, sorted(own.ood.items()), calibration and calibration.labels))
+        return _digest(named, *parts)
+
     def behind(self, channel: MappedChannel | None, settings: ServeSettings) -> CalibratedHead:
         """The head for embeddings that come through a map's channel.
 
@@ -43,7 +57,7 @@ class LoadedTask:
             directions=min(settings.ood_directions, own.head.dimension),
         )
 
-    def mean(self, channel: MappedChannel | None) -> np.typing.NDArray[np.float64]:
+    def mean(self, channel: MappedChannel | None) -> NDArray[np.float64]:
         """Of the task's texts, (d,), as the map predicts them.
 
         Raises:
@@ -60,6 +74,8 @@ class EncryptedHead:
 
     Args:
         head: takes the rows that clients encrypt.
+        made_of: digest of what it was computed from. It names the revision, so that workers agree on it, whose
+            floating point may differ in the last place.
         settings: batch sizes, precision, memory.
         row_norm: largest norm of such a row.
 
@@ -67,10 +83,9 @@ class EncryptedHead:
         InvalidInputError: no parameter set can hold its outputs.
     """
 
-    def __init__(self, head: ServedHead, settings: ServeSettings, row_norm: float = 1.0) -> None:
+    def __init__(self, head: ServedHead, made_of: bytes, settings: ServeSettings, row_norm: float = 1.0) -> None:
         weight, bias = head.weight, head.bias
-        named = repr((head.head.labels, head.layout)).encode()
-        self.revision = sha256(weight.tobytes() + bias.tobytes() + named).hexdigest()[:16]
+        self.revision = made_of.hex()[:16]
         self._evaluators: dict[str, Evaluator] = {}
         for rows in settings.batch_rows:
             shape = product_shape(weight, bias, rows=rows, precision=settings.precision, row_norm=row_norm)
@@ -112,14 +127,17 @@ class ServedTask:
         calibrated = task.behind(learned.channel, settings)
         intercept = task.mean(learned.channel) if recentred else learned.intercept
         composed = calibrated.head.composed(learned.weight, intercept)
+        made_of = _digest(
+            repr((recentred, calibrated.head.layout)), task.digest, learned.weight, learned.intercept, learned.channel
+        )
         # Embeddings have norm 1; centred on the mean of some, at most 2.
-        return cls(calibrated, EncryptedHead(composed, settings, 2.0 if recentred else 1.0))
+        return cls(calibrated, EncryptedHead(composed, made_of, settings, 2.0 if recentred else 1.0))
 
     @classmethod
     def at_client(
         cls,
         task: LoadedTask,
-        mean: np.typing.NDArray[np.float64],
+        mean: NDArray[np.float64],
         row_norm: float,
         channel: MappedChannel | None,
         recentred: bool,
@@ -132,7 +150,8 @@ class ServedTask:
         """
         calibrated = task.behind(channel, settings)
         centred = calibrated.head.composed(np.eye(len(mean)), task.mean(channel) if recentred else mean)
-        return cls(calibrated, EncryptedHead(centred, settings, row_norm))
+        made_of = _digest(repr((recentred, calibrated.head.layout)), task.digest, mean, channel)
+        return cls(calibrated, EncryptedHead(centred, made_of, settings, row_norm))
 
 
 def task_card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
@@ -160,3 +179,15 @@ def task_card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
         directions=calibrated.head.layout.directions,
         mapped_accuracy=calibrated.accuracy,
     )
+
+
+def _digest(named: str, *parts: bytes | NDArray[np.generic] | MappedChannel | None) -> bytes:
+    sha = sha256(named.encode())
+    for part in parts:
+        if isinstance(part, MappedChannel):
+            sha.update(_digest("channel", part.mean, part.gain, part.noise, part.spread))
+        elif isinstance(part, bytes):
+            sha.update(part)
+        elif part is not None:
+            sha.update(np.ascontiguousarray(part).data)
+    return sha.digest()

@@ -11,7 +11,15 @@ from typing import Any
 import structlog
 
 from sealign.ckks import SecurityTable
-from sealign.errors import InvalidInputError, OverloadedError, SealignError, StorageError
+from sealign.errors import (
+    InvalidInputError,
+    NoMapError,
+    NotFoundError,
+    OverloadedError,
+    SealignError,
+    StalePlanError,
+    StorageError,
+)
 from sealign.protocol import QueryRows, SiloCard
 from sealign.protocol.conversions import (
     covariances_from_wire,
@@ -161,7 +169,13 @@ class SiloService(SiloServicer):
         started = perf_counter()
         zeros = self._keys.pool(request.query.key_id)
         rows = query_rows_from_wire(request)
-        evaluator = self._silo.evaluator(request.task, rows, request.query.plan, request.revision)
+        asked = (request.task, rows, request.query.plan, request.revision)
+        try:
+            evaluator = self._silo.evaluator(*asked)
+        except (NotFoundError, NoMapError, StalePlanError):
+            # The client may have described the task at a worker that knows more.
+            await asyncio.to_thread(self._silo.catch_up, rows)
+            evaluator = self._silo.evaluator(*asked)
         with self._admitted():
             query = matrix_from_wire(request.query)
             if evaluator.plan.cost.server_ms > _INLINE_MS:

@@ -30,7 +30,7 @@ from sealign_server.alignment import AlignmentSession
 from sealign_server.encrypted_alignment import EncryptedAlignment
 from sealign_server.few_shot import join_released
 from sealign_server.releases import Release, ReleaseLedger
-from sealign_server.served_task import EncryptedHead, LoadedTask, ServedTask, task_card
+from sealign_server.served_task import LoadedTask, ServedTask, task_card
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore
 from sealign_server.unsent_products import UnsentProducts
@@ -72,8 +72,6 @@ class Silo:
                     continue
                 self._tasks[name] = loaded
                 self._served = {key: kept for key, kept in self._served.items() if key[0] != name}
-                for fingerprint in self._maps:
-                    self._serve(QueryRows(fingerprint))
         for fingerprint in self._store.map_fingerprints():
             if self._changed(self._store.map_path(fingerprint)):
                 try:
@@ -82,7 +80,6 @@ class Silo:
                     _log.error("map not read; an earlier one stays", encoder=fingerprint[:12], reason=str(error))
                     continue
                 self._served = {key: kept for key, kept in self._served.items() if key[1].encoder != fingerprint}
-                self._serve(QueryRows(fingerprint))
 
     def describe(self, rows: QueryRows) -> SiloCard:
         """What the silo offers to a client that encrypts such rows; without an encoder, tasks without plans.
@@ -91,8 +88,7 @@ class Silo:
             NotFoundError: the silo does not hold the public set that the client's map was learned over.
             UnknownMapError: the silo does not hold what the client has told about its map.
         """
-        self.refresh()
-        self._prepare(rows)
+        self.catch_up(rows)
         learned = None if rows.mapped_over else self._maps.get(rows.encoder)
         key = _served_as(rows)
         return SiloCard(
@@ -105,17 +101,13 @@ class Silo:
         )
 
     def evaluator(self, task: str, rows: QueryRows, plan: str, revision: str) -> Evaluator:
-        """The evaluator that a query asks for.
+        """The evaluator that a query asks for, of what this process knows: see :meth:`catch_up`.
 
         Raises:
-            NotFoundError: there is no such task or public set.
+            NotFoundError: there is no such task.
             NoMapError: no map has been learned for the encoder.
-            UnknownMapError: the silo does not hold what the client has told about its map.
             StalePlanError: head, map or plan have changed since the client asked.
         """
-        no_map = not rows.mapped_over and rows.encoder not in self._maps
-        if task not in self._tasks or no_map:
-            self.refresh()  # another worker may have learned it
         if task not in self._tasks:
             known = ", ".join(self._tasks) or "none"
             raise NotFoundError(f"there is no task {task[:64]!r} here; tasks are: {known}")
@@ -125,12 +117,23 @@ class Silo:
                 f"no map has been learned for encoder {rows.encoder[:12]!r}…; align first (sealign align --public "
                 f"FILE) over a public set that the silo holds: {sets}"
             )
-        try:
-            return self._head(task, rows).evaluator(plan, revision)
-        except StalePlanError:
-            self.refresh()  # the client may have described the task at a worker that knew more
-            self._prepare(rows)
-            return self._head(task, rows).evaluator(plan, revision)
+        served = self._served.get((task, _served_as(rows)))
+        if served is None:
+            raise StalePlanError(f"task {task} cannot be served to this encoder at present; the silo's log says why")
+        return served.encrypted.evaluator(plan, revision)
+
+    def catch_up(self, rows: QueryRows) -> None:
+        """Read what other processes have written, and fit heads for rows of a kind that nobody has asked for here.
+
+        Takes a second or more where a head is to be fitted.
+
+        Raises:
+            NotFoundError, UnknownMapError: as :meth:`describe`.
+        """
+        self.refresh()
+        if rows.mapped_over or rows.encoder in self._maps:
+            with self._refreshing:
+                self._serve(_served_as(rows))
 
     def register_map(self, public_set: str, covariances: MapCovariances) -> str:
         """Keep what a client tells about the map that it applies; the answer names it.
@@ -205,18 +208,6 @@ class Silo:
         alignment = EncryptedAlignment(self._store, self._settings, encoder, release)
         self.releases.require_open(release)
         return alignment
-
-    def _head(self, task: str, rows: QueryRows) -> EncryptedHead:
-        served = self._served.get((task, _served_as(rows)))
-        if served is None:
-            raise StalePlanError(f"task {task} cannot be served to this encoder at present; the silo's log says why")
-        return served.encrypted
-
-    def _prepare(self, rows: QueryRows) -> None:
-        """Fit heads for rows of a kind that nobody has asked for before; for plain embeddings they are there."""
-        if rows.mapped_over or rows.encoder in self._maps:
-            with self._refreshing:
-                self._serve(_served_as(rows))
 
     def _serve(self, rows: QueryRows) -> None:
         """Fit and plan, for rows of this kind, the head of each task that lacks one."""

@@ -104,7 +104,7 @@ def test_a_liar_gets_nothing_that_decrypts(raw: RawClient, query_rows: Embedding
     request.query.ciphertexts[0].words = words.tobytes()
     reply = raw.send(with_digest(request))
     with pytest.raises(DecryptionError):
-        raw.logits(reply)
+        raw.outputs(reply)
 
 
 def test_random_ciphertexts(raw: RawClient, query_rows: Embeddings) -> None:
@@ -198,7 +198,7 @@ def test_ciphertext_of_another_key(raw: RawClient, query_rows: Embeddings) -> No
         raw.send(foreign)
     # Under a matching digest the silo cannot know; the client does.
     with pytest.raises(DecryptionError, match="another key"):
-        raw.logits(raw.send(with_digest(foreign)))
+        raw.outputs(raw.send(with_digest(foreign)))
 
 
 def test_reply_for_another_key_is_refused_by_the_client(raw: RawClient, query_rows: Embeddings) -> None:
@@ -252,6 +252,6 @@ def test_a_bad_request_ends_a_stream_with_one_status(raw: RawClient, query_rows:
     bad = raw.request(query_rows[:1])
     _truncate(bad.query.ciphertexts[0])
     replies = raw.stub.ClassifyStream(iter([good, with_digest(bad), good]), timeout=60)
-    assert np.isfinite(raw.logits(next(replies))).all()
+    assert np.isfinite(raw.outputs(next(replies))).all()
     with refused(INVALID, "InvalidInputError", "truncated"):
         next(replies)

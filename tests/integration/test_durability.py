@@ -155,7 +155,7 @@ def test_answers_of_two_heads_never_mix(
 
         logits = client.logits(rows, progress=change)
         new = ClearModel.load(aligned_copy, fingerprint)
-        (expected,) = [m for m in (old, new) if len(m.trained.head.labels) == logits.shape[1]]
+        (expected,) = [m for m in (old, new) if len(m.labels) == logits.shape[1]]
         assert np.abs(logits - expected.logits(rows)).max() <= 1 / 256
         assert silo.events("refused")  # the head did change under way
 

@@ -61,7 +61,7 @@ def test_sigterm_lets_work_under_way_finish(
 ) -> None:
     with own_silo(aligned_copy, tls, encoder, tmp_path / "log") as (silo, client):
         task = client.describe().tasks[0]
-        expected = ClearModel.load(aligned_copy, encoder.card.fingerprint).logits(query_rows[:1])
+        expected = ClearModel.load(aligned_copy, encoder.card.fingerprint).outputs(query_rows[:1])
         with raw_channel(silo.address, tls.authority, tls.client) as channel:
             raw = RawClient.meet(SiloStub(channel), encoder.card, task)
             request = raw.request(query_rows[:1])
@@ -73,7 +73,7 @@ def test_sigterm_lets_work_under_way_finish(
             silo.wait_for("draining")
             for _ in range(3):
                 sent.put(request)
-                assert np.abs(raw.logits(next(replies)) - expected).max() <= 1 / 256
+                assert np.abs(raw.outputs(next(replies)) - expected).max() <= 1 / 256
             sent.put(None)
             with pytest.raises(StopIteration):
                 next(replies)

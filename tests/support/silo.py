@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap
 from sealign.encoders import Encoder
-from sealign.heads import TrainedHead
+from sealign.heads import ServedHead
 from sealign_client import Client, ClientSettings
+from sealign_server.served_task import LoadedTask
+from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore
 from tests.support.certificates import Authority, Identity
 from tests.support.processes import Server, serving
 from tests.support.wire import Embeddings
 
 TASK = "topics"
+_SETTINGS = ServeSettings(tls_cert=Path("unused"), tls_key=Path("unused"))
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,26 @@ class ClearModel:
     """Map and head as the silo stores them: what the ciphertexts must agree with."""
 
     map: AffineMap
-    trained: TrainedHead
+    served: ServedHead
 
     @classmethod
     def load(cls, directory: Path, fingerprint: str) -> ClearModel:
         store = SiloStore(directory)
-        return cls(store.load_map(fingerprint), store.load_task(TASK)[1])
+        learned = store.load_map(fingerprint)
+        task = LoadedTask(TASK, *store.load_task(TASK), store.load_calibration(TASK))
+        return cls(learned, task.behind(learned.channel, _SETTINGS).head)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.served.head.labels
+
+    def outputs(self, rows: Embeddings) -> NDArray[np.float64]:
+        """Outputs in the clear, shape (n, outputs)."""
+        return self.served.outputs(self.map.apply(rows))
 
     def logits(self, rows: Embeddings) -> NDArray[np.float64]:
         """Logits in the clear, shape (n, C)."""
-        return self.trained.head.logits(self.map.apply(rows))
+        return self.served.head.logits(self.map.apply(rows))
 
 
 @contextmanager

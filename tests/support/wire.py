@@ -95,7 +95,7 @@ class RawClient:
     def send(self, request: pb.ClassifyRequest) -> pb.ClassifyReply:
         return self.stub.Classify(request, timeout=60)
 
-    def logits(self, reply: pb.ClassifyReply, rows: int = 1) -> NDArray[np.float64]:
+    def outputs(self, reply: pb.ClassifyReply, rows: int = 1) -> NDArray[np.float64]:
         """Decrypted logits of a reply, shape (rows, C)."""
         return self.cipher.decrypt(product_from_wire(reply.logits), rows)
 

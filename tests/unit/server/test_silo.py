@@ -89,11 +89,10 @@ def test_what_another_process_learned_is_seen(
     session.learn()
     task = described(first, client_card)
     # Without having described the task, as when a connection moves to another worker.
-    second.evaluator("colours", QueryRows(client_card.fingerprint), task.plans[0].id, task.revision)
-    assert (
-        second.describe(QueryRows(client_card.fingerprint)).map
-        == first.describe(QueryRows(client_card.fingerprint)).map
-    )
+    rows = QueryRows(client_card.fingerprint)
+    second.catch_up(rows)
+    second.evaluator("colours", rows, task.plans[0].id, task.revision)
+    assert second.describe(rows).map == first.describe(rows).map
 
 
 def test_aligning_again_with_other_rows_changes_the_revision(
