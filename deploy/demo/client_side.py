@@ -60,9 +60,10 @@ def main() -> None:
         card = client.describe()
         plan = min(card.tasks[0].plans, key=lambda plan: plan.rows)
 
-    # The same again without showing the silo any embedding: the map is learned under encryption and applied here.
+    # The same again without showing the silo any embedding: the map is learned under encryption and applied here. What
+    # the silo is told about it fits the head.
     moved: list[Transfer] = []
-    private = settings.model_copy(update={"map_directory": options.output / "client-maps"})
+    private = settings.model_copy(update={"map_directory": options.output / "client-maps", "tell_map": True})
     with Client(private, encoder=encoder) as client, transfer("client: encrypted alignment") as move:
 
         def observe(now: Transfer) -> None:

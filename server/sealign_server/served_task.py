@@ -15,7 +15,7 @@ from sealign.errors import InvalidInputError, StalePlanError
 from sealign.heads import CalibratedHead, ServedHead, TrainedHead, head_behind
 from sealign.protocol import TaskCard
 from sealign_server.settings import ServeSettings
-from sealign_server.store import CalibrationRows, TaskDocument
+from sealign_server.store import CalibrationRows, SiloStore, TaskDocument
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,15 @@ class LoadedTask:
     document: TaskDocument
     trained: TrainedHead
     calibration: CalibrationRows | None
+
+    @classmethod
+    def load(cls, store: SiloStore, name: str) -> LoadedTask:
+        """A task of a silo.
+
+        Raises:
+            StorageError, InvalidInputError: a file is missing or damaged.
+        """
+        return cls(name, *store.load_task(name), store.load_calibration(name))
 
     @cached_property
     def digest(self) -> bytes:

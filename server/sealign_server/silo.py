@@ -66,7 +66,7 @@ class Silo:
         for name in self._store.task_names():
             if self._changed(self._store.directory / "tasks" / name / "head.safetensors"):
                 try:
-                    loaded = LoadedTask(name, *self._store.load_task(name), self._store.load_calibration(name))
+                    loaded = LoadedTask.load(self._store, name)
                 except SealignError as error:
                     _log.error("head not read; an earlier one stays", task=name, reason=str(error))
                     continue

@@ -46,8 +46,7 @@ def encoder() -> ViewEncoder:
 
 
 def task_of(directory: Path) -> LoadedTask:
-    store = SiloStore(directory)
-    return LoadedTask("colours", *store.load_task("colours"), store.load_calibration("colours"))
+    return LoadedTask.load(SiloStore(directory), "colours")
 
 
 def in_the_clear(

@@ -66,7 +66,7 @@ class ClearModel:
     def load(cls, directory: Path, fingerprint: str) -> ClearModel:
         store = SiloStore(directory)
         learned = store.load_map(fingerprint)
-        task = LoadedTask(TASK, *store.load_task(TASK), store.load_calibration(TASK))
+        task = LoadedTask.load(store, TASK)
         return cls(learned, task.behind(learned.channel, _SETTINGS).head)
 
     @property

@@ -119,7 +119,7 @@ def above(layout: OutputLayout, outputs: NDArray[np.float64], thresholds: dict[s
 def served(store: SiloStore, queries: Rows, settings: ServeSettings = SETTINGS) -> NDArray[np.float64]:
     """Outputs in the clear of a client's embeddings."""
     learned = store.load_map(CLIENT.fingerprint)
-    task = LoadedTask(TASK, *store.load_task(TASK), store.load_calibration(TASK))
+    task = LoadedTask.load(store, TASK)
     return task.behind(learned.channel, settings).head.outputs(learned.apply(queries))
 
 
@@ -170,7 +170,7 @@ def test_recentred_rows_meet_the_tasks_mean(store: SiloStore, planted: Planted) 
     assert {plan.row_norm for plan in recentred.plans} == {2.0}
     assert recentred.revision != plain.revision
     learned = store.load_map(CLIENT.fingerprint)
-    task = LoadedTask(TASK, *store.load_task(TASK), store.load_calibration(TASK))
+    task = LoadedTask.load(store, TASK)
     assert learned.channel is not None
     head = task.behind(learned.channel, SETTINGS).head
     centred = head.composed(learned.weight, task.mean(learned.channel))
@@ -343,7 +343,7 @@ def test_real_questions_through_a_real_map(tmp_path: Path) -> None:
     session.add(client.encode(public.texts).tobytes())
     learned = session.learn()
 
-    loaded = LoadedTask("trec", *store.load_task("trec"), store.load_calibration("trec"))
+    loaded = LoadedTask.load(store, "trec")
     mapped = learned.apply(client.encode(test.texts))
     answers = {}
     for settings in (SETTINGS, OWN_HEADS):
