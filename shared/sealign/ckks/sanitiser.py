@@ -25,8 +25,6 @@ from sealign.ckks.messages import ReplyCiphertext
 from sealign.ckks.plan import PackingPlan
 from sealign.ckks.serialization import Words, ciphertext_words, pack_words
 
-_SYSTEM = SystemRandom()
-
 
 class ZeroPool:
     """Encryptions of zero under one client's public key, some made ahead of time, each used once.
@@ -70,8 +68,8 @@ class ZeroPool:
 
 def flood_noise(count: int, std: float) -> NDArray[np.int64]:
     """Gaussian integers from the operating system's generator, shape (count,), standard deviation ``std``."""
-    normal = _SYSTEM.normalvariate  # unlike gauss, safe to call from several threads
-    return np.rint([normal(0.0, std) for _ in range(count)]).astype(np.int64)
+    gauss = SystemRandom().gauss  # keeps the second of each pair of numbers: an instance for each call and thread
+    return np.rint([gauss(0.0, std) for _ in range(count)]).astype(np.int64)
 
 
 def sanitise(plan: PackingPlan, rerandomised: sealapi.Ciphertext, bias: NDArray[np.int64]) -> ReplyCiphertext:
