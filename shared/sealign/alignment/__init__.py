@@ -12,13 +12,16 @@ from sealign.alignment.cross_covariance import (
     fit_cross_covariance,
     require_enough_texts,
 )
+from sealign.alignment.families import FAMILIES, fit_map
 from sealign.alignment.public_set import PublicSet
 from sealign.alignment.regression import DEFAULT_PENALTIES
 from sealign.alignment.ridge import fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
+from sealign.alignment.weighting import similarity_weights
 
 __all__ = [
     "DEFAULT_PENALTIES",
+    "FAMILIES",
     "TEXTS_PER_DIMENSION",
     "AffineMap",
     "MapCovariances",
@@ -29,6 +32,8 @@ __all__ = [
     "RidgeStatistics",
     "ScaledRows",
     "fit_cross_covariance",
+    "fit_map",
     "fit_ridge",
     "require_enough_texts",
+    "similarity_weights",
 ]

@@ -38,27 +38,59 @@ def fit_ridge(
         InvalidInputError: too few rows, rows that are all the same, numbers too large to square, or
             a penalty that is not positive and finite.
     """
-    total = statistics.moments(*range(statistics.folds))
-    _check(statistics.rows, total, statistics.folds)
+    check_statistics(statistics)
     fitted = cross_validated_ridge(statistics.moments, statistics.folds, penalties)
+    return affine_map(
+        statistics,
+        fitted.weight,
+        fitted.without_first[0],
+        penalty=fitted.penalty,
+        explained_variance=1.0 - fitted.error / fitted.baseline,
+        source_fingerprint=source_fingerprint,
+        target_fingerprint=target_fingerprint,
+        public_set=public_set,
+    )
+
+
+def affine_map(
+    statistics: RidgeStatistics,
+    weight: Matrix,
+    held_out_weight: Matrix,
+    *,
+    penalty: float,
+    explained_variance: float,
+    source_fingerprint: str,
+    target_fingerprint: str,
+    public_set: str,
+) -> AffineMap:
+    """The map y − ȳ = (x − x̄)W over all rows, with its channel and its quality.
+
+    Args:
+        statistics: that it was fitted to.
+        weight: W, (dim_source, dim_target).
+        held_out_weight: the same fitted without fold 0.
+        penalty, explained_variance: as in `MapQuality`.
+        source_fingerprint, target_fingerprint, public_set: as in :func:`fit_ridge`.
+    """
+    total, train = statistics.moments(*range(statistics.folds)), statistics.moments(*range(1, statistics.folds))
+    intercept = total.mean_y - total.mean_x @ weight
     sample_x, sample_y = statistics.held_out_sample()
-    weight, intercept = fitted.without_first
-    mean_cosine = _mean_cosine(sample_x @ weight + intercept, sample_y)
+    predicted = train.mean_y + (sample_x - train.mean_x) @ held_out_weight
     return AffineMap(
-        weight=fitted.weight,
-        intercept=fitted.intercept,
+        weight=weight,
+        intercept=intercept,
         source_fingerprint=source_fingerprint,
         target_fingerprint=target_fingerprint,
         public_set=public_set,
         quality=MapQuality(
-            explained_variance=1.0 - fitted.error / fitted.baseline,
-            mean_cosine=mean_cosine,
+            explained_variance=explained_variance,
+            mean_cosine=_mean_cosine(predicted, sample_y),
             linear_cka=linear_cka(total),
             rows=statistics.rows,
-            penalty=fitted.penalty,
+            penalty=penalty,
         ),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        channel=MappedChannel.fit(statistics, fitted.weight, fitted.intercept),
+        channel=MappedChannel.fit(statistics, weight, intercept),
     )
 
 
@@ -82,9 +114,17 @@ def _mean_cosine(predicted: Matrix, actual: Matrix) -> float:
     return float(np.mean(np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)))
 
 
-def _check(rows: int, total: Moments, folds: int) -> None:
-    if rows < 2 * folds:
-        raise InvalidInputError(f"{rows} rows are too few for {folds} folds; give at least {2 * folds}")
+def check_statistics(statistics: RidgeStatistics) -> None:
+    """Refuse statistics that no map can be learned from.
+
+    Raises:
+        InvalidInputError: too few rows, rows that are all the same, or numbers too large to square.
+    """
+    total = statistics.moments(*range(statistics.folds))
+    if statistics.rows < 2 * statistics.folds:
+        raise InvalidInputError(
+            f"{statistics.rows} rows are too few for {statistics.folds} folds; give at least {2 * statistics.folds}"
+        )
     for side, scatter, mean in (
         ("source", total.xx, total.mean_x),
         ("target", total.yy, total.mean_y),

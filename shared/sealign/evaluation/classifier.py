@@ -20,7 +20,8 @@ BATCH_ROWS = 1024
 _MAX_WEIGHT_BYTES = 64 << 20
 
 
-def _as_it_is(rows: ArrayLike) -> Matrix:
+def as_it_is(rows: ArrayLike) -> Matrix:
+    """A client that encrypts its embeddings."""
     return np.asarray(rows, dtype=np.float64)
 
 
@@ -43,13 +44,13 @@ class Classifier:
     weight: Matrix
     bias: Matrix
     labels: tuple[str, ...]
-    prepare: Callable[[ArrayLike], Matrix] = _as_it_is
+    prepare: Callable[[ArrayLike], Matrix] = as_it_is
     row_norm: float = 1.0
     scores: Mapping[str, Score] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, head: LinearHead, prepare: Callable[[ArrayLike], Matrix] = _as_it_is, row_norm: float = 1.0
+        cls, head: LinearHead, prepare: Callable[[ArrayLike], Matrix] = as_it_is, row_norm: float = 1.0
     ) -> Classifier:
         """Of a head alone, with the scores that logits give."""
         return cls(head.weight, head.bias, head.labels, prepare, row_norm, dict(SCORES))

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
-from sealign.heads import TrainedHead
+from sealign.alignment import AffineMap, MappedChannel, RidgeStatistics, fit_map, fit_ridge
+from sealign.alignment.families import ScoredCandidate, score_families
+from sealign.errors import InvalidInputError
+from sealign.evaluation.task import SiloTask
+from sealign.heads import CalibratedHead
 
 Rows = NDArray[np.float32]
+
+
+class _Names(TypedDict):
+    source_fingerprint: str
+    target_fingerprint: str
+    public_set: str
+
+
+NAMES = _Names(source_fingerprint="client", target_fingerprint="silo", public_set="public")
+"""Of maps that are never kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +66,7 @@ class PairContext:
         exposure: public texts of another kind than the task's (each side its own); may be empty.
         outliers: for measuring, never for fitting (nobody); may be empty.
         description: of the task, one text or none (each side its own).
-        silo_head: trained on the silo's rows and labels (the silo).
+        task: what the silo's rows and labels give (the silo).
         seed: of all that is random.
     """
 
@@ -65,8 +79,10 @@ class PairContext:
     exposure: Sides
     outliers: Sides
     description: Sides
-    silo_head: TrainedHead
+    task: SiloTask
     seed: int
+    _few_shot: dict[int, PairContext] = field(default_factory=dict, init=False, repr=False)
+    _smaller: dict[int, PairContext] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def X(self) -> Rows:  # noqa: N802
@@ -84,21 +100,57 @@ class PairContext:
         return self.test.client
 
     @cached_property
+    def statistics(self) -> RidgeStatistics:
+        """Of the public texts."""
+        return self.weighted_statistics(np.ones(1))
+
+    @cached_property
     def ridge(self) -> AffineMap:
         """The plain map: ridge regression over the public texts."""
-        return ridge_map(self.public)
+        return fit_ridge(self.statistics, **NAMES)
+
+    @cached_property
+    def head_behind_ridge(self) -> CalibratedHead:
+        """The head that a silo would serve behind the plain map."""
+        return self.task.head_behind(channel_of(self.ridge))
+
+    def weighted_statistics(self, weights: NDArray[np.float64]) -> RidgeStatistics:
+        """Of the public texts, each with its weight, (n,) or (1,)."""
+        statistics = RidgeStatistics(self.X.shape[1], self.Y.shape[1])
+        statistics.update(self.X, self.Y, np.broadcast_to(weights, len(self.X)))
+        return statistics
+
+    @cached_property
+    def chosen_map(self) -> AffineMap:
+        """The best map over the public texts, of all families."""
+        return fit_map(self.statistics, **NAMES)
+
+    @cached_property
+    def candidates(self) -> tuple[ScoredCandidate, ...]:
+        """Maps of all families."""
+        return score_families(self.statistics)
+
+    def with_first(self, count: int) -> PairContext:
+        """The same with so many of the public texts."""
+        return self._smaller.setdefault(count, self.with_public(self.public.first(count)))
+
+    def with_few_shot(self, count: int) -> PairContext:
+        """The same with so many of the released texts among the public ones."""
+        return self._few_shot.setdefault(count, self.with_public(self.public.joined(self.few.first(count))))
 
     def with_public(self, public: Sides) -> PairContext:
         """The same with other public texts."""
         return replace(self, public=public)
 
 
-def ridge_map(public: Sides) -> AffineMap:
-    """The map that plain alignment learns over these texts.
+def channel_of(learned: AffineMap, Y: Rows | None = None) -> MappedChannel:
+    """The channel of a map; of one learned under encryption, from its covariances and the public texts' ``Y``.
 
     Raises:
-        InvalidInputError: too few texts, or embeddings that are all the same.
+        InvalidInputError: the map has neither.
     """
-    statistics = RidgeStatistics(public.client.shape[1], public.silo.shape[1])
-    statistics.update(public.client, public.silo)
-    return fit_ridge(statistics, source_fingerprint="client", target_fingerprint="silo", public_set="public")
+    if learned.channel is not None:
+        return learned.channel
+    if learned.covariances is None or Y is None:
+        raise InvalidInputError("the map has no channel; learn it from both sides' embeddings")
+    return MappedChannel.of_covariances(Y, learned.covariances)

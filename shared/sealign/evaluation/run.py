@@ -25,14 +25,14 @@ from sealign.evaluation.methods import Method
 from sealign.evaluation.results import Cell, MethodResult, Report, load_cell, save
 from sealign.evaluation.selection import Selection, Work
 from sealign.evaluation.spec import EvaluationSpec
+from sealign.evaluation.task import SiloTask
 from sealign.evaluation.texts import Corpus, digest
-from sealign.heads import TrainedHead, train_head
 
 _MEASURING = ("alignment", "heads", "ckks", "evaluation")
 """Packages whose code decides results."""
 
-_SHOWING = ("html", "markdown", "plots", "summary", "tables", "writing")
-"""Modules of the last one which do not."""
+_OTHER = ("coverage", "html", "markdown", "plots", "summary", "tables", "writing")
+"""Modules of these which do not."""
 
 _PACKAGES = ("sealign", "numpy", "scikit-learn", "tenseal", "torch", "transformers")
 
@@ -99,7 +99,7 @@ class _Runner:
         self._embedded = embedded
         self._methods = methods
         self._code = _code_digest()
-        self._silo_head = lru_cache(maxsize=4)(self._trained)
+        self._task = lru_cache(maxsize=4)(self._silo_task)
         self._references: dict[tuple[str, str, str, int], Classifier] = {}
 
     def digest(self, item: Work) -> str:
@@ -161,14 +161,14 @@ class _Runner:
             exposure=self._embedded.sides(pair, dataset.exposure),
             outliers=self._embedded.sides(pair, dataset.outliers),
             description=self._embedded.sides(pair, (dataset.description,) if dataset.description else ()),
-            silo_head=self._silo_head(pair.name, item.dataset, item.seed),
+            task=self._task(pair.name, item.dataset, item.seed),
             seed=item.seed,
         )
 
-    def _trained(self, pair: str, dataset: str, seed: int) -> TrainedHead:
+    def _silo_task(self, pair: str, dataset: str, seed: int) -> SiloTask:
         chosen = next(known for known in self._spec.pairs if known.name == pair)
         train = self._corpus.dataset(chosen, dataset).train
-        return train_head(self._embedded.sides(chosen, train.texts).silo, train.labels, seed=seed)
+        return SiloTask(self._embedded.sides(chosen, train.texts).silo, train.labels, seed)
 
     def _fitted(self, method: Method, context: PairContext, item: Work) -> Classifier:
         if method.kind != "reference":
@@ -188,7 +188,7 @@ class _Runner:
         curve = {len(context.public): result.accuracy}
         for size in self._spec.sizes:
             if size < len(context.public):
-                smaller = method.fit(context.with_public(context.public.first(size)))
+                smaller = method.fit(context.with_first(size))
                 curve[size] = accuracy(smaller, smaller.outputs(test), context.test_labels)
         return result.model_copy(update={"curve": dict(sorted(curve.items()))})
 
@@ -214,7 +214,7 @@ def _code_digest() -> str:
     sha = sha256()
     for package in _MEASURING:
         for file in sorted(files("sealign").joinpath(package).iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".py") and file.name.removesuffix(".py") not in _SHOWING:
+            if file.name.endswith(".py") and file.name.removesuffix(".py") not in _OTHER:
                 sha.update(file.read_bytes())
     return sha.hexdigest()
 

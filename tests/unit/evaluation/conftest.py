@@ -16,8 +16,8 @@ _CHARACTERS = 120
 _TOPICS = ("earn", "acq", "crude")
 
 SPEC = """
-n = 60
-sizes = [30]
+n = 300
+sizes = [150]
 seeds = [0, 1]
 few_shot = [8]
 exposure = "exposure.txt"
@@ -61,16 +61,16 @@ def evaluation_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(str(error))
     directory = tmp_path_factory.mktemp("evaluation")
     by_topic = {topic: [row for row in documents if row.label == topic] for topic in _TOPICS}
-    train = [row for rows in by_topic.values() for row in rows[:20]]
-    test = [row for rows in by_topic.values() for row in rows[20:32]]
+    train = [row for rows in by_topic.values() for row in rows[:40]]
+    test = [row for rows in by_topic.values() for row in rows[40:52]]
     for name, rows in (("train", train), ("test", test)):
         _write(directory / f"{name}.tsv", ["label\ttext", *(f"{row.label}\t{_cut(row)}" for row in rows)])
-    newswire = [row for row in documents if row.label in ("trade", "grain", "ship")][:50]
+    newswire = [row for row in documents if row.label in ("trade", "grain", "ship", "money-fx", "interest")][:220]
     for name, rows in (
         ("newswire", newswire),
-        ("posts", posts[:50]),
-        ("outliers", posts[60:85]),
-        ("exposure", posts[90:110]),
+        ("posts", posts[:130]),
+        ("outliers", posts[210:235]),
+        ("exposure", posts[240:260]),
     ):
         _write(directory / f"{name}.txt", list(dict.fromkeys(map(_cut, rows))))
     (directory / "spec.toml").write_text(SPEC.format(minilm=minilm), encoding="utf-8")

@@ -10,9 +10,10 @@ import pytest
 from sealign.encoders import load_encoder
 from sealign.evaluation import EvaluationSpec, Report, run_evaluation, write_report
 from sealign.evaluation import embedded as embedded_module
-from sealign.evaluation import run as run_module
+from sealign.evaluation import task as task_module
 from sealign.evaluation.classifier import Classifier
 from sealign.evaluation.encrypted import encrypted_outputs
+from sealign.evaluation.methods import registry
 from sealign.evaluation.summary import Summary
 
 _PART = ["public=newswire", "public=both", "seed=1"]
@@ -34,23 +35,25 @@ def report(spec: EvaluationSpec, output: Path) -> Report:
     return run_evaluation(spec, output, output / "cache", _PART)
 
 
-def test_every_cell_and_method(report: Report) -> None:
+def test_every_cell_and_method(report: Report, evaluation_texts: Path) -> None:
     assert [(cell.public, cell.seed) for cell in report.cells] == [("newswire", 1), ("both", 1)]
     for cell in report.cells:
-        assert list(cell.methods) == ["native", "client-own", "ridge", "few-shot-8"]
-        assert "at least 2048 public texts" in cell.left_out["ridge-client"]
+        assert list(cell.methods) == [name for name in registry([8]) if not name.endswith("-client")]
+        for name in ("ridge-client", "discriminant-client"):
+            assert "at least 2048 public texts" in cell.left_out[name]
         assert 0 < cell.cka < 1
         assert cell.methods["native"].accuracy > 0.7
         assert cell.methods["ridge"].accuracy > 0.4
-        assert set(cell.methods["ridge"].curve) == {30, cell.n}
+        assert set(cell.methods["ridge"].curve) == {150, cell.n}
         assert cell.methods["ridge"].curve[cell.n] == cell.methods["ridge"].accuracy
         assert cell.methods["native"].ood["energy"].auroc > 0.6
-    assert [cell.n for cell in report.cells] == [50, 60]
+    lines = (evaluation_texts / "newswire.txt").read_text(encoding="utf-8").splitlines()
+    assert [cell.n for cell in report.cells] == [len(lines), 300]
 
 
 def test_encrypted_answers_are_the_clear_ones(report: Report) -> None:
     for cell in report.cells:
-        private = [cell.methods[name] for name in ("ridge", "few-shot-8")]
+        private = [result for name, result in cell.methods.items() if name not in report.references]
         best = max(private, key=lambda result: result.accuracy)
         for result in (cell.methods["ridge"], best):
             assert result.encrypted is not None
@@ -82,7 +85,7 @@ def test_what_is_measured_is_not_measured_again(
         return encoder
 
     monkeypatch.setattr(embedded_module, "load_encoder", loaded)
-    monkeypatch.setattr(run_module, "train_head", forbidden)
+    monkeypatch.setattr(task_module, "train_head", forbidden)
     again = run_evaluation(spec, output, output / "cache", _PART)
     assert again.cells == report.cells
     one = run_evaluation(spec, output, output / "cache", _PART[1:])

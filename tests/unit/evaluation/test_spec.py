@@ -23,9 +23,9 @@ def _load(path: Path) -> tuple[EvaluationSpec, Corpus]:
 @pytest.mark.parametrize(
     ("part", "by", "message"),
     [
-        ("n = 60", "n = sixty", "not TOML"),
-        ("n = 60", "n = 5", "n: Input should be greater"),
-        ("n = 60", "colour = 5", "colour: Extra inputs"),
+        ("n = 300", "n = sixty", "not TOML"),
+        ("n = 300", "n = 5", "n: Input should be greater"),
+        ("n = 300", "colour = 5", "colour: Extra inputs"),
         ('client = "minilm"', 'client = "bert"', r"pairs.0.client: there is no 'bert' among minilm, use"),
         ("seeds = [0, 1]", "seeds = []", "seeds"),
         ("seeds = [0, 1]", "seeds = [1, 1]", "seeds: a number occurs twice"),
@@ -37,7 +37,7 @@ def _load(path: Path) -> tuple[EvaluationSpec, Corpus]:
         ('silo = "use"', 'silo = "use"\nmax_train = {news = 9}', "pairs.0.max_train: there is no 'news'"),
         ('silo = "use"', 'silo = "use"\n[[pairs]]\nclient = "minilm"\nsilo = "use"', "minilm-use occurs twice"),
         ("max_test = 30", "max_train = 3", "raise max_train"),
-        ("few_shot = [8]", "few_shot = [61]", "few_shot: there are only 60"),
+        ("few_shot = [8]", "few_shot = [121]", "few_shot: there are only 120"),
         ('train = "train.tsv"', 'train = "posts.txt"', "posts.txt: line 1 must be the header"),
         ('file = "newswire.txt"', 'file = "few.txt"', "public.newswire: 2 texts are too few"),
         ('file = "newswire.txt"', 'file = "twice.txt"', "twice.txt: line 3 repeats line 1"),
@@ -68,7 +68,7 @@ def test_draws_are_nested_and_repeatable(evaluation_texts: Path) -> None:
     spec, corpus = _load(evaluation_texts / "spec.toml")
     (pair,) = spec.pairs
     both = corpus.public(pair, "both", 0)
-    assert len(both) == len(set(both)) == 60
+    assert len(both) == len(set(both)) == 300
     assert both == corpus.public(pair, "both", 0) != corpus.public(pair, "both", 1)
     assert all(len(text.split()) <= 12 for text in corpus.public(pair, "posts", 0))
     assert len(corpus.dataset(pair, "topics").test.texts) == 30
@@ -80,13 +80,13 @@ def test_draws_are_nested_and_repeatable(evaluation_texts: Path) -> None:
 
 
 def test_limits_of_a_pair(changed_spec: Write) -> None:
-    limits = 'silo = "use"\nn = 35\nmax_public = 20\nmax_train = {default = 50}\nmax_test = 9\nmax_outliers = 4'
+    limits = 'silo = "use"\nn = 35\nmax_public = 20\nmax_train = {default = 80}\nmax_test = 9\nmax_outliers = 4'
     spec, corpus = _load(changed_spec('silo = "use"', limits))
     (pair,) = spec.pairs
     dataset = corpus.dataset(pair, "topics")
     assert len(corpus.public(pair, "posts", 0)) == 20
     assert len(corpus.public(pair, "both", 0)) == 35
-    assert (len(dataset.train.texts), len(dataset.test.texts), len(dataset.outliers)) == (50, 9, 4)
+    assert (len(dataset.train.texts), len(dataset.test.texts), len(dataset.outliers)) == (80, 9, 4)
 
 
 def test_selection(evaluation_texts: Path) -> None:
