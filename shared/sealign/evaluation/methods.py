@@ -72,11 +72,12 @@ def registry(few_shot_counts: Sequence[int] = ()) -> dict[str, Method]:
         Method("discriminant+recentred", "discriminant, the client centres its queries on their mean",
                fitted.discriminant_recentred),
     ]  # fmt: skip
+    # With the largest count only: each takes a map and a head of its own.
     for count in sorted(few_shot_counts)[-1:]:
-        for name in ("discriminant", "discriminant+recentred"):
-            method = getattr(fitted, name.replace("+", "_"))
-            methods.append(
-                Method(f"few-shot-{count}+{name}", f"{name}, with {count} texts of the task",
-                       fitted.few_shot(count, method))
-            )  # fmt: skip
+        methods += [
+            Method(f"few-shot-{count}+{method.name}", f"{method.name}, with {count} unlabelled texts of the task",
+                   fitted.few_shot(count, method.fit))
+            for method in methods
+            if method.name in ("discriminant", "discriminant-client", "discriminant+recentred")
+        ]  # fmt: skip
     return {method.name: method for method in methods}

