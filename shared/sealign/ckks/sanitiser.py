@@ -12,8 +12,8 @@ be divided by the query's, and its unused coefficients hold partial sums. Every 
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from random import SystemRandom
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,6 @@ from sealign.ckks.keys import PublicKey
 from sealign.ckks.messages import ReplyCiphertext
 from sealign.ckks.plan import PackingPlan
 from sealign.ckks.serialization import Words, ciphertext_words, pack_words
-
-_SYSTEM = SystemRandom()
 
 
 class ZeroPool:
@@ -70,8 +68,12 @@ class ZeroPool:
 
 def flood_noise(count: int, std: float) -> NDArray[np.int64]:
     """Gaussian integers from the operating system's generator, shape (count,), standard deviation ``std``."""
-    normal = _SYSTEM.normalvariate  # unlike gauss, safe to call from several threads
-    return np.rint([normal(0.0, std) for _ in range(count)]).astype(np.int64)
+    words = np.frombuffer(os.urandom(16 * -(-count // 2)), dtype="<u8").reshape(2, -1)
+    radius, angle = ((words >> np.uint64(11)) + 1.0) / 2.0**53  # uniform in (0, 1]
+    # Box and Muller 1958: two uniform numbers make two Gaussian ones.
+    scaled = std * np.sqrt(-2 * np.log(radius))
+    noise = np.concatenate([scaled * np.cos(2 * np.pi * angle), scaled * np.sin(2 * np.pi * angle)])
+    return np.rint(noise[:count]).astype(np.int64)
 
 
 def sanitise(plan: PackingPlan, rerandomised: sealapi.Ciphertext, bias: NDArray[np.int64]) -> ReplyCiphertext:
