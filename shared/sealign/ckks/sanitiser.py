@@ -73,7 +73,8 @@ def flood_noise(count: int, std: float) -> NDArray[np.int64]:
     # Box and Muller 1958: two uniform numbers make two Gaussian ones.
     scaled = std * np.sqrt(-2 * np.log(radius))
     noise = np.concatenate([scaled * np.cos(2 * np.pi * angle), scaled * np.sin(2 * np.pi * angle)])
-    return np.rint(noise[:count]).astype(np.int64)
+    integers: NDArray[np.int64] = np.rint(noise[:count]).astype(np.int64)
+    return integers
 
 
 def sanitise(plan: PackingPlan, rerandomised: sealapi.Ciphertext, bias: NDArray[np.int64]) -> ReplyCiphertext:
