@@ -25,6 +25,7 @@ from sealign_client.bench import bench_table, run_bench, write_bench
 from sealign_client.blocking import Client
 from sealign_client.daemon import run_daemon
 from sealign_client.encrypted_alignment import Transfer
+from sealign_client.generation import DEFAULT_TOKENS, sampling_of
 from sealign_client.plan_table import plan_rows, plan_table
 from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
 
@@ -33,6 +34,9 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Us
 _SILO = "The silo"
 Silo = Annotated[str | None, typer.Option(help="Address and port.", rich_help_panel=_SILO)]
 Encoder = Annotated[str | None, typer.Option(help="Local model: family:model?options.", rich_help_panel=_SILO)]
+Model = Annotated[
+    str | None, typer.Option(help="Local causal model, for generation: a hub name or path.", rich_help_panel=_SILO)
+]
 TlsCa = Annotated[Path | None, typer.Option(help="Authority of the silo's certificate.", rich_help_panel=_SILO)]
 TlsCert = Annotated[Path | None, typer.Option(help="Client certificate, if asked for.", rich_help_panel=_SILO)]
 TlsKey = Annotated[Path | None, typer.Option(help="Its private key.", rich_help_panel=_SILO)]
@@ -63,8 +67,12 @@ def align(
     few_shot: Annotated[
         str | None, typer.Option(help="Add the texts that the silo releases of this task, if it does.")
     ] = None,
+    generation: Annotated[
+        str | None, typer.Option(help="Align the states of --model with this generation task, and no embeddings.")
+    ] = None,
     silo: Silo = None,
     encoder: Encoder = None,
+    model: Model = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -91,12 +99,16 @@ def align(
                 stderr.print(now.note)
             move(now.sent + now.received, now.total)
 
-        learned = client.align(texts, advance, mode=mode, few_shot=few_shot, transfer=observe)
+        if generation is None:
+            learned = client.align(texts, advance, mode=mode, few_shot=few_shot, transfer=observe)
+        else:
+            learned = client.align_generation(texts, generation, advance, mode=mode, transfer=observe)
     measures = [f"explained variance {learned.explained_variance:.4f}"]
     if learned.mean_cosine is not None and learned.linear_cka is not None:
         measures += [f"mean cosine {learned.mean_cosine:.4f}", f"linear CKA {learned.linear_cka:.4f}"]
     estimate = "cross-validated" if encrypted else "held-out"
-    typer.echo(f"aligned over {learned.rows} texts: {estimate} {', '.join(measures)}")
+    rows = "texts" if generation is None else "tokens"
+    typer.echo(f"aligned over {learned.rows} {rows}: {estimate} {', '.join(measures)}")
 
 
 @app.command()
@@ -132,6 +144,46 @@ def classify(
 
 
 @app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to go on with.")],
+    task: Annotated[str | None, typer.Option(help="The silo's generation task; not needed if there is one.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Most new tokens; the silo may allow fewer.", min=1)] = DEFAULT_TOKENS,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Sample among so many of the likeliest tokens.")] = None,
+    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens that reach this mass.")] = 1.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1, tokens seen are less likely.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a token, with its log-probability.")] = False,
+    silo: Silo = None,
+    model: Model = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    key_directory: KeyDirectory = None,
+    map_directory: MapDirectory = None,
+    placement: MapPlacement = None,
+    security_table: Table = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Go on with a text: your model reads it, the silo's head says, under encryption, what comes next."""
+    loaded = _settings(settings, locals())
+    sampling = sampling_of(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=tuple(stop or ()),
+    )
+    with Client(loaded) as client:
+        for token in client.generate(prompt, task, max_tokens, sampling):
+            typer.echo(json.dumps(vars(token)) if as_json else token.text, nl=as_json)
+    if not as_json:
+        typer.echo()
+
+
+@app.command()
 def daemon(
     listen: Annotated[
         str, typer.Option(help="Address and port for applications.", envvar="SEALIGN_LISTEN")
@@ -139,6 +191,7 @@ def daemon(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.", envvar="SEALIGN_LOG_LEVEL")] = "info",
     silo: Silo = None,
     encoder: Encoder = None,
+    model: Model = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,

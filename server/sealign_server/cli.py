@@ -97,6 +97,29 @@ def train(
 
 
 @app.command()
+def generation(
+    directory: Directory,
+    task: Annotated[str, typer.Option(help="The task's name.")],
+    model: Annotated[str, typer.Option(help="The silo's causal model: a hub name, a path, with ?options.")],
+    description: Annotated[str, typer.Option(help="What it writes, shown to clients.")] = "",
+    public: PublicFiles = None,
+) -> None:
+    """Keep a causal model's head as a generation task, and its states over public texts.
+
+    For a task that exists, with the same model, only the public texts are added.
+    """
+    from sealign_server.generation_training import add_public_states, keep_generation
+
+    sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
+    loaded, states = keep_generation(SiloStore(directory), task, EncoderSettings.parse(model), description)
+    for label, texts in sets:
+        with progress(f"reading {label}", len(texts)) as advance:
+            card = add_public_states(states, loaded, label, texts, advance)
+        typer.echo(f"public set {card.name}: {card.rows} tokens, digest {card.digest}")
+    typer.echo(f"generation task {task}: {loaded.card.name}, vocabulary {loaded.card.vocabulary}")
+
+
+@app.command()
 def serve(
     directory: Directory,
     listen: Annotated[str | None, typer.Option(help="Address and port.", show_default="127.0.0.1:7443")] = None,
@@ -130,6 +153,12 @@ def serve(
             show_default="no",
         ),
     ] = None,
+    generation_precision: Annotated[
+        float | None, typer.Option(help="Error of a token's logit.", show_default="1/8")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most new tokens of one generation.", show_default="1024")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
 ) -> None:
     """Serve the silo over TLS until SIGTERM."""
@@ -147,6 +176,8 @@ def serve(
         "alignment_seconds": alignment_seconds,
         "product_hours": product_hours,
         "release_texts": release_texts,
+        "generation_precision": generation_precision,
+        "max_tokens": max_tokens,
         "log_level": log_level,
     }
     settings = serve_settings(directory, flags)

@@ -9,5 +9,15 @@ from sealign.protocol.cards import (
     SiloCard,
     TaskCard,
 )
+from sealign.protocol.generation import GenerationCard
 
-__all__ = ["AlignmentOffer", "CrossCovariancePart", "MapCard", "Placement", "PublicSetCard", "SiloCard", "TaskCard"]
+__all__ = [
+    "AlignmentOffer",
+    "CrossCovariancePart",
+    "GenerationCard",
+    "MapCard",
+    "Placement",
+    "PublicSetCard",
+    "SiloCard",
+    "TaskCard",
+]
