@@ -112,20 +112,24 @@ class CausalModel:
         """The language-model head, tied to the input embeddings or not."""
         return self._head
 
-    def states(self, texts: Iterable[str], *, progress: Callable[[int], None] | None = None) -> Iterator[TokenStates]:
+    def states(
+        self, texts: Iterable[str], *, most: int | None = None, progress: Callable[[int], None] | None = None
+    ) -> Iterator[TokenStates]:
         """Tokens and final hidden states of each text in turn; a text beyond the window is cut at its end.
 
         Args:
             texts: read one after the other, none kept.
+            most: tokens read of each text; by default as many as the window holds.
             progress: told, after each text, how many tokens it gave.
 
         Raises:
             InvalidInputError: a text has nothing to read, or gives states that are not finite.
         """
-        most = self.card.window - len(self.tokenizer.prefix)
+        limit = self.card.window - len(self.tokenizer.prefix)
+        limit = limit if most is None else min(most, limit)
         for text in texts:
             whole = self.tokenizer.encode(text)
-            tokens = Tokens(whole.ids[:most], whole.offsets[:most])
+            tokens = Tokens(whole.ids[:limit], whole.offsets[:limit])
             states = self._run(self._with_prefix(tokens.ids))
             yield TokenStates(tokens, self._checked(states[len(self.tokenizer.prefix) :]))
             if progress is not None:
