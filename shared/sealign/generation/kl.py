@@ -51,6 +51,7 @@ def refine_by_divergence(
     epochs: int = 8,
     learning_rate: float = 1e-2,
     held_out: float = 0.1,
+    outputs: int = 32_768,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Refinement:
@@ -65,9 +66,11 @@ def refine_by_divergence(
         head: the silo's.
         X: the client's states, (n, s).
         Y: the silo's, (n, t), row by row after the same text.
-        epochs: passes over the rows; an epoch costs some 8·n·V·t floating-point operations.
+        epochs: passes over the rows; an epoch costs some 8·n·V·t operations, V being ``outputs`` at most.
         learning_rate: the largest; steps are in units of whitened rows and of the head's space.
         held_out: share of the rows, the last ones, which are texts of their own.
+        outputs: of a larger head, so many outputs that the silo's own states find likeliest on average take part; the
+            others are left out of both distributions.
         seed: of the order of rows.
         progress: told, after each batch, how many rows it held; there are n·epochs in all, held-out ones left out.
 
@@ -85,7 +88,7 @@ def refine_by_divergence(
         raise InvalidInputError(f"{len(X)} rows are too few to refine a map on some and judge it on others")
     if not (np.isfinite(X).all() and np.isfinite(Y).all()):
         raise InvalidInputError("hidden states are not finite; check the models")
-    objective = _Objective(head, Y)
+    objective = _Objective(head, Y, outputs)
     student = _Student(start, X[:-held])
     optimiser = torch.optim.AdamW(student.parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     train = len(X) - held
@@ -114,11 +117,14 @@ def refine_by_divergence(
 class _Objective:
     """Divergence of the head's predictions from those for the silo's own states."""
 
-    def __init__(self, head: OutputHead, Y: NDArray[np.float32]) -> None:
+    def __init__(self, head: OutputHead, Y: NDArray[np.float32], outputs: int) -> None:
         # Copies share no memory with the model's read-only weights; torch would warn of those.
         self._weight = torch.tensor(head.weight)
-        self._bias = torch.zeros(()) if head.bias is None else torch.tensor(head.bias)
+        self._bias = torch.zeros(len(head.weight)) if head.bias is None else torch.tensor(head.bias)
         self._own = torch.from_numpy(np.ascontiguousarray(Y))
+        if outputs < len(head.weight):
+            kept = self._likeliest(outputs)
+            self._weight, self._bias = self._weight[kept], self._bias[kept]
 
     def divergence(self, mapped: torch.Tensor, rows: NDArray[np.intp]) -> torch.Tensor:
         """In nats, (m,), of mapped states (m, t) of these rows."""
@@ -132,6 +138,15 @@ class _Objective:
             parts = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
             total = sum(float(self.divergence(student(X[part]), part).sum()) for part in parts)
         return total / len(rows)
+
+    def _likeliest(self, outputs: int) -> torch.Tensor:
+        """Outputs of the largest mean probability for the silo's own states, (outputs,)."""
+        mass = torch.zeros(len(self._weight))
+        with torch.inference_mode():
+            for start in range(0, len(self._own), _CHUNK):
+                states = self._own[start : start + _CHUNK]
+                mass += torch.softmax(self._logits(states), dim=1).sum(dim=0)
+        return mass.topk(outputs).indices.sort().values
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         return states @ self._weight.T + self._bias

@@ -126,5 +126,7 @@ def _states_at(
     if reading == "again":
         session = model.session()
         for row in np.flatnonzero(~match.exact):
-            rows[row] = session.advance(text[: ends[row]])
+            begun = text[: ends[row]]
+            if not begun.isspace():  # nothing to read so far: the covering token has to do
+                rows[row] = session.advance(begun)
     return rows
