@@ -3,6 +3,7 @@
 from sealign_client.blocking import Client
 from sealign_client.client import AsyncClient
 from sealign_client.encrypted_alignment import Transfer
+from sealign_client.generation import Finish, GeneratedToken, TextGenerator
 from sealign_client.results import Classification, Timing
 from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
 
@@ -12,6 +13,9 @@ __all__ = [
     "Classification",
     "Client",
     "ClientSettings",
+    "Finish",
+    "GeneratedToken",
+    "TextGenerator",
     "Timing",
     "Transfer",
     "client_settings",

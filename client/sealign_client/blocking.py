@@ -109,7 +109,8 @@ class Client:
             while (token := self._wait(following())) is not None:
                 yield token
         finally:
-            self._wait(end())
+            if not self._loop.is_closed():
+                self._wait(end())
 
     def align_generation(
         self,
