@@ -3,7 +3,7 @@
 from sealign_client.blocking import Client
 from sealign_client.client import AsyncClient
 from sealign_client.encrypted_alignment import Transfer
-from sealign_client.generation import Finish, GeneratedToken, TextGenerator
+from sealign_client.generation import Finish, Forecast, GeneratedToken, TextGenerator
 from sealign_client.results import Classification, Timing
 from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
 
@@ -14,6 +14,7 @@ __all__ = [
     "Client",
     "ClientSettings",
     "Finish",
+    "Forecast",
     "GeneratedToken",
     "TextGenerator",
     "Timing",

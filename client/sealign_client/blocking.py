@@ -22,7 +22,7 @@ from sealign.generation.sampling import Sampling
 from sealign.protocol import GenerationCard, MapCard, SiloCard
 from sealign_client.client import AsyncClient, Progress
 from sealign_client.encrypted_alignment import Transfer
-from sealign_client.generation import GeneratedToken
+from sealign_client.generation import Forecast, GeneratedToken
 from sealign_client.results import Classification, Timing
 from sealign_client.settings import AlignmentMode, ClientSettings
 
@@ -111,6 +111,10 @@ class Client:
         finally:
             if not self._loop.is_closed():
                 self._wait(end())
+
+    def forecast(self, texts: Sequence[str], task: str | None = None) -> Forecast:
+        """See :meth:`AsyncClient.forecast`."""
+        return self._wait(self._client.forecast(texts, task))
 
     def align_generation(
         self,

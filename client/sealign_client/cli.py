@@ -25,6 +25,7 @@ from sealign_client.bench import bench_table, run_bench, write_bench
 from sealign_client.blocking import Client
 from sealign_client.daemon import run_daemon
 from sealign_client.encrypted_alignment import Transfer
+from sealign_client.forecast_table import forecast_table
 from sealign_client.generation import DEFAULT_TOKENS, sampling_of
 from sealign_client.plan_table import plan_rows, plan_table
 from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
@@ -155,6 +156,12 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a token, with its log-probability.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Generate nothing: say how alike the models are and what a token costs.")
+    ] = False,
+    public: Annotated[
+        Path | None, typer.Option(help="Texts to compare tokenizers over, one a line.", show_default="the prompt")
+    ] = None,
     silo: Silo = None,
     model: Model = None,
     tls_ca: TlsCa = None,
@@ -177,6 +184,10 @@ def generate(
         stop=tuple(stop or ()),
     )
     with Client(loaded) as client:
+        if dry_run:
+            texts = (prompt,) if public is None else PublicSet.from_file(public).texts
+            _wide_console().print(forecast_table(client.forecast(texts, task)))
+            return
         for token in client.generate(prompt, task, max_tokens, sampling):
             typer.echo(json.dumps(vars(token)) if as_json else token.text, nl=as_json)
     if not as_json:

@@ -28,7 +28,7 @@ from sealign.errors import (
 from sealign.generation.sampling import Sampling
 from sealign.protocol import MapCard, Placement, PublicSetCard, SiloCard, TaskCard
 from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
-from sealign_client.generation import GeneratedToken, TextGenerator
+from sealign_client.generation import Forecast, GeneratedToken, TextGenerator
 from sealign_client.generation_connection import GenerationConnection
 from sealign_client.keyring import KeyRing
 from sealign_client.maps import ClientMaps
@@ -138,6 +138,10 @@ class AsyncClient:
         generator = await self.generation()
         async for token in generator.generate(prompt, task, max_tokens, sampling, alternatives):
             yield token
+
+    async def forecast(self, texts: Sequence[str], task: str | None = None) -> Forecast:
+        """What a generation task may give and will cost; see :meth:`TextGenerator.forecast`."""
+        return await (await self.generation()).forecast(texts, task)
 
     async def align_generation(
         self,

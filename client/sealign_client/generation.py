@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from sealign.alignment import AffineMap, PublicSet, require_enough_texts
-from sealign.ckks import Cipher, PackingPlan, checked_rows
+from sealign.ckks import LARGEST_MODULUS_BITS, Cipher, PackingPlan, ProductShape, candidates, checked_rows
 from sealign.errors import (
     InvalidInputError,
     NoMapError,
@@ -26,6 +26,7 @@ from sealign.errors import (
     UnavailableError,
     UnknownKeyError,
 )
+from sealign.generation.forecast import Compatibility, TokenCost, compare_tokenizers, token_cost
 from sealign.generation.sampling import Sampler, Sampling, StopStrings
 from sealign.protocol import GenerationCard, MapCard, Placement, PublicSetCard, SiloCard
 from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
@@ -75,6 +76,23 @@ class GeneratedToken:
     log_probability: float
     alternatives: tuple[tuple[int, float], ...] = ()
     finish: Finish | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What generation may give and will cost, before anything is paid for.
+
+    Attributes:
+        compatibility: of the two tokenizers.
+        cost: of a token; by a typical head where there is no map yet.
+        explained_variance: of the silo's states, by the map; None where there is no map yet.
+        model_seconds: the client's own model, for one more token.
+    """
+
+    compatibility: Compatibility
+    cost: TokenCost
+    explained_variance: float | None
+    model_seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +275,23 @@ class TextGenerator:
             if finish is not None:
                 return
 
+    async def forecast(self, texts: Sequence[str], task: str | None = None) -> Forecast:
+        """What a task may give and will cost, judged over some texts, which stay here.
+
+        Raises:
+            NotFoundError: no such task.
+            InvalidInputError: no texts, or one that cannot be read.
+        """
+        card = await self.task(task)
+        tokenizer = await self.tokenizer(card.name)
+        compatibility = await self._run(compare_tokenizers, self.model.tokenizer, tokenizer, texts)
+        return Forecast(
+            compatibility,
+            token_cost(card.plan or _typical_plan(self.model.card.dimension, card.vocabulary)),
+            None if card.map is None else card.map.explained_variance,
+            await self._run(_seconds_a_token, self.model, texts[0]),
+        )
+
     async def _placed_card(self, card: GenerationCard) -> tuple[GenerationCard, AffineMap | None]:
         """The card as the map's placement makes it, with the client's own map where that is applied."""
         own = None
@@ -422,6 +457,31 @@ def sampling_of(**fields: Any) -> Sampling:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise InvalidInputError(f"tokens cannot be chosen so: {faults}") from None
+
+
+def _typical_plan(dimension: int, vocabulary: int) -> PackingPlan:
+    """The plan for a head of usual norms: those of SmolLM2 and Gemma 3 are of this size."""
+    column, row = 5.0, 50.0
+    shape = ProductShape(
+        rows=1,
+        dimension=dimension,
+        outputs=vocabulary,
+        frobenius_norm=column * vocabulary**0.5,
+        range=column * row,
+        row_norm=row,
+        precision=1 / 8,
+        column_norm=column,
+    )
+    return candidates(shape, max_bytes=1 << 40, max_modulus_bits=LARGEST_MODULUS_BITS)[0]
+
+
+def _seconds_a_token(model: CausalModel, text: str) -> float:
+    """Time to read a text's last token, once all before it were read."""
+    session = model.session()
+    session.advance(text)
+    started = perf_counter()
+    session.advance(text)  # reads the last token again
+    return perf_counter() - started
 
 
 def _advanced(model: CausalModel, session: CausalSession, text: str) -> NDArray[np.float32] | None:

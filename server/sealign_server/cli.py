@@ -120,6 +120,22 @@ def generation(
 
 
 @app.command()
+def refine(
+    directory: Directory,
+    task: Annotated[str, typer.Option(help="The generation task.")],
+    model: Annotated[str, typer.Option(help="Fingerprint of the client's model, or its beginning.")] = "",
+    epochs: Annotated[int, typer.Option(help="Passes over the public tokens.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Of the order of tokens.")] = 0,
+) -> None:
+    """Refine the map of a generation task by what the head predicts; a silo that serves takes it up by itself."""
+    from sealign_server.generation_training import refine_map
+
+    refined = refine_map(SiloStore(directory), task, model, epochs=epochs, seed=seed)
+    before, after = refined.divergences[0], refined.divergences[refined.best]
+    typer.echo(f"divergence on held-out tokens {before:.4f} before, {after:.4f} after epoch {refined.best}")
+
+
+@app.command()
 def serve(
     directory: Directory,
     listen: Annotated[str | None, typer.Option(help="Address and port.", show_default="127.0.0.1:7443")] = None,

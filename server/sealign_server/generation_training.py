@@ -8,12 +8,13 @@ import numpy as np
 
 from sealign.alignment import PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
-from sealign.encoders.causal import CausalModel
-from sealign.errors import InvalidInputError
-from sealign.files import save_arrays
+from sealign.encoders.causal import CausalModel, OutputHead
+from sealign.errors import InvalidInputError, NoMapError
+from sealign.files import map_arrays, save_arrays
+from sealign.generation.kl import Refinement, refine_by_divergence
 from sealign.generation.states import silo_rows
 from sealign.protocol import PublicSetCard
-from sealign_server.generation_store import GenerationStore, following_path
+from sealign_server.generation_store import GenerationStore, client_states_path, following_path
 from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore
 
 Progress = Callable[[int], None]
@@ -67,3 +68,43 @@ def add_public_states(
     save_arrays(following_path(states, texts.digest), {"following": np.concatenate(following)}, {}, mode=0o600)
     states.save_public_set(PublicEmbeddings(card, stacked), texts)
     return card
+
+
+def refine_map(
+    silo: SiloStore, task: str, model: str, *, epochs: int = 8, seed: int = 0, progress: Progress | None = None
+) -> Refinement:
+    """Refine the map of a client's model by what the head predicts (`refine_by_divergence`); kept if it is better.
+
+    Args:
+        silo: the silo.
+        task: its generation task.
+        model: fingerprint of the client's model, or the beginning of it.
+        epochs, seed, progress: as for `refine_by_divergence`.
+
+    Raises:
+        NotFoundError: no such task.
+        NoMapError: not exactly one map begins so, or its client's states were not kept (encrypted alignment).
+        StorageError: a file is damaged or could not be written.
+    """
+    store = GenerationStore(silo)
+    states, (_, head) = store.states(task), store.load(task)
+    found = [fingerprint for fingerprint in states.map_fingerprints() if fingerprint.startswith(model)]
+    if len(found) != 1:
+        known = ", ".join(fingerprint[:12] for fingerprint in states.map_fingerprints()) or "none"
+        raise NoMapError(f"{len(found)} maps begin with {model[:64]!r}; task {task} has maps of the models: {known}")
+    learned = states.load_map(found[0])
+    arrays, metadata = map_arrays(client_states_path(states, found[0]))
+    if metadata.get("public_set") != learned.public_set:
+        raise NoMapError("the client's states belong to another map; let the client align again")
+    refined = refine_by_divergence(
+        learned,
+        OutputHead(head.weight, head.bias.astype(np.float32)),
+        arrays["states"].astype(np.float32),
+        states.load_public_set(learned.public_set).rows,
+        epochs=epochs,
+        seed=seed,
+        progress=progress,
+    )
+    if refined.best:
+        refined.map.save(states.map_path(found[0]))
+    return refined

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
+import grpc
 import numpy as np
 import pytest
 
 from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError, NoMapError, NotFoundError, StorageError, UnavailableError
 from sealign.generation.sampling import Sampling
+from sealign.protocol.v1 import daemon_pb2 as pb
+from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
 from sealign_client import Client, Finish, GeneratedToken
 from tests.support.generation import (
     PRECISION,
@@ -29,6 +33,7 @@ from tests.support.generation import (
 )
 from tests.support.processes import Server, command, serving
 from tests.support.silo import Tls
+from tests.support.wire import refused
 
 PROMPT = "The film was"
 
@@ -301,6 +306,22 @@ class TestAlignment:
         assert len(list((tmp_path / "maps").glob("*.safetensors"))) == 1
 
 
+def test_the_daemon_streams(client: Client, silo: Server, tls: Tls, tmp_path: Path) -> None:
+    options = (*tls.client_options(silo.port), "--model", model_name("one"), "--listen", "127.0.0.1:0")
+    greedy = list(client.generate(PROMPT, max_tokens=12))
+    with (
+        serving("sealign", "daemon", *options, log=tmp_path / "log") as daemon,
+        grpc.insecure_channel(daemon.address) as channel,
+    ):
+        stub = DaemonStub(channel)
+        tokens = list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, max_tokens=12), timeout=60))
+        assert "".join(token.text for token in tokens) == text_of(greedy)
+        assert [token.finish for token in tokens] == [""] * 11 + ["length"]
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "temperature"):
+            list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, temperature=-1), timeout=60))
+        assert PROMPT not in daemon.log
+
+
 def test_command_lines(tls: Tls, tmp_path: Path) -> None:
     """Keep a head, read public texts, align, generate: all by commands."""
     directory, public = tmp_path / "silo", tmp_path / "public.txt"
@@ -321,5 +342,15 @@ def test_command_lines(tls: Tls, tmp_path: Path) -> None:
         ran = command("sealign", "generate", PROMPT, "--max-tokens", "5", "--json", *asked)
         assert ran.stdout.count('"log_probability"') == 5
         assert plain.startswith(ran.stdout.split('"')[3])
+        ran = command("sealign", "generate", PROMPT, "--dry-run", "--public", public, *asked)
+        assert "no map yet" not in ran.stdout, ran.stderr
+        assert re.search(r"vocabularies, Jaccard index +1\.0000", ran.stdout)
+        assert re.search(r"tokens cut exactly alike, of \d{4} +1\.0000", ran.stdout)
+        assert "ms a token, own model" in ran.stdout
+        ran = command("sealign-server", "refine", directory, "--task", TASK, "--epochs", "2")
+        before, after = map(float, re.findall(r"\d\.\d{4}", ran.stdout))
+        assert after < before, ran.stderr
+        ran = command("sealign", "generate", PROMPT, "--max-tokens", "5", *asked)  # through the refined map
+        assert ran.returncode == 0, ran.stderr
         ran = command("sealign", "generate", PROMPT, "--temperature", "-1", *asked)
         assert (ran.returncode, ran.stderr.startswith("error: tokens cannot be chosen so: temperature")) == (1, True)
