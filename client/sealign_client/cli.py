@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +29,7 @@ from sealign_client.daemon import run_daemon
 from sealign_client.encrypted_alignment import Transfer
 from sealign_client.forecast_table import forecast_table
 from sealign_client.generation import DEFAULT_TOKENS, sampling_of
+from sealign_client.packing_table import packing_table
 from sealign_client.plan_table import plan_rows, plan_table
 from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
 
@@ -227,12 +230,21 @@ def plan(
     logit_range: Annotated[float, typer.Option("--range", help="Largest |logit|.")] = 32.0,
     precision: Annotated[float, typer.Option(help="Largest error of a logit.")] = DEFAULT_PRECISION,
     security_table: Annotated[SecurityTable, typer.Option(help="Largest moduli.")] = SecurityTable.CLASSICAL,
+    row_norm: Annotated[float, typer.Option(help="Largest norm of a row.")] = 1.0,
+    column_norm: Annotated[float, typer.Option(help="Largest norm of the weights of an output.")] = inf,
+    packings: Annotated[
+        bool, typer.Option("--packings", help="Compare with packings that need Galois keys, for one row.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The candidates as JSON.")] = False,
 ) -> None:
     """Show how a product would be packed: the candidates, their bytes and their predicted times."""
     frobenius = norm if norm is not None else 5.0 * classes**0.5
-    shape = ProductShape(batch, dim, classes, frobenius, logit_range, precision=precision)
-    if as_json:
+    shape = ProductShape(
+        batch, dim, classes, frobenius, logit_range, row_norm=row_norm, precision=precision, column_norm=column_norm
+    )
+    if packings:
+        _wide_console().print(packing_table(replace(shape, rows=1), security_table))
+    elif as_json:
         typer.echo(json.dumps(plan_rows(shape, security_table), indent=2))
     else:
         _wide_console().print(plan_table(shape, security_table))
