@@ -198,6 +198,6 @@ def map_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         for name, entry in header.items():
             start, end = entry["data_offsets"]
             arrays[name] = whole[start:end].view(types[entry["dtype"]]).reshape(entry["shape"])
-    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"could not read {path}: it is missing, cut or not a safetensors file") from error
     return arrays, metadata

@@ -34,7 +34,8 @@ def true_columns(words: Vocabulary, inner_block: int, output_block: int) -> Inte
     inner = slice(inner_block * block.inner, (inner_block + 1) * block.inner)
     outputs = slice(output_block * block.outputs, (output_block + 1) * block.outputs)
     integers: Integers = np.rint(words.weight[inner, outputs] * 2.0**words.plan.weight_scale_bits).astype(np.int64)
-    return integers.T.ravel()
+    flat: Integers = integers.T.ravel()
+    return flat
 
 
 def test_division_recovers_weights_from_bare_sums_and_noise_from_replies(words: Vocabulary) -> None:

@@ -41,10 +41,15 @@ def loaded(name: str) -> CausalModel:
     return CausalModel(EncoderSettings.parse(model_name(name)))
 
 
+def empty_silo(directory: Path) -> SiloStore:
+    """A silo without any task."""
+    card = EncoderCard(name="none", dimension=1, fingerprint="0" * 64)
+    return SiloStore.create(directory, SiloDocument(name="writer", encoder=EncoderSettings(), encoder_card=card))
+
+
 def make_silo(directory: Path, model: str = "two", task: str = TASK) -> SiloStore:
     """A silo that has no classifier but a generation task, whose model has read the public texts."""
-    card = EncoderCard(name="none", dimension=1, fingerprint="0" * 64)
-    silo = SiloStore.create(directory, SiloDocument(name="writer", encoder=EncoderSettings(), encoder_card=card))
+    silo = empty_silo(directory)
     causal, states = keep_generation(silo, task, EncoderSettings.parse(model_name(model)), "film reviews")
     add_public_states(states, causal, "openings", public_set(), lambda _: None)
     return silo
@@ -78,7 +83,8 @@ class ClearGenerator:
 
     def logits(self, state: NDArray[np.float32]) -> NDArray[np.float64]:
         """(V,), relative to their mean."""
-        return self.head.logits(self.map.apply(state[None]))[0]
+        logits: NDArray[np.float64] = self.head.logits(self.map.apply(state[None]))[0]
+        return logits
 
 
 @contextmanager
