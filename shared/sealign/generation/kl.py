@@ -49,7 +49,7 @@ def refine_by_divergence(
     Y: NDArray[np.float32],
     *,
     epochs: int = 8,
-    learning_rate: float = 1e-2,
+    step: float = 0.05,
     held_out: float = 0.1,
     outputs: int = 32_768,
     seed: int = 0,
@@ -67,7 +67,8 @@ def refine_by_divergence(
         X: the client's states, (n, s).
         Y: the silo's, (n, t), row by row after the same text.
         epochs: passes over the rows; an epoch costs some 8·n·V·t operations, V being ``outputs`` at most.
-        learning_rate: the largest; steps are in units of whitened rows and of the head's space.
+        step: how far the largest steps may move a logit, roughly, whatever the scale of states and head: AdamW's rate
+            is step / (root mean square norm of the head's rows · √s). Steps that are too large overfit few rows.
         held_out: share of the rows, the last ones, which are texts of their own.
         outputs: of a larger head, so many outputs that the silo's own states find likeliest on average take part; the
             others are left out of both distributions.
@@ -90,10 +91,11 @@ def refine_by_divergence(
         raise InvalidInputError("hidden states are not finite; check the models")
     objective = _Objective(head, Y, outputs)
     student = _Student(start, X[:-held])
-    optimiser = torch.optim.AdamW(student.parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    rate = step / float(np.linalg.norm(head.weight) * np.sqrt(source / len(head.weight)))
+    optimiser = torch.optim.AdamW(student.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
     train = len(X) - held
     steps = epochs * -(-train // _BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
     order = np.random.default_rng(seed)
     rows = torch.from_numpy(np.ascontiguousarray(X))
     held_rows = np.arange(train, len(X))
