@@ -22,6 +22,7 @@ from sealign.errors import InvalidInputError, UnavailableError
 from sealign.logs import configure_logs
 from sealign.tls import load_authorities, load_identity
 from sealign_server.certificates import write_trial_certificates
+from sealign_server.generation_store import GenerationStore
 from sealign_server.releases import ReleaseLedger
 from sealign_server.serve import serve as run_server
 from sealign_server.settings import serve_settings
@@ -232,7 +233,14 @@ def info(directory: Directory) -> None:
     for release in ReleaseLedger(store.releases_path).releases():
         numbers = (str(release.dimension), str(release.rows), release.created)
         releases.add_row(release.public_set[:12], release.client, release.encoder[:12], *numbers)
-    for table in (tasks, sets, maps, releases):
+    generating = Table("task", "model", "vocabulary", "public tokens", "maps", title="Generation tasks")
+    heads = GenerationStore(store)
+    for name in heads.names():
+        states, (kept, _) = heads.states(name), heads.load(name)
+        tokens = sum(public.rows for public in states.public_sets())
+        known = ", ".join(fingerprint[:12] for fingerprint in states.map_fingerprints()) or "none"
+        generating.add_row(name, states.document.encoder_card.name, str(kept.vocabulary), str(tokens), known)
+    for table in (tasks, sets, maps, releases, generating):
         console.print(table)
 
 

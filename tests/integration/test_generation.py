@@ -362,6 +362,8 @@ def test_command_lines(tls: Tls, tmp_path: Path) -> None:
         assert "ms a token, own model" in ran.stdout
         ran = command("sealign-server", "refine", directory, "--task", TASK, "--epochs", "2")
         before, after = map(float, re.findall(r"\d\.\d{4}", ran.stdout))
+        told = command("sealign-server", "info", directory)
+        assert re.search(rf"{TASK} .* 1024 ", told.stdout), told.stderr
         assert after < before, ran.stderr
         ran = command("sealign", "generate", PROMPT, "--temperature", "-1", *asked)
         assert (ran.returncode, ran.stderr.startswith("error: tokens cannot be chosen so: temperature")) == (1, True)
