@@ -236,10 +236,10 @@ def info(directory: Directory) -> None:
     generating = Table("task", "model", "vocabulary", "public tokens", "maps", title="Generation tasks")
     heads = GenerationStore(store)
     for name in heads.names():
-        states, (kept, _) = heads.states(name), heads.load(name)
+        states, (document, _) = heads.states(name), heads.load(name)
         tokens = sum(public.rows for public in states.public_sets())
         known = ", ".join(fingerprint[:12] for fingerprint in states.map_fingerprints()) or "none"
-        generating.add_row(name, states.document.encoder_card.name, str(kept.vocabulary), str(tokens), known)
+        generating.add_row(name, states.document.encoder_card.name, str(document.vocabulary), str(tokens), known)
     for table in (tasks, sets, maps, releases, generating):
         console.print(table)
 

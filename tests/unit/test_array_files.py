@@ -86,7 +86,10 @@ def test_private_files_are_for_their_owner(tmp_path: Path) -> None:
 
 def test_arrays_written_one_by_one_are_read_and_mapped(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    arrays = {"x": np.arange(12, dtype=np.uint32).reshape(3, 4), "y": np.array([1, 2, 255], dtype=np.uint8)}
+    arrays: dict[str, Array] = {
+        "x": np.arange(12, dtype=np.uint32).reshape(3, 4),
+        "y": np.array([1, 2, 255], dtype=np.uint8),
+    }
     shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     with ArrayWriter(path, shapes, {"of": "test"}) as writer:
         for name, array in arrays.items():
