@@ -29,17 +29,16 @@ def product_shape(
     row_norm: float = 1.0,
 ) -> ProductShape:
     """The planner's input for weights (d, C) and bias (C,): their norms, and no more, enter a plan."""
-    columns = np.linalg.norm(weight, axis=0)
+    columns = np.linalg.norm(weight, axis=0) * row_norm + np.abs(bias)
     tiny = 2.0**-20  # weights of zero are legitimate, a range of zero is not
     return ProductShape(
         rows=rows,
         dimension=weight.shape[0],
         outputs=weight.shape[1],
         frobenius_norm=max(float(np.linalg.norm(weight)), tiny),
-        range=max(float((columns * row_norm + np.abs(bias)).max()), tiny),
+        range=max(float(columns.max()), tiny),
         row_norm=row_norm,
         precision=precision,
-        column_norm=max(float(columns.max()), tiny),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,8 @@ class Vocabulary:
 def vocabulary(path: Path, dimension: int, outputs: int, parameters: str | None = None) -> Vocabulary:
     weight, bias = head(np.random.default_rng(outputs), dimension, outputs)
     weight[:, outputs // 2 :] *= np.arange(outputs - outputs // 2) % 7 != 0  # some columns of zeros
-    shape = product_shape(weight, bias, precision=PRECISION)
+    largest = float(np.linalg.norm(weight, axis=0).max())
+    shape = replace(product_shape(weight, bias, precision=PRECISION), column_norm=largest)
     plans = candidates(shape, max_modulus_bits=40)
     plan = next(plan for plan in plans if parameters in (None, plan.parameters.name))
     ResidueWeights.write(path, plan, (weight[:, outputs] for outputs in part_outputs(plan)))
