@@ -4,6 +4,7 @@ from sealign_client.adaptation import Adaptation
 from sealign_client.blocking import Client
 from sealign_client.client import AsyncClient
 from sealign_client.encrypted_alignment import Transfer
+from sealign_client.generation import Finish, Forecast, GeneratedToken, TextGenerator
 from sealign_client.results import Classification, Timing
 from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
 
@@ -14,6 +15,10 @@ __all__ = [
     "Classification",
     "Client",
     "ClientSettings",
+    "Finish",
+    "Forecast",
+    "GeneratedToken",
+    "TextGenerator",
     "Timing",
     "Transfer",
     "client_settings",

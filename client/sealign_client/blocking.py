@@ -9,7 +9,7 @@ with Client(silo="silo.example:7443", encoder="sentence-transformers/all-MiniLM-
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
 from sealign.encoders import Encoder
-from sealign.protocol import MapCard, SiloCard
+from sealign.generation.sampling import Sampling
+from sealign.protocol import GenerationCard, MapCard, SiloCard
 from sealign_client.adaptation import Adaptation
 from sealign_client.client import AsyncClient, Progress
 from sealign_client.encrypted_alignment import Transfer
+from sealign_client.generation import Forecast, GeneratedToken
 from sealign_client.results import Classification, Timing
 from sealign_client.settings import AlignmentMode, ClientSettings
 
@@ -90,6 +92,54 @@ class Client:
     ) -> NDArray[np.float64]:
         """See :meth:`AsyncClient.logits`."""
         return self._wait(self._client.logits(rows, task, progress))
+
+    def generate(
+        self,
+        prompt: str,
+        task: str | None = None,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        alternatives: int = 0,
+    ) -> Iterator[GeneratedToken]:
+        """See :meth:`AsyncClient.generate`."""
+        tokens = self._client.generate(prompt, task, max_tokens, sampling, alternatives)
+
+        async def following() -> GeneratedToken | None:
+            return await anext(tokens, None)
+
+        async def end() -> None:
+            await tokens.aclose()
+
+        try:
+            while (token := self._wait(following())) is not None:
+                yield token
+        finally:
+            if not self._loop.is_closed():
+                self._wait(end())
+
+    def forecast(self, texts: Sequence[str], task: str | None = None) -> Forecast:
+        """See :meth:`AsyncClient.forecast`."""
+        return self._wait(self._client.forecast(texts, task))
+
+    def align_generation(
+        self,
+        texts: PublicSet,
+        task: str | None = None,
+        progress: Progress | None = None,
+        *,
+        mode: AlignmentMode | str = AlignmentMode.PLAIN,
+        transfer: Callable[[Transfer], None] | None = None,
+    ) -> MapCard:
+        """See :meth:`AsyncClient.align_generation`."""
+        return self._wait(self._client.align_generation(texts, task, progress, mode=mode, transfer=transfer))
+
+    def describe_generation(self) -> tuple[GenerationCard, ...]:
+        """The silo's generation tasks, as the local causal model can use them now."""
+
+        async def described() -> tuple[GenerationCard, ...]:
+            return await (await self._client.generation()).describe(refresh=True)
+
+        return self._wait(described())
 
     @property
     def encoder(self) -> Encoder:

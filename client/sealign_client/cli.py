@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +29,9 @@ from sealign_client.bench import bench_table, run_bench, write_bench
 from sealign_client.blocking import Client
 from sealign_client.daemon import run_daemon
 from sealign_client.encrypted_alignment import Transfer
+from sealign_client.forecast_table import forecast_table
+from sealign_client.generation import DEFAULT_TOKENS, sampling_of
+from sealign_client.packing_table import packing_table
 from sealign_client.plan_table import plan_rows, plan_table
 from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
 
@@ -35,6 +40,9 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Us
 _SILO = "The silo"
 Silo = Annotated[str | None, typer.Option(help="Address and port.", rich_help_panel=_SILO)]
 Encoder = Annotated[str | None, typer.Option(help="Local model: family:model?options.", rich_help_panel=_SILO)]
+Model = Annotated[
+    str | None, typer.Option(help="Local causal model, for generation: a hub name or path.", rich_help_panel=_SILO)
+]
 TlsCa = Annotated[Path | None, typer.Option(help="Authority of the silo's certificate.", rich_help_panel=_SILO)]
 TlsCert = Annotated[Path | None, typer.Option(help="Client certificate, if asked for.", rich_help_panel=_SILO)]
 TlsKey = Annotated[Path | None, typer.Option(help="Its private key.", rich_help_panel=_SILO)]
@@ -77,8 +85,12 @@ def align(
     few_shot: Annotated[
         str | None, typer.Option(help="Add the texts that the silo releases of this task, if it does.")
     ] = None,
+    generation: Annotated[
+        str | None, typer.Option(help="Align the states of --model with this generation task, and no embeddings.")
+    ] = None,
     silo: Silo = None,
     encoder: Encoder = None,
+    model: Model = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -105,12 +117,16 @@ def align(
                 stderr.print(now.note)
             move(now.sent + now.received, now.total)
 
-        learned = client.align(texts, advance, mode=mode, few_shot=few_shot, transfer=observe)
+        if generation is None:
+            learned = client.align(texts, advance, mode=mode, few_shot=few_shot, transfer=observe)
+        else:
+            learned = client.align_generation(texts, generation, advance, mode=mode, transfer=observe)
     measures = [f"explained variance {learned.explained_variance:.4f}"]
     if learned.mean_cosine is not None and learned.linear_cka is not None:
         measures += [f"mean cosine {learned.mean_cosine:.4f}", f"linear CKA {learned.linear_cka:.4f}"]
     estimate = "cross-validated" if encrypted else "held-out"
-    typer.echo(f"aligned over {learned.rows} texts: {estimate} {', '.join(measures)}")
+    rows = "texts" if generation is None else "tokens"
+    typer.echo(f"aligned over {learned.rows} {rows}: {estimate} {', '.join(measures)}")
 
 
 @app.command()
@@ -166,6 +182,56 @@ def adapt(
 
 
 @app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to go on with.")],
+    task: Annotated[str | None, typer.Option(help="The silo's generation task; not needed if there is one.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Most new tokens; the silo may allow fewer.", min=1)] = DEFAULT_TOKENS,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Sample among so many of the likeliest tokens.")] = None,
+    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens that reach this mass.")] = 1.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1, tokens seen are less likely.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a token, with its log-probability.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Generate nothing: say how alike the models are and what a token costs.")
+    ] = False,
+    public: Annotated[
+        Path | None, typer.Option(help="Texts to compare tokenizers over, one a line.", show_default="the prompt")
+    ] = None,
+    silo: Silo = None,
+    model: Model = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    key_directory: KeyDirectory = None,
+    map_directory: MapDirectory = None,
+    placement: MapPlacement = None,
+    security_table: Table = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Go on with a text: your model reads it, the silo's head says, under encryption, what comes next."""
+    loaded = _settings(settings, locals())
+    sampling = sampling_of(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=tuple(stop or ()),
+    )
+    with Client(loaded) as client:
+        if dry_run:
+            texts = (prompt,) if public is None else PublicSet.from_file(public).texts
+            _wide_console().print(forecast_table(client.forecast(texts, task)))
+            return
+        for token in client.generate(prompt, task, max_tokens, sampling):
+            typer.echo(json.dumps(vars(token)) if as_json else token.text, nl=as_json)
+    if not as_json:
+        typer.echo()
+
+
+@app.command()
 def daemon(
     listen: Annotated[
         str, typer.Option(help="Address and port for applications.", envvar="SEALIGN_LISTEN")
@@ -173,6 +239,7 @@ def daemon(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.", envvar="SEALIGN_LOG_LEVEL")] = "info",
     silo: Silo = None,
     encoder: Encoder = None,
+    model: Model = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -199,12 +266,21 @@ def plan(
     logit_range: Annotated[float, typer.Option("--range", help="Largest |logit|.")] = 32.0,
     precision: Annotated[float, typer.Option(help="Largest error of a logit.")] = DEFAULT_PRECISION,
     security_table: Annotated[SecurityTable, typer.Option(help="Largest moduli.")] = SecurityTable.CLASSICAL,
+    row_norm: Annotated[float, typer.Option(help="Largest norm of a row.")] = 1.0,
+    column_norm: Annotated[float, typer.Option(help="Largest norm of the weights of an output.")] = inf,
+    packings: Annotated[
+        bool, typer.Option("--packings", help="Compare with packings that need Galois keys, for one row.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The candidates as JSON.")] = False,
 ) -> None:
     """Show how a product would be packed: the candidates, their bytes and their predicted times."""
     frobenius = norm if norm is not None else 5.0 * classes**0.5
-    shape = ProductShape(batch, dim, classes, frobenius, logit_range, precision=precision)
-    if as_json:
+    shape = ProductShape(
+        batch, dim, classes, frobenius, logit_range, row_norm=row_norm, precision=precision, column_norm=column_norm
+    )
+    if packings:
+        _wide_console().print(packing_table(replace(shape, rows=1), security_table))
+    elif as_json:
         typer.echo(json.dumps(plan_rows(shape, security_table), indent=2))
     else:
         _wide_console().print(plan_table(shape, security_table))
@@ -220,6 +296,25 @@ def bench(
     _wide_console().print(bench_table(rows))
     write_bench(rows, output)
     typer.echo(f"wrote {output / 'product.json'}")
+
+
+@app.command()
+def coverage(
+    texts: Annotated[Path, typer.Option("--texts", help="Your own texts, one a line, 50 or more.")],
+    public: Annotated[list[Path], typer.Option("--public", help="Public texts, one a line; may be repeated.")],
+    encoder: Annotated[str, typer.Option(help="Local model: family:model?options.", envvar="SEALIGN_ENCODER")],
+    as_json: Annotated[bool, typer.Option("--json", help="All measures as JSON.")] = False,
+) -> None:
+    """Measure how well public texts cover your own; nothing is sent anywhere."""
+    from sealign.alignment.coverage_report import coverage_rows, coverage_table, read_public_sets
+    from sealign_client.coverage import query_coverage
+
+    lines, sets = _lines(texts), read_public_sets(public)
+    measured = query_coverage(load_encoder(EncoderSettings.parse(encoder)), lines, sets)
+    if as_json:
+        typer.echo(json.dumps(coverage_rows(measured), indent=2))
+    else:
+        _wide_console().print(coverage_table(measured))
 
 
 @app.command()

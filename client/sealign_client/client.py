@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -26,10 +26,12 @@ from sealign.errors import (
     UnknownKeyError,
     UnknownMapError,
 )
+from sealign.generation.sampling import Sampling
 from sealign.protocol import MapCard, Placement, PublicSetCard, QueryRows, SiloCard, TaskCard
 from sealign_client.adaptation import Adaptation
-from sealign_client.connection import SiloConnection
 from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
+from sealign_client.generation import Forecast, GeneratedToken, TextGenerator
+from sealign_client.generation_connection import GenerationConnection
 from sealign_client.keyring import KeyRing
 from sealign_client.maps import ClientMaps
 from sealign_client.results import Classification, Timing, classifications
@@ -46,9 +48,10 @@ class AsyncClient:
     """A client of one silo with one local encoder. Close it, or use it as an async context manager.
 
     Args:
-        settings: see :class:`ClientSettings`; or its fields as keyword arguments.
+        settings: see :class:`ClientSettings`; or its fields as keyword arguments. To generate text alone, name a
+            causal ``model`` and no encoder.
         encoder: a loaded encoder, or the name of one; by default the one that the settings name.
-        observe: told the :class:`Timing` of every request that carries one batch.
+        observe: told the :class:`Timing` of every request that carries one batch, or asks for one token.
 
     Raises:
         InvalidInputError, AuthenticationError: settings, certificates or an encoder that cannot work.
@@ -64,10 +67,13 @@ class AsyncClient:
     ) -> None:
         if settings is None:
             settings = client_settings(encoder=encoder if isinstance(encoder, str) else None, **fields)
-        self.encoder = _loaded(encoder if encoder is not None else settings.encoder)
+        named = encoder if encoder is not None else settings.encoder
+        self._encoder = None if named is None and settings.model is not None else _loaded(named)
+        self._model = settings.model
+        self._generator: TextGenerator | None = None
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
         self._keys = KeyRing(settings.key_directory, self._passphrase)
-        self._connection = SiloConnection(settings)
+        self._connection = GenerationConnection(settings)
         self._observe = observe
         self._maps = ClientMaps(settings.map_directory)
         self._placement = settings.placement
@@ -94,6 +100,70 @@ class AsyncClient:
         """Close the connection; ephemeral keys are gone."""
         await self._connection.close()
         self._worker.shutdown()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The local encoder.
+
+        Raises:
+            InvalidInputError: this client has only a causal model.
+        """
+        return self._encoder if self._encoder is not None else _loaded(None)
+
+    async def generation(self) -> TextGenerator:
+        """Generation with the local causal model, which is loaded when it is first needed.
+
+        Raises:
+            InvalidInputError: the settings name no model, or it cannot be loaded.
+        """
+        if self._generator is None:
+            if self._model is None:
+                raise InvalidInputError("name the local causal language model: model=…, --model or SEALIGN_MODEL")
+            from sealign.encoders.causal import CausalModel  # needs torch
+
+            model = await self._run(CausalModel, EncoderSettings.parse(self._model))
+            self._generator = TextGenerator(
+                model,
+                self._connection,
+                self._keys,
+                self._maps,
+                self._placement,
+                self._run,
+                self._passphrase,
+                self._observe,
+            )
+        return self._generator
+
+    async def generate(
+        self,
+        prompt: str,
+        task: str | None = None,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        alternatives: int = 0,
+    ) -> AsyncGenerator[GeneratedToken, None]:
+        """Continue a prompt with the silo's language-model head; see :meth:`TextGenerator.generate`."""
+        generator = await self.generation()
+        async for token in generator.generate(prompt, task, max_tokens, sampling, alternatives):
+            yield token
+
+    async def forecast(self, texts: Sequence[str], task: str | None = None) -> Forecast:
+        """What a generation task may give and will cost; see :meth:`TextGenerator.forecast`."""
+        return await (await self.generation()).forecast(texts, task)
+
+    async def align_generation(
+        self,
+        texts: PublicSet,
+        task: str | None = None,
+        progress: Progress | None = None,
+        *,
+        mode: AlignmentMode | str = AlignmentMode.PLAIN,
+        transfer: Callable[[Transfer], None] | None = None,
+    ) -> MapCard:
+        """Learn the map from the local causal model's states to those of a generation task; as :meth:`align`."""
+        generator = await self.generation()
+        encrypted = AlignmentMode(mode) is AlignmentMode.ENCRYPTED
+        return await generator.align(texts, task, progress, encrypted=encrypted, transfer=transfer)
 
     async def describe(self, *, refresh: bool = False) -> SiloCard:
         """What the silo offers; asked once and remembered until ``refresh``."""

@@ -29,12 +29,13 @@ from sealign.protocol.conversions import (
 )
 from sealign.protocol.status import error_of
 from sealign.protocol.v1 import silo_pb2 as pb
+from sealign.protocol.v1.generation_pb2_grpc import GenerationStub
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
 from sealign.tls import load_authorities, load_identity
 from sealign_client.settings import ClientSettings
 
 _MAX_MESSAGE_BYTES = 32 << 20
-_ALIGN_SECONDS = 3600.0
+ALIGN_SECONDS = 3600.0
 _Reply = TypeVar("_Reply")
 
 
@@ -70,6 +71,7 @@ class SiloConnection:
             ],
         )
         self._stub = SiloStub(self._channel)
+        self._generation = GenerationStub(self._channel)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -108,7 +110,7 @@ class SiloConnection:
                 values = np.ascontiguousarray(chunk, dtype="<f4").tobytes()
                 yield pb.AlignRequest(rows=pb.EmbeddingRows(values=values))
 
-        reply = await self._call(self._stub.Align(requests(), timeout=_ALIGN_SECONDS))
+        reply = await self._call(self._stub.Align(requests(), timeout=ALIGN_SECONDS))
         return map_from_wire(reply.map)
 
     async def align_encrypted(
@@ -119,6 +121,7 @@ class SiloConnection:
         session: bytes,
         parts_received: int,
         blocks: Callable[[AlignmentOffer], AsyncIterator[tuple[int, EncryptedMatrix]]],
+        task: str = "",
     ) -> AsyncIterator[AlignmentOffer | CrossCovariancePart | int]:
         """Run an encrypted alignment, or go on with one, and yield what the silo says.
 
@@ -129,16 +132,18 @@ class SiloConnection:
             session: name of the alignment to go on with; empty to begin.
             parts_received: parts of the product that the client has.
             blocks: gives the inner blocks that an offer asks for, with their numbers.
+            task: a generation task, to align with its states; empty for the silo's own encoder.
 
         The silo hears that the last part has come when the caller asks for what follows it.
         """
-        call = self._stub.AlignEncrypted()
+        call = self._generation.AlignStatesEncrypted() if task else self._stub.AlignEncrypted()
         header = pb.EncryptedAlignHeader(
             encoder=encoder_to_wire(encoder),
             public_set=public_set,
             rows=rows,
             session=session,
             parts_received=parts_received,
+            task=task,
         )
 
         async def write(request: pb.EncryptedAlignRequest) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -20,6 +22,7 @@ from sealign.protocol.status import answering
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer, add_DaemonServicer_to_server
 from sealign_client.client import AsyncClient
+from sealign_client.generation import sampling_of
 from sealign_client.settings import ClientSettings
 
 _log = structlog.get_logger()
@@ -64,6 +67,29 @@ class DaemonService(DaemonServicer):
                 ]
             )
 
+    async def GenerateText(  # noqa: N802
+        self, request: pb.GenerateTextRequest, context: Any
+    ) -> AsyncIterator[pb.GeneratedToken]:
+        """What comes after a text, token by token."""
+        async with answering(context, "GenerateText"):
+            sampling = sampling_of(
+                temperature=request.temperature,
+                top_k=request.top_k or None,
+                top_p=request.top_p or 1.0,
+                repetition_penalty=request.repetition_penalty or 1.0,
+                seed=request.seed,
+                stop=tuple(request.stop),
+            )
+            tokens = self._client.generate(request.prompt, request.task or None, request.max_tokens or None, sampling)
+            async with aclosing(tokens):
+                async for token in tokens:
+                    yield pb.GeneratedToken(
+                        text=token.text,
+                        id=token.id,
+                        log_probability=token.log_probability,
+                        finish="" if token.finish is None else token.finish.value,
+                    )
+
 
 async def run_daemon(settings: ClientSettings, listen: str) -> None:
     """Serve applications on ``listen`` until SIGTERM or SIGINT.
@@ -96,8 +122,10 @@ async def run_daemon(settings: ClientSettings, listen: str) -> None:
         if not listen.startswith(_LOOPBACK):
             _log.warning("texts arrive here unencrypted, and this address can be reached from other machines")
         address = f"{listen.rpartition(':')[0]}:{port}"
-        _log.info("serving", address=address, encoder=client.encoder.card.name, pid=os.getpid())
-        await _greet(client)
+        encoder = "none" if settings.encoder is None else client.encoder.card.name
+        _log.info("serving", address=address, encoder=encoder, model=settings.model or "none", pid=os.getpid())
+        if settings.encoder is not None:
+            await _greet(client)
         await stopping.wait()
         await status.enter_graceful_shutdown()
         await server.stop(5.0)

@@ -66,6 +66,7 @@ class EncryptedAlignment:
         keep: keeps the map, before the silo hears that all has come and forgets the product.
         unfinished: keeps what another process needs to go on with; None for an alignment that ends with this one.
         observe: told about progress.
+        task: a generation task, to align with its states; empty for the silo's own encoder.
 
     Raises:
         InvalidInputError: embeddings that are not finite or all the same.
@@ -83,7 +84,9 @@ class EncryptedAlignment:
         keep: Callable[[AffineMap], None],
         unfinished: UnfinishedAlignment | None,
         observe: Callable[[Transfer], None] | None,
+        task: str = "",
     ) -> None:
+        self._task = task
         self._connection = connection
         self._keys = keys
         self._run = run
@@ -148,6 +151,7 @@ class EncryptedAlignment:
             self._session,
             len(self._parts),
             self._blocks,
+            self._task,
         )
         try:
             async for reply in replies:

@@ -29,6 +29,7 @@ class ClientSettings(LayeredSettings):
     Attributes:
         silo: address and port of the silo.
         encoder: the local model: ``family:model?options``, or a hub name.
+        model: the local causal language model that text is generated with: a hub name or path, with ``?options``.
         tls_ca: authority of the silo's certificate, PEM; the system's authorities if unset.
         tls_cert, tls_key: the client's certificate and key, where the silo asks for one.
         key_directory: keep secret keys there between runs; unset, they live as long as the client.
@@ -43,6 +44,7 @@ class ClientSettings(LayeredSettings):
 
     silo: str = Field(pattern=r"^.+:\d+$")
     encoder: str | None = Field(default=None, min_length=1)
+    model: str | None = Field(default=None, min_length=1)
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None

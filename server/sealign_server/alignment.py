@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
 from sealign.encoders import EncoderCard
@@ -48,11 +49,7 @@ class AlignmentSession:
         self._store = store
         self._encoder = encoder
         self._public = public_embeddings(store, encoder, public_set, rows)
-        if not encoder.normalised:
-            raise InvalidInputError(
-                "the client's embeddings are not L2-normalised, which the plans rely on: set normalise=true for "
-                "the encoder"
-            )
+        self._check_encoder()
         self._statistics = RidgeStatistics(encoder.dimension, self._public.rows.shape[1])
 
     def add(self, values: bytes) -> None:
@@ -70,8 +67,7 @@ class AlignmentSession:
         start = self._statistics.rows
         if start + len(rows) > self._public.card.rows:
             raise InvalidInputError(f"the client sends more than the {self._public.card.rows} rows it announced")
-        if np.isfinite(rows).all() and not np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-2):
-            raise InvalidInputError("embeddings of the public set are not L2-normalised as the encoder's card says")
+        self._check_rows(rows)
         self._statistics.update(rows, self._public.rows[start : start + len(rows)])
 
     def learn(self) -> AffineMap:
@@ -92,5 +88,19 @@ class AlignmentSession:
             target_fingerprint=self._store.document.encoder_card.fingerprint,
             public_set=self._public.card.digest,
         )
-        learned.save(self._store.map_path(self._encoder.fingerprint))
+        self._keep(learned)
         return learned
+
+    def _check_encoder(self) -> None:
+        if not self._encoder.normalised:
+            raise InvalidInputError(
+                "the client's embeddings are not L2-normalised, which the plans rely on: set normalise=true for "
+                "the encoder"
+            )
+
+    def _check_rows(self, rows: NDArray[np.float32]) -> None:
+        if np.isfinite(rows).all() and not np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-2):
+            raise InvalidInputError("embeddings of the public set are not L2-normalised as the encoder's card says")
+
+    def _keep(self, learned: AffineMap) -> None:
+        learned.save(self._store.map_path(self._encoder.fingerprint))

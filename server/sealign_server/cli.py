@@ -5,6 +5,7 @@ Every option of ``serve`` is also a variable, SEALIGN_ and its name, and a key o
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from sealign.labelled import read_labelled
 from sealign.logs import configure_logs
 from sealign.tls import load_authorities, load_identity
 from sealign_server.certificates import write_trial_certificates
+from sealign_server.generation_store import GenerationStore
 from sealign_server.releases import ReleaseLedger
 from sealign_server.serve import serve as run_server
 from sealign_server.settings import serve_settings
@@ -98,6 +100,45 @@ def train(
 
 
 @app.command()
+def generation(
+    directory: Directory,
+    task: Annotated[str, typer.Option(help="The task's name.")],
+    model: Annotated[str, typer.Option(help="The silo's causal model: a hub name, a path, with ?options.")],
+    description: Annotated[str, typer.Option(help="What it writes, shown to clients.")] = "",
+    public: PublicFiles = None,
+) -> None:
+    """Keep a causal model's head as a generation task, and its states over public texts.
+
+    For a task that exists, with the same model, only the public texts are added.
+    """
+    from sealign_server.generation_training import add_public_states, keep_generation
+
+    sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
+    loaded, states = keep_generation(SiloStore(directory), task, EncoderSettings.parse(model), description)
+    for label, texts in sets:
+        with progress(f"reading {label}", len(texts)) as advance:
+            card = add_public_states(states, loaded, label, texts, advance)
+        typer.echo(f"public set {card.name}: {card.rows} tokens, digest {card.digest}")
+    typer.echo(f"generation task {task}: {loaded.card.name}, vocabulary {loaded.card.vocabulary}")
+
+
+@app.command()
+def refine(
+    directory: Directory,
+    task: Annotated[str, typer.Option(help="The generation task.")],
+    model: Annotated[str, typer.Option(help="Fingerprint of the client's model, or its beginning.")] = "",
+    epochs: Annotated[int, typer.Option(help="Passes over the public tokens.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Of the order of tokens.")] = 0,
+) -> None:
+    """Refine the map of a generation task by what the head predicts; a silo that serves takes it up by itself."""
+    from sealign_server.generation_training import refine_map
+
+    refined = refine_map(SiloStore(directory), task, model, epochs=epochs, seed=seed)
+    before, after = refined.divergences[0], refined.divergences[refined.best]
+    typer.echo(f"divergence on held-out tokens {before:.4f} before, {after:.4f} after epoch {refined.best}")
+
+
+@app.command()
 def serve(
     directory: Directory,
     listen: Annotated[str | None, typer.Option(help="Address and port.", show_default="127.0.0.1:7443")] = None,
@@ -145,6 +186,12 @@ def serve(
     max_maps: Annotated[
         int | None, typer.Option(help="Told maps to remember; the oldest are forgotten.", show_default="64")
     ] = None,
+    generation_precision: Annotated[
+        float | None, typer.Option(help="Error of a token's logit.", show_default="1/8")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most new tokens of one generation.", show_default="1024")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
 ) -> None:
     """Serve the silo over TLS until SIGTERM."""
@@ -165,11 +212,32 @@ def serve(
         "fit_heads": fit_heads,
         "ood_directions": ood_directions,
         "max_maps": max_maps,
+        "generation_precision": generation_precision,
+        "max_tokens": max_tokens,
         "log_level": log_level,
     }
     settings = serve_settings(directory, flags)
     configure_logs(settings.log_level)
     run_server(directory, settings)
+
+
+@app.command()
+def coverage(
+    directory: Directory,
+    data: Annotated[Path, typer.Option(help="TSV with header label<TAB>text: what the task is trained on.")],
+    public: Annotated[list[Path], typer.Option("--public", help="Public texts, one a line; may be repeated.")],
+    as_json: Annotated[bool, typer.Option("--json", help="All measures as JSON.")] = False,
+) -> None:
+    """Measure how well public texts cover a task, before anything is exchanged."""
+    from sealign.alignment.coverage_report import coverage_rows, coverage_table, read_public_sets
+    from sealign_server.coverage import task_coverage
+
+    _, texts = read_labelled(data)
+    measured = task_coverage(SiloStore(directory), texts, read_public_sets(public))
+    if as_json:
+        typer.echo(json.dumps(coverage_rows(measured), indent=2))
+    else:
+        Console(width=max(130, Console().width)).print(coverage_table(measured))
 
 
 @app.command()
@@ -203,7 +271,14 @@ def info(directory: Directory) -> None:
     for release in ReleaseLedger(store.releases_path).releases():
         numbers = (str(release.dimension), str(release.rows), release.created)
         releases.add_row(release.public_set[:12], release.client, release.encoder[:12], *numbers)
-    for table in (tasks, sets, maps, releases):
+    generating = Table("task", "model", "vocabulary", "public tokens", "maps", title="Generation tasks")
+    heads = GenerationStore(store)
+    for name in heads.names():
+        states, (document, _) = heads.states(name), heads.load(name)
+        tokens = sum(public.rows for public in states.public_sets())
+        known = ", ".join(fingerprint[:12] for fingerprint in states.map_fingerprints()) or "none"
+        generating.add_row(name, states.document.encoder_card.name, str(document.vocabulary), str(tokens), known)
+    for table in (tasks, sets, maps, releases, generating):
         console.print(table)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from time import perf_counter
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -15,17 +15,31 @@ from sealign.errors import InvalidInputError, ReleaseRefusedError, UnavailableEr
 from sealign.protocol.conversions import encoder_from_wire, matrix_from_wire, part_to_wire, plan_to_wire
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign_server.callers import within
-from sealign_server.encrypted_alignment import AlignmentSlot, ResumableAlignment
+from sealign_server.encrypted_alignment import AlignmentSlot, EncryptedAlignment, ResumableAlignment
 from sealign_server.public_keys import PublicKeyCache
-from sealign_server.releases import Release
-from sealign_server.silo import Silo
-from sealign_server.unsent_products import UnsentProduct
+from sealign_server.releases import Release, ReleaseLedger
+from sealign_server.unsent_products import UnsentProduct, UnsentProducts
 
 _log = structlog.get_logger()
 
 _T = TypeVar("_T")
 Requests = AsyncIterator[pb.EncryptedAlignRequest]
 Replies = AsyncIterator[pb.EncryptedAlignReply]
+
+
+class AlignmentTarget(Protocol):
+    """What is aligned with: a silo's embeddings of public texts, or a generation task's states over them."""
+
+    releases: ReleaseLedger
+    unsent: UnsentProducts
+
+    def release(self, encoder: EncoderCard, public_set: str, rows: int, client: str) -> Release:
+        """What an alignment would count as."""
+        ...
+
+    def encrypted_alignment(self, encoder: EncoderCard, release: Release) -> EncryptedAlignment:
+        """A run of encrypted alignment for an encoder."""
+        ...
 
 
 class EncryptedAlignments:
@@ -37,7 +51,7 @@ class EncryptedAlignments:
         seconds: how long to wait for a client's next block, or for a client that is away while its blocks are summed.
     """
 
-    def __init__(self, silo: Silo, keys: PublicKeyCache, seconds: float) -> None:
+    def __init__(self, silo: AlignmentTarget, keys: PublicKeyCache, seconds: float) -> None:
         self._silo = silo
         self._keys = keys
         self._slot = AlignmentSlot(seconds)

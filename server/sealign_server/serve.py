@@ -19,9 +19,12 @@ from grpc_reflection.v1alpha import reflection
 
 from sealign.errors import UnavailableError
 from sealign.logs import configure_logs
-from sealign.protocol.v1 import silo_pb2
+from sealign.protocol.v1 import generation_pb2, silo_pb2
+from sealign.protocol.v1.generation_pb2_grpc import add_GenerationServicer_to_server
 from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
 from sealign.tls import load_authorities, load_identity
+from sealign_server.generation import GenerationTasks
+from sealign_server.generation_service import GenerationService
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.service import SiloService
 from sealign_server.settings import ServeSettings
@@ -31,6 +34,7 @@ from sealign_server.store import SiloStore
 _log = structlog.get_logger()
 
 SERVICE = silo_pb2.DESCRIPTOR.services_by_name["Silo"].full_name
+GENERATION = generation_pb2.DESCRIPTOR.services_by_name["Generation"].full_name
 MAX_MESSAGE_BYTES = 32 << 20
 
 
@@ -131,15 +135,18 @@ async def _serve(directory: Path, settings: ServeSettings, address: str) -> None
     )
     service = SiloService(silo, keys, settings.security_table, settings.max_concurrent, settings.alignment_seconds)
     add_SiloServicer_to_server(service, server)
+    tasks = GenerationTasks(SiloStore(directory), settings)
+    generation = GenerationService(tasks, keys, settings.max_concurrent, settings.alignment_seconds)
+    add_GenerationServicer_to_server(generation, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((SERVICE, GENERATION, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     server.add_secure_port(address, credentials(settings))
 
     stopping = _stop_request()
     await server.start()
     warming = asyncio.create_task(keys.keep_warm())
-    for name in ("", SERVICE):
+    for name in ("", SERVICE, GENERATION):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     _log.info("serving", address=address, pid=os.getpid(), mutual_tls=settings.tls_client_ca is not None)
     await stopping.wait()

@@ -9,9 +9,11 @@ import hashlib
 import json
 import os
 import secrets
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
@@ -22,6 +24,8 @@ from sealign.errors import StorageError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _DIGEST = "sealign.sha256"
+_TYPES = {"uint8": "U8", "uint32": "U32", "float32": "F32", "float16": "F16"}
+_HEADER_LENGTH = struct.Struct("<Q")
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -98,3 +102,102 @@ def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
     for name in names:
         sha256.update(arrays[name].data)
     return sha256.hexdigest()
+
+
+class ArrayWriter:
+    """Writes a safetensors file array by array, so that they need not be in memory together; atomic as the others.
+
+    Use it as a context manager: the file appears when all arrays were written, and not if an error came up.
+
+    Args:
+        path: of the file.
+        shapes: shape and type of each array, in the order in which they will come.
+        metadata: strings to go with them.
+        mode: of the file.
+
+    Raises:
+        StorageError: the file could not be written; the old file stays.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shapes: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
+        metadata: Mapping[str, str],
+        *,
+        mode: int = 0o644,
+    ) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        self._expected = list(shapes.items())
+        self._mode = mode
+        header: dict[str, object] = {"__metadata__": dict(metadata)}
+        offset = 0
+        for name, (shape, dtype) in shapes.items():
+            end = offset + int(np.prod(shape)) * dtype.itemsize
+            header[name] = {"dtype": _TYPES[dtype.name], "shape": shape, "data_offsets": (offset, end)}
+            offset = end
+        encoded = json.dumps(header).encode()
+        encoded += b" " * (-len(encoded) % 8)  # arrays begin on a multiple of 8
+        self._header = _HEADER_LENGTH.pack(len(encoded)) + encoded
+
+    def __enter__(self) -> ArrayWriter:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self._mode)
+            self._stream: BinaryIO = os.fdopen(descriptor, "wb")
+            self._stream.write(self._header)
+        except OSError as error:
+            raise StorageError(f"could not write {self._path}: {error.strerror}; free disk space") from error
+        return self
+
+    def append(self, name: str, array: Array) -> None:
+        """Write the next array.
+
+        Raises:
+            ValueError: it is not the one that was announced.
+            StorageError: the file could not be written.
+        """
+        expected, (shape, dtype) = self._expected.pop(0)
+        if (name, array.shape, array.dtype) != (expected, shape, dtype):
+            raise ValueError(f"{expected} of {shape} {dtype} was announced, {name} of {array.shape} {array.dtype} came")
+        try:
+            self._stream.write(np.ascontiguousarray(array).data)
+        except OSError as error:
+            raise StorageError(f"could not write {self._path}: {error.strerror}; free disk space") from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with self._stream:
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+            if kind is None and not self._expected:
+                self._temporary.replace(self._path)
+        except OSError as failure:
+            raise StorageError(f"could not write {self._path}: {failure.strerror}; free disk space") from failure
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def map_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays of a safetensors file, read-only and mapped into memory: pages are read when used, and shared.
+
+    Raises:
+        StorageError: the file is missing or cut, or holds types of which none are written here.
+    """
+    types = {code: np.dtype(name) for name, code in _TYPES.items()}
+    try:
+        with path.open("rb") as stream:
+            (length,) = _HEADER_LENGTH.unpack(stream.read(_HEADER_LENGTH.size))
+            header = json.loads(stream.read(min(length, 1 << 26)))
+        whole = np.memmap(path, dtype=np.uint8, mode="r", offset=_HEADER_LENGTH.size + length)
+        metadata = header.pop("__metadata__", {})
+        arrays = {}
+        for name, entry in header.items():
+            start, end = entry["data_offsets"]
+            arrays[name] = whole[start:end].view(types[entry["dtype"]]).reshape(entry["shape"])
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"could not read {path}: it is missing, cut or not a safetensors file") from error
+    return arrays, metadata

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealign.errors import StorageError
-from sealign.files import Array, load_arrays, save_arrays
+from sealign.files import Array, ArrayWriter, load_arrays, map_arrays, save_arrays
 
 
 def assert_same(actual: dict[str, Array], expected: dict[str, Array]) -> None:
@@ -82,3 +82,40 @@ def test_private_files_are_for_their_owner(tmp_path: Path) -> None:
     path.touch(0o644)
     save_arrays(path, {"weight": np.eye(2)}, {}, mode=0o600)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_arrays_written_one_by_one_are_read_and_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    arrays: dict[str, Array] = {
+        "x": np.arange(12, dtype=np.uint32).reshape(3, 4),
+        "y": np.array([1, 2, 255], dtype=np.uint8),
+    }
+    shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    with ArrayWriter(path, shapes, {"of": "test"}) as writer:
+        for name, array in arrays.items():
+            writer.append(name, array)
+    for read in (load_arrays, map_arrays):
+        found, metadata = read(path)
+        assert metadata == {"of": "test"}
+        assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+    assert not map_arrays(path)[0]["x"].flags.writeable
+
+
+def test_an_unfinished_file_of_arrays_does_not_appear(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    shapes = {"x": ((2,), np.dtype(np.uint8)), "y": ((2,), np.dtype(np.uint8))}
+    with ArrayWriter(path, shapes, {}) as writer:
+        writer.append("x", np.zeros(2, np.uint8))
+    with pytest.raises(ValueError, match="was announced"), ArrayWriter(path, shapes, {}) as writer:
+        writer.append("x", np.zeros(3, np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x09\0\0\0\0\0\0\0[1, 2, 3]x"])
+def test_other_files_cannot_be_mapped(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="missing, cut or not a safetensors file"):
+        map_arrays(path)
+    with pytest.raises(StorageError, match="missing, cut"):
+        map_arrays(tmp_path / "none")

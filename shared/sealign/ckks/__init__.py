@@ -1,7 +1,8 @@
 """The encrypted product: an encrypted matrix times plaintext weights, plus a bias, under CKKS.
 
 The client makes a `SecretKey` and a `Cipher`, the silo a `ZeroPool` for the client's public key and an
-`Evaluator`, or a `StreamedProduct` for what is too large for one message; a `PackingPlan` from the planner is
+`Evaluator`, a `VocabularyEvaluator` for very many outputs, or a `StreamedProduct` for what is too large for one
+message; a `PackingPlan` from the planner is
 all that they share. Replies are always sanitised.
 """
 
@@ -32,11 +33,14 @@ from sealign.ckks.plan import (
     candidates,
     plan_product,
 )
+from sealign.ckks.residues import LARGEST_MODULUS_BITS, ResidueWeights, part_blocks, part_outputs, residue_bytes
 from sealign.ckks.sanitiser import ZeroPool
 from sealign.ckks.streaming import StreamedProduct
+from sealign.ckks.vocabulary import VocabularyEvaluator
 
 __all__ = [
     "DEFAULT_PRECISION",
+    "LARGEST_MODULUS_BITS",
     "PARAMETER_SETS",
     "Block",
     "Cipher",
@@ -50,16 +54,21 @@ __all__ = [
     "ProductShape",
     "PublicKey",
     "ReplyCiphertext",
+    "ResidueWeights",
     "SecretKey",
     "SecurityTable",
     "SeededCiphertext",
     "StreamedProduct",
+    "VocabularyEvaluator",
     "ZeroPool",
     "candidates",
     "checked_rows",
     "parameter_set",
+    "part_blocks",
+    "part_outputs",
     "plan_product",
     "product_shape",
     "require_secure",
+    "residue_bytes",
     "verify_digest",
 ]

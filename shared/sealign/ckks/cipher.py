@@ -107,17 +107,39 @@ class Cipher:
         plan = self.plan
         if not 1 <= rows <= plan.rows:
             raise InvalidInputError(f"a reply holds 1 to {plan.rows} rows, not {rows}")
-        if product.plan != plan.id or product.key_id != self.key.public_key.id:
-            raise InvalidInputError("the reply is for another plan or another key; ask again")
         row_blocks, _, output_blocks = plan.block.counts(rows, plan.dimension, plan.outputs)
         if len(product.ciphertexts) != row_blocks * output_blocks:
             raise InvalidInputError(
                 f"the reply holds {len(product.ciphertexts)} ciphertexts, the plan asks for "
                 f"{row_blocks * output_blocks}; the silo runs an incompatible version, or the reply was cut"
             )
+        return self._decrypted(product, rows, plan.outputs)
+
+    def decrypt_part(self, part: EncryptedProduct, first_block: int, rows: int = 1) -> NDArray[np.float64]:
+        """Outputs, shape (rows, those of the part), of consecutive output blocks of the only row block.
+
+        Raises:
+            InvalidInputError: the part is for another plan or key, or holds blocks that the plan does not have.
+            DecryptionError: the values are outside the promised range, as under a wrong key.
+        """
+        plan, count = self.plan, len(part.ciphertexts)
+        if not 1 <= rows <= min(plan.rows, plan.block.rows):
+            raise InvalidInputError(f"a part holds 1 to {min(plan.rows, plan.block.rows)} rows, not {rows}")
+        if not (count and 0 <= first_block <= plan.counts[2] - count):
+            raise InvalidInputError(
+                f"the silo sent {count} output blocks from block {first_block} on of a product that has "
+                f"{plan.counts[2]}; it runs an incompatible version"
+            )
+        outputs = min(plan.outputs - first_block * plan.block.outputs, count * plan.block.outputs)
+        return self._decrypted(part, rows, outputs)
+
+    def _decrypted(self, product: EncryptedProduct, rows: int, outputs: int) -> NDArray[np.float64]:
+        plan = self.plan
+        if product.plan != plan.id or product.key_id != self.key.public_key.id:
+            raise InvalidInputError("the reply is for another plan or another key; ask again")
         values = np.array([self._outputs(reply) for reply in product.ciphertexts])
-        values = values.reshape(row_blocks, output_blocks, plan.block.rows, plan.block.outputs)
-        Y = unpack_outputs(values / plan.output_scale, plan.block, rows, plan.outputs)
+        values = values.reshape(-(-rows // plan.block.rows), -1, plan.block.rows, plan.block.outputs)
+        Y = unpack_outputs(values / plan.output_scale, plan.block, rows, outputs)
         if np.abs(Y).max() > plan.range + plan.precision:
             raise DecryptionError(
                 "the reply decrypts to values outside the promised range: it was made under another key, or was "

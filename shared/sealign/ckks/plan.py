@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
-from math import ceil, e, floor, log2, pi, sqrt
+from math import ceil, e, floor, inf, log2, pi, sqrt
 
 from sealign.ckks.messages import SEED_BYTES
 from sealign.ckks.packing import Block
@@ -57,6 +57,7 @@ class ProductShape:
         range: an upper bound of |Y|, bias included, over rows within ``row_norm``.
         row_norm: largest L2 norm of a row of X.
         precision: largest absolute error of an output.
+        column_norm: an upper bound of the norm of a column of W, where it is known.
     """
 
     rows: int
@@ -66,6 +67,7 @@ class ProductShape:
     range: float
     row_norm: float = 1.0
     precision: float = DEFAULT_PRECISION
+    column_norm: float = inf
 
     def __post_init__(self) -> None:
         counts = (self.rows, self.dimension, self.outputs)
@@ -77,6 +79,10 @@ class ProductShape:
                 "the norms, the range and the precision of a product must be positive and finite; "
                 "check the weights for NaN, infinity and for being all zero"
             )
+
+    def block_norm(self, outputs: int) -> float:
+        """An upper bound of the Frobenius norm of so many columns of W: errors meet no others."""
+        return min(self.frobenius_norm, self.column_norm * sqrt(1 << (outputs - 1).bit_length()))
 
 
 @dataclass(frozen=True)
@@ -219,10 +225,9 @@ class PackingPlan:
         )
 
     def error_budget(self, frobenius_norm: float) -> ErrorBudget:
-        """Predicted error for weights of this Frobenius norm."""
+        """Predicted error for output blocks whose weights have at most this Frobenius norm."""
         degree = self.parameters.poly_degree
         secret = 2 * degree / 3  # expected squared norm of a ternary polynomial
-        # Error coefficients meet the weights of their output block only, at most all of them.
         return ErrorBudget(
             encryption=sqrt(ERROR_STD**2 + 1 / 12) * frobenius_norm / 2.0**self.input_scale_bits,
             weights=self.row_norm * sqrt(1 / 12) / 2.0**self.weight_scale_bits,
@@ -265,12 +270,13 @@ def _blocks(shape: ProductShape, degree: int, largest_outputs: int) -> Iterator[
             yield Block(rows, inner, ceil(shape.outputs / ceil(shape.outputs / outputs)))
 
 
-def _scaled(shape: ProductShape, parameters: ParameterSet) -> PackingPlan | None:
-    """A plan with scales that fill the modulus and the shortest reply; neither depends on the block."""
+@lru_cache(maxsize=4096)
+def _scaled(shape: ProductShape, parameters: ParameterSet, block_norm: float) -> PackingPlan | None:
+    """A plan with scales that fill the modulus and the shortest reply, for blocks whose weights have this norm."""
     bound = 2.0 ** ceil(log2(shape.range))
     scale_bits = floor(log2(parameters.modulus / (4 * bound)))
     # Split Δ where the encryption error and the weights' rounding error are smallest together.
-    balance = log2(sqrt(12) * ERROR_STD * shape.frobenius_norm / shape.row_norm)
+    balance = log2(sqrt(12) * ERROR_STD * block_norm / shape.row_norm)
     input_bits = round((scale_bits + balance) / 2)
     if not 1 <= input_bits < scale_bits or input_bits + log2(shape.row_norm) > 50:
         return None
@@ -280,9 +286,20 @@ def _scaled(shape: ProductShape, parameters: ParameterSet) -> PackingPlan | None
             parameters, shape.rows, shape.dimension, shape.outputs, Block(1, 1, 1), input_bits,
             scale_bits - input_bits, reply_bits, bound, shape.precision, shape.row_norm,
         )  # fmt: skip
-        if plan.error_budget(shape.frobenius_norm).total <= permitted:
+        if plan.error_budget(block_norm).total <= permitted:
             return plan
     return None
+
+
+def _packed(shape: ProductShape, parameters: ParameterSet, table: SecurityTable) -> Iterator[PackingPlan]:
+    smallest = _scaled(shape, parameters, shape.block_norm(1))
+    if smallest is None:
+        return
+    # How much an output tells depends on the sum of the scales' bits, which is the same for all blocks.
+    for block in _blocks(shape, parameters.poly_degree, largest_outputs(smallest, table)):
+        scaled = _scaled(shape, parameters, shape.block_norm(block.outputs))
+        if scaled is not None:
+            yield replace(scaled, block=block)
 
 
 @lru_cache(maxsize=256)
@@ -292,6 +309,7 @@ def candidates(
     minimum_security: int = MINIMUM_SECURITY,
     max_bytes: int = 2 << 30,
     streamed: bool = False,
+    max_modulus_bits: int = 64,
 ) -> tuple[PackingPlan, ...]:
     """The best plan for each parameter set that can do the product, cheapest first.
 
@@ -301,6 +319,7 @@ def candidates(
         minimum_security: bits that a set must reach by the table.
         max_bytes: limit of what the silo holds: the encoded weights, or, streamed, the sums.
         streamed: the product is computed one inner block at a time (`StreamedProduct`).
+        max_modulus_bits: widest modulus to consider.
 
     Raises:
         InvalidInputError: no set reaches the precision within the range and security demanded.
@@ -308,13 +327,9 @@ def candidates(
     best = []
     order = _streamed_order if streamed else _order
     for parameters in PARAMETER_SETS.values():
-        if parameters.security_level(table) < minimum_security:
+        if parameters.security_level(table) < minimum_security or parameters.modulus_bits > max_modulus_bits:
             continue
-        scaled = _scaled(shape, parameters)
-        if scaled is None:
-            continue
-        blocks = _blocks(shape, parameters.poly_degree, largest_outputs(scaled, table))
-        plans = (replace(scaled, block=block) for block in blocks)
+        plans = _packed(shape, parameters, table)
         affordable = [
             plan for plan in plans if (plan.cost.accumulator_bytes if streamed else plan.cost.weight_bytes) <= max_bytes
         ]

@@ -101,6 +101,11 @@ def ciphertext_from_coefficients(context: sealapi.SEALContext, words: Words) -> 
     return _load(sealapi.Ciphertext(), context, _ciphertext_body(context, words, ntt=False))
 
 
+def ciphertext_from_residues(context: sealapi.SEALContext, words: Words) -> sealapi.Ciphertext:
+    """A ciphertext in NTT form from its words, shape (2, N), each below the modulus: for sums made here, not there."""
+    return _load(sealapi.Ciphertext(), context, _ciphertext_body(context, words, ntt=True))
+
+
 def seeded_words(serializable: Any) -> tuple[bytes, Words]:
     """Seed (64 bytes) and first polynomial, shape (N,), of a seeded symmetric encryption."""
     _, body = _save(serializable)

@@ -10,10 +10,12 @@ from sealign.protocol.cards import (
     SiloCard,
     TaskCard,
 )
+from sealign.protocol.generation import GenerationCard
 
 __all__ = [
     "AlignmentOffer",
     "CrossCovariancePart",
+    "GenerationCard",
     "MapCard",
     "Placement",
     "PublicSetCard",

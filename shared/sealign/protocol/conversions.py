@@ -147,7 +147,7 @@ def product_from_wire(message: pb.EncryptedProduct) -> EncryptedProduct:
 
 def encoder_to_wire(card: EncoderCard) -> pb.EncoderCard:
     """The encoder card as a message."""
-    return pb.EncoderCard(**card.model_dump())
+    return pb.EncoderCard(**card.model_dump(include=set(EncoderCard.model_fields)))  # a causal model's has more
 
 
 def encoder_from_wire(message: pb.EncoderCard) -> EncoderCard:
@@ -261,7 +261,7 @@ def silo_to_wire(card: SiloCard) -> pb.SiloCard:
     return pb.SiloCard(
         name=card.name,
         tasks=[task_to_wire(task) for task in card.tasks],
-        public_sets=[pb.PublicSet(**vars(public)) for public in card.public_sets],
+        public_sets=[public_set_to_wire(public) for public in card.public_sets],
         map=None if card.map is None else map_to_wire(card.map),
         encoder=card.encoder,
         dimension=card.dimension,
@@ -273,14 +273,20 @@ def silo_from_wire(message: pb.SiloCard, table: SecurityTable) -> SiloCard:
     return SiloCard(
         name=message.name,
         tasks=tuple(task_from_wire(task, table) for task in message.tasks),
-        public_sets=tuple(_public_set_from_wire(public) for public in message.public_sets),
+        public_sets=tuple(public_set_from_wire(public) for public in message.public_sets),
         map=map_from_wire(message.map) if message.HasField("map") else None,
         encoder=message.encoder,
         dimension=message.dimension,
     )
 
 
-def _public_set_from_wire(message: pb.PublicSet) -> PublicSetCard:
+def public_set_to_wire(card: PublicSetCard) -> pb.PublicSet:
+    """The public set's card as a message."""
+    return pb.PublicSet(**vars(card))
+
+
+def public_set_from_wire(message: pb.PublicSet) -> PublicSetCard:
+    """The public set's card in a message."""
     left = message.releases_left if message.HasField("releases_left") else None
     return PublicSetCard(message.digest, message.rows, message.name, message.base, left)
 

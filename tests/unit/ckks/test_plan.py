@@ -153,3 +153,13 @@ def test_meaningless_shapes_are_refused(change: dict[str, float]) -> None:
 def test_too_little_memory_for_the_weights_is_refused() -> None:
     with pytest.raises(InvalidInputError):
         candidates(ProductShape(1, 4096, 150_000, frobenius_norm=16.0, range=11.0), max_bytes=1 << 20)
+
+
+def test_errors_meet_one_block_of_columns_only() -> None:
+    """With the norm of columns known, a vocabulary needs no wider modulus than one block of it."""
+    vocabulary = ProductShape(1, 256, 100_000, 2.0 * 100_000**0.5, 128.0, row_norm=50.0, precision=1 / 8)
+    known = replace(vocabulary, column_norm=2.0)
+    assert known.block_norm(3) == 2.0 * 4**0.5
+    assert known.block_norm(1 << 20) == vocabulary.frobenius_norm
+    widths = [min(plan.parameters.modulus_bits for plan in candidates(shape)) for shape in (vocabulary, known)]
+    assert widths[1] < widths[0]

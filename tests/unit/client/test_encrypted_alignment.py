@@ -44,7 +44,8 @@ class FaultySilo:
         self._key = key
 
     async def align_encrypted(self, *arguments: Any) -> AsyncIterator[object]:
-        *_, blocks = arguments
+        *_, blocks, task = arguments
+        assert task == ""
         offer = self._tamper(AlignmentOffer(b"s" * 16, PLAN, 0))
         yield offer
         product: StreamedProduct | None = None

@@ -24,6 +24,7 @@ def test_every_setting_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> Non
     values = {
         "silo": "silo.example:7443",
         "encoder": "use",
+        "model": "gpt2",
         "tls_ca": "ca.pem",
         "tls_cert": "c.pem",
         "tls_key": "c.key",

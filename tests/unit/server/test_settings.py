@@ -39,6 +39,8 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "zeros_per_key": "0",
         "max_concurrent": "2",
         "max_releases": "2",
+        "generation_precision": "0.25",
+        "max_tokens": "99",
         "alignment_seconds": "30",
         "alignment_memory_mb": "256",
         "product_hours": "2",

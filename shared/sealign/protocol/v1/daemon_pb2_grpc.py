@@ -44,6 +44,11 @@ class DaemonStub:
                 request_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsRequest.SerializeToString,
                 response_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsReply.FromString,
                 _registered_method=True)
+        self.GenerateText = channel.unary_stream(
+                '/sealign.v1.Daemon/GenerateText',
+                request_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.GenerateTextRequest.SerializeToString,
+                response_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.GeneratedToken.FromString,
+                _registered_method=True)
 
 
 class DaemonServicer:
@@ -63,6 +68,13 @@ class DaemonServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GenerateText(self, request, context):
+        """Goes on with a text, token by token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DaemonServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_DaemonServicer_to_server(servicer, server):
                     servicer.ClassifyTexts,
                     request_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsRequest.FromString,
                     response_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsReply.SerializeToString,
+            ),
+            'GenerateText': grpc.unary_stream_rpc_method_handler(
+                    servicer.GenerateText,
+                    request_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.GenerateTextRequest.FromString,
+                    response_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.GeneratedToken.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class Daemon:
             '/sealign.v1.Daemon/ClassifyTexts',
             sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsRequest.SerializeToString,
             sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sealign.v1.Daemon/GenerateText',
+            sealign_dot_protocol_dot_v1_dot_daemon__pb2.GenerateTextRequest.SerializeToString,
+            sealign_dot_protocol_dot_v1_dot_daemon__pb2.GeneratedToken.FromString,
             options,
             channel_credentials,
             insecure,

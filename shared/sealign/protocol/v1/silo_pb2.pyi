@@ -633,12 +633,15 @@ class EncryptedAlignHeader(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     PARTS_RECEIVED_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     public_set: _builtins.str
     rows: _builtins.int
     session: _builtins.bytes
     """Empty to begin; the offer's session to go on with it."""
     parts_received: _builtins.int
     """Parts of the product that the client has already."""
+    task: _builtins.str
+    """A generation task, whose token states are aligned with (Generation.AlignStatesEncrypted); else empty."""
     @_builtins.property
     def encoder(self) -> Global___EncoderCard: ...
     def __init__(
@@ -649,10 +652,11 @@ class EncryptedAlignHeader(_message.Message):
         rows: _builtins.int = ...,
         session: _builtins.bytes = ...,
         parts_received: _builtins.int = ...,
+        task: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "parts_received", b"parts_received", "public_set", b"public_set", "rows", b"rows", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "parts_received", b"parts_received", "public_set", b"public_set", "rows", b"rows", "session", b"session", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

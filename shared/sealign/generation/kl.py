@@ -1,0 +1,184 @@
+"""The affine map refined for generation: by what the silo's head predicts from mapped states, not by the states.
+
+Ridge regression weighs all directions of the silo's space alike. The head does not: errors along directions that it
+hardly reads cost nothing, and small ones along others change the next token. So the map that ridge gives is refined
+by minimising the Kullback-Leibler divergence from the silo's own next-token distribution to the one that its head
+gives to mapped states (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531,
+with the affine map as the student).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sealign.alignment import AffineMap
+from sealign.encoders.causal import OutputHead
+from sealign.errors import InvalidInputError
+
+_BATCH = 256
+_CHUNK = 256
+"""Rows whose logits are in memory at once."""
+_SPREAD = 1e-3
+"""Directions of the source space with less than so much of the mean variance are not stretched beyond it."""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """A refined map and what its held-out rows say.
+
+    Attributes:
+        map: affine as before; without a channel, which held for the map before.
+        divergences: mean divergence over held-out rows, in nats a token: of the given map, then after each epoch.
+        best: the epoch whose map was kept; 0 is the given one.
+    """
+
+    map: AffineMap
+    divergences: tuple[float, ...]
+    best: int
+
+
+def refine_by_divergence(
+    start: AffineMap,
+    head: OutputHead,
+    X: NDArray[np.float32],
+    Y: NDArray[np.float32],
+    *,
+    epochs: int = 8,
+    step: float = 0.05,
+    held_out: float = 0.1,
+    outputs: int = 32_768,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Refinement:
+    """Minimise the mean over rows of KL(softmax(head(y)) ‖ softmax(head(xW + b))) over W and b, from the given map.
+
+    AdamW (Loshchilov and Hutter, arXiv 1711.05101) over whitened source rows, with a cosine schedule; weight decay
+    pulls to the given map. The epoch with the smallest divergence over held-out rows is kept, the given map among
+    them, so the map never becomes worse there. Deterministic for a seed, a machine and a number of threads.
+
+    Args:
+        start: as ridge regression gives it.
+        head: the silo's.
+        X: the client's states, (n, s).
+        Y: the silo's, (n, t), row by row after the same text.
+        epochs: passes over the rows; an epoch costs some 8·n·V·t operations, V being ``outputs`` at most.
+        step: how far the largest steps may move a logit, roughly, whatever the scale of states and head: AdamW's rate
+            is step / (root mean square norm of the head's rows · √s). Steps that are too large overfit few rows.
+        held_out: share of the rows, the last ones, which are texts of their own.
+        outputs: of a larger head, so many outputs that the silo's own states find likeliest on average take part; the
+            others are left out of both distributions.
+        seed: of the order of rows.
+        progress: told, after each batch, how many rows it held; there are n·epochs in all, held-out ones left out.
+
+    Raises:
+        InvalidInputError: shapes that do not fit together, too few rows, or numbers that are not finite.
+    """
+    held = int(len(X) * held_out)
+    source, target = start.weight.shape
+    if X.shape != (len(Y), source) or Y.shape[1:] != (target,) or head.weight.shape[1:] != (target,):
+        raise InvalidInputError(
+            f"states of shapes {X.shape} and {Y.shape} and a head of shape {head.weight.shape} do not fit a map of "
+            f"shape {start.weight.shape}"
+        )
+    if held < 1 or len(X) - held < 2:
+        raise InvalidInputError(f"{len(X)} rows are too few to refine a map on some and judge it on others")
+    if not (np.isfinite(X).all() and np.isfinite(Y).all()):
+        raise InvalidInputError("hidden states are not finite; check the models")
+    objective = _Objective(head, Y, outputs)
+    student = _Student(start, X[:-held])
+    rate = step / float(np.linalg.norm(head.weight) * np.sqrt(source / len(head.weight)))
+    optimiser = torch.optim.AdamW(student.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
+    train = len(X) - held
+    steps = epochs * -(-train // _BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
+    order = np.random.default_rng(seed)
+    rows = torch.from_numpy(np.ascontiguousarray(X))
+    held_rows = np.arange(train, len(X))
+    divergences = [objective.mean(student, rows, held_rows)]
+    best, kept = 0, student.affine()
+    for epoch in range(1, epochs + 1):
+        for batch in np.array_split(order.permutation(train), -(-train // _BATCH)):
+            optimiser.zero_grad()
+            torch.autograd.backward(objective.divergence(student(rows[batch]), batch).mean())
+            optimiser.step()
+            schedule.step()
+            if progress is not None:
+                progress(len(batch))
+        divergences.append(objective.mean(student, rows, held_rows))
+        if divergences[-1] < divergences[best]:
+            best, kept = epoch, student.affine()
+    refined = start if best == 0 else replace(start, weight=kept[0], intercept=kept[1], channel=None)
+    return Refinement(refined, tuple(divergences), best)
+
+
+class _Objective:
+    """Divergence of the head's predictions from those for the silo's own states."""
+
+    def __init__(self, head: OutputHead, Y: NDArray[np.float32], outputs: int) -> None:
+        # Copies share no memory with the model's read-only weights; torch would warn of those.
+        self._weight = torch.tensor(head.weight)
+        self._bias = torch.zeros(len(head.weight)) if head.bias is None else torch.tensor(head.bias)
+        self._own = torch.from_numpy(np.ascontiguousarray(Y))
+        if outputs < len(head.weight):
+            kept = self._likeliest(outputs)
+            self._weight, self._bias = self._weight[kept], self._bias[kept]
+
+    def divergence(self, mapped: torch.Tensor, rows: NDArray[np.intp]) -> torch.Tensor:
+        """In nats, (m,), of mapped states (m, t) of these rows."""
+        own = torch.log_softmax(self._logits(self._own[rows]), dim=1)
+        other = torch.log_softmax(self._logits(mapped), dim=1)
+        return torch.nn.functional.kl_div(other, own, reduction="none", log_target=True).sum(dim=1)
+
+    def mean(self, student: _Student, X: torch.Tensor, rows: NDArray[np.intp]) -> float:
+        """Over rows that are not learned from."""
+        with torch.inference_mode():
+            parts = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+            total = sum(float(self.divergence(student(X[part]), part).sum()) for part in parts)
+        return total / len(rows)
+
+    def _likeliest(self, outputs: int) -> torch.Tensor:
+        """Outputs of the largest mean probability for the silo's own states, (outputs,)."""
+        mass = torch.zeros(len(self._weight))
+        with torch.inference_mode():
+            for start in range(0, len(self._own), _CHUNK):
+                states = self._own[start : start + _CHUNK]
+                mass += torch.softmax(self._logits(states), dim=1).sum(dim=0)
+        return mass.topk(outputs).indices.sort().values
+
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        return states @ self._weight.T + self._bias
+
+
+class _Student:
+    """The given map plus a correction: x(W + P·D) + b + c − μ·P·D, D and c from zero, P whitening the source rows."""
+
+    def __init__(self, start: AffineMap, X: NDArray[np.float32]) -> None:
+        mean = X.mean(axis=0, dtype=np.float64)
+        centred = X.astype(np.float64) - mean
+        values, vectors = np.linalg.eigh(centred.T @ centred / len(X))
+        self._start = start
+        self._mean = mean
+        self._whitening = vectors / np.sqrt(np.maximum(values, _SPREAD * values.mean()))
+        self._fixed = [
+            torch.tensor(part, dtype=torch.float32) for part in (start.weight, start.intercept, mean, self._whitening)
+        ]
+        shape = start.weight.shape
+        self._correction = torch.zeros(shape, requires_grad=True)
+        self._shift = torch.zeros(shape[1:], requires_grad=True)
+        self.parameters = [self._correction, self._shift]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Mapped states (m, t) of source states (m, s)."""
+        weight, intercept, mean, whitening = self._fixed
+        return x @ weight + intercept + ((x - mean) @ whitening) @ self._correction + self._shift
+
+    def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight and intercept as they are now."""
+        added = self._whitening @ self._correction.detach().numpy().astype(np.float64)
+        shift = self._shift.detach().numpy().astype(np.float64)
+        return self._start.weight + added, self._start.intercept + shift - self._mean @ added

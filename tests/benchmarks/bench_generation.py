@@ -1,0 +1,130 @@
+"""Encrypted tokens a second and bytes a token over TLS on loopback, for vocabularies of three sizes.
+
+Usage: python -m tests.benchmarks.bench_generation [small | medium | large] …
+
+Heads are random, of the norms of real ones, and so are the client's states: the figures are those of ciphertexts and
+wire, one client and one silo on the same cores. The client's own model comes on top (`sealign generate --dry-run`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.alignment import AffineMap, MapQuality
+from sealign.ckks import Cipher, SecretKey, residue_bytes
+from sealign.encoders import EncoderCard, EncoderSettings
+from sealign_client import client_settings
+from sealign_client.generation_connection import GenerationConnection
+from sealign_server.generation_store import GenerationStore, VocabularyHead, save_row_norm
+from sealign_server.store import SiloDocument, SiloStore
+from tests.support.processes import Server, command, serving
+
+_ROW_NORM, _COLUMN_NORM = 50.0, 2.5
+
+
+@dataclass(frozen=True)
+class Size:
+    """A head, and what is to be reached: seconds and bytes of a token."""
+
+    vocabulary: int
+    dimension: int
+    seconds: float
+    megabytes: float
+    tokens: int
+
+
+SIZES = {
+    "small": Size(4_096, 256, 0.1, 1.5, 60),
+    "medium": Size(32_000, 768, 1.5, float("inf"), 10),
+    "large": Size(152_000, 896, 6.0, 25.0, 4),
+}
+MODEL = EncoderCard(name="client", dimension=1, fingerprint="c" * 64, normalised=False)
+
+
+def make_silo(directory: Path, size: Size) -> VocabularyHead:
+    """A silo with a random head, and the identity as map."""
+    generator = np.random.default_rng(0)
+    card = EncoderCard(name="random", dimension=size.dimension, fingerprint="5" * 64, normalised=False)
+    document = SiloDocument(name="benchmark", encoder=EncoderSettings(), encoder_card=card)
+    silo = SiloStore.create(directory, document)
+    weight = generator.standard_normal((size.vocabulary, size.dimension), dtype=np.float32)
+    weight *= np.float32(_COLUMN_NORM / np.sqrt(size.dimension))
+    states = GenerationStore(silo).create("text", document, "", weight, None, b"{}")
+    save_row_norm(states, MODEL.fingerprint, _ROW_NORM)
+    identity = AffineMap(
+        weight=np.eye(size.dimension),
+        intercept=np.zeros(size.dimension),
+        source_fingerprint=MODEL.fingerprint,
+        target_fingerprint=card.fingerprint,
+        public_set="2" * 64,
+        quality=MapQuality(explained_variance=1.0, mean_cosine=1.0, linear_cka=1.0, rows=64, penalty=1.0),
+        created="2026-01-01T00:00:00+00:00",
+    )
+    identity.save(states.map_path(MODEL.fingerprint))
+    return GenerationStore(silo).load("text")[1]
+
+
+async def measure(name: str, size: Size, silo: Server, authority: Path, head: VocabularyHead) -> None:
+    """Ask for tokens one after the other, and print a row."""
+    connection = GenerationConnection(client_settings(silo=f"localhost:{silo.port}", tls_ca=authority))
+    model = MODEL.model_copy(update={"dimension": size.dimension})
+    started = perf_counter()
+    (card,) = await connection.generation_tasks(model)
+    encoded = perf_counter() - started
+    plan = card.plan
+    assert plan is not None
+    cipher = Cipher(plan, SecretKey.generate(plan.parameters))
+    await connection.register(cipher.key.public_key)
+    generator = np.random.default_rng(1)
+    times, error, sent, received, server = [], 0.0, 0, 0, 0.0
+    for _ in range(size.tokens + 1):
+        row = generator.standard_normal((1, size.dimension))
+        row *= 0.9 * _ROW_NORM / np.linalg.norm(row)
+        started = perf_counter()
+        query = cipher.encrypt(row)
+        parts: list[NDArray[np.float64]] = []
+        received = 0
+        async for first, product, server in connection.next_token(card, model.fingerprint, query):  # noqa: B007
+            parts.append(cipher.decrypt_part(product, first))
+            received += product.byte_count
+        times.append(perf_counter() - started)
+        error = max(error, float(np.abs(np.concatenate(parts, axis=1) - head.logits(row)).max()))
+        sent = query.byte_count
+    seconds = float(np.median(times[1:]))
+    total = (sent + received) / 1e6
+    met = seconds <= size.seconds and total <= size.megabytes
+    print(
+        f"{name:7s} V={size.vocabulary:<7d} d={size.dimension:<4d} {plan.parameters.name:13s} {seconds * 1e3:7.0f} ms "
+        f"(silo {server:6.0f})  {1 / seconds:5.1f} tokens/s  {sent / 1e6:5.2f} + {received / 1e6:5.2f} MB  "
+        f"{residue_bytes(plan)} bytes a weight  error {error:.3f} of {plan.precision:.3f}  encoded in "
+        f"{encoded:.0f} s  silo {silo.resident_bytes / 1e6:5.0f} MB  targets {size.seconds} s, {size.megabytes} MB: "
+        f"{'met' if met else 'MISSED'}",
+        flush=True,
+    )
+    await connection.close()
+
+
+def main(names: list[str]) -> None:
+    print(f"one token, one client, over gRPC and TLS on loopback ({os.cpu_count()} cores)")
+    for name in names or list(SIZES):
+        with tempfile.TemporaryDirectory() as scratch:
+            work = Path(scratch)
+            head = make_silo(work / "silo", SIZES[name])
+            assert command("sealign-server", "certificates", work / "tls", "--host", "localhost").returncode == 0
+            tls = ("--tls-cert", work / "tls" / "silo.pem", "--tls-key", work / "tls" / "silo.key")
+            arguments = ("serve", work / "silo", "--listen", "127.0.0.1:0", *tls)
+            with serving("sealign-server", *arguments, log=work / "silo.log") as silo:
+                asyncio.run(measure(name, SIZES[name], silo, work / "tls" / "ca.pem", head))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,369 @@
+"""Text generation with real processes, TLS and language models trained from scratch."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Thread
+
+import grpc
+import numpy as np
+import pytest
+
+from sealign.encoders.causal import CausalModel
+from sealign.errors import InvalidInputError, NoMapError, NotFoundError, StorageError, UnavailableError
+from sealign.generation.sampling import Sampling
+from sealign.protocol.v1 import daemon_pb2 as pb
+from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
+from sealign_client import Client, Finish, GeneratedToken
+from tests.support.generation import (
+    PRECISION,
+    TASK,
+    ClearGenerator,
+    align,
+    empty_silo,
+    loaded,
+    make_silo,
+    model_name,
+    own_silo,
+    public_set,
+)
+from tests.support.processes import Server, command, serving
+from tests.support.silo import Tls
+from tests.support.wire import refused
+
+PROMPT = "The film was"
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalModel:
+    return loaded("one")
+
+
+@pytest.fixture(scope="module")
+def unaligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A silo that nobody has aligned with by plain alignment, but for tests of just that."""
+    directory = tmp_path_factory.mktemp("unaligned") / "silo"
+    make_silo(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def directory(model: CausalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An aligned silo. Copy it."""
+    directory = tmp_path_factory.mktemp("generation") / "silo"
+    align(make_silo(directory), model)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def silo(directory: Path, tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("logs") / "silo.log"
+    options = (*tls.serve_options, "--log-level", "debug", "--max-tokens", "250")
+    with serving("sealign-server", "serve", directory, *options, log=log) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(silo: Server, tls: Tls) -> Iterator[Client]:
+    with Client(tls.client_settings(silo.port, model=model_name("one"))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def clear(directory: Path, model: CausalModel) -> ClearGenerator:
+    return ClearGenerator.load(directory, model)
+
+
+@pytest.fixture
+def copy(directory: Path, tmp_path: Path) -> Path:
+    """A silo of this test's own."""
+    return Path(shutil.copytree(directory, tmp_path / "silo"))
+
+
+def text_of(tokens: list[GeneratedToken]) -> str:
+    return "".join(token.text for token in tokens)
+
+
+def written(tokens: list[GeneratedToken]) -> str:
+    """What the tokens say by the silo's tokenizer."""
+    pieces = loaded("two").tokenizer.pieces
+    return "".join(pieces[token.id] for token in tokens)
+
+
+def chosen_otherwise(clear: ClearGenerator, tokens: Sequence[GeneratedToken | pb.GeneratedToken]) -> int:
+    """How many greedy tokens are others than in the clear: always for ties within the precision, or the test fails."""
+    tokenizer = loaded("two").tokenizer
+    allowed = tokenizer.allowed(1024)
+    session, text, others = clear.model.session(), PROMPT, 0
+    for token in tokens:
+        logits = np.where(allowed, clear.logits(session.advance(text)), -np.inf)
+        assert logits.max() - logits[token.id] <= 2 * PRECISION
+        log_probability = logits[token.id] - np.log(np.exp(logits).sum())
+        assert abs(token.log_probability - log_probability) <= 2 * PRECISION
+        others += int(token.id != logits.argmax())
+        text += tokenizer.pieces[token.id]
+    return others
+
+
+def test_card_tells_what_the_silo_writes(client: Client, model: CausalModel) -> None:
+    (card,) = client.describe_generation()
+    assert (card.name, card.vocabulary, card.max_tokens) == (TASK, 1024, 250)
+    assert card.plan is not None
+    assert (card.plan.dimension, card.plan.outputs) == (model.card.dimension, 1024)
+    assert card.plan.precision == PRECISION
+    assert card.map is not None
+    assert card.map.explained_variance > 0.4
+
+
+def test_two_hundred_greedy_tokens_are_those_of_the_clear_computation(client: Client, clear: ClearGenerator) -> None:
+    """The encrypted choice is the clear one but where the clear logits are nearer than twice the precision."""
+    tokens = list(client.generate(PROMPT, max_tokens=200, alternatives=1))
+    assert len(tokens) == 200
+    assert text_of(tokens) == written(tokens)
+    assert chosen_otherwise(clear, tokens) <= 20
+    for token in tokens:
+        assert token.alternatives == ((token.id, token.log_probability),)
+    assert tokens[-1].finish is Finish.LENGTH
+    assert {token.finish for token in tokens[:-1]} == {None}
+
+
+def test_sampling(client: Client) -> None:
+    one = client.generate(PROMPT, max_tokens=8, sampling=Sampling(temperature=1, top_k=1), alternatives=2)
+    for token in one:
+        assert token.id == token.alternatives[0][0]
+        assert token.alternatives[0][1] >= token.alternatives[1][1]
+    warm = {
+        text_of(list(client.generate(PROMPT, max_tokens=8, sampling=Sampling(temperature=1.5, seed=seed))))
+        for seed in range(3)
+    }
+    assert len(warm) == 3
+    penalised = list(client.generate(PROMPT, max_tokens=40, sampling=Sampling(repetition_penalty=10)))
+    assert len({token.id for token in penalised}) > 35
+
+
+def test_a_stop_string_ends_before_it_comes(client: Client) -> None:
+    tokens = list(client.generate(PROMPT, max_tokens=60, sampling=Sampling(stop=("e", "q"))))
+    assert "e" not in text_of(tokens)
+    assert (text_of(tokens) + "e").startswith(written(tokens)[: written(tokens).index("e") + 1])
+    assert tokens[-1].finish is Finish.STOP
+
+
+def test_the_silos_limit_and_the_models_window_end_a_generation(client: Client, tls: Tls, silo: Server) -> None:
+    short = f"{model_name('one')}&max_length=64"
+    with Client(tls.client_settings(silo.port, model=short)) as narrow:
+        tokens = list(narrow.generate(PROMPT, max_tokens=200))
+        assert tokens[-1].finish is Finish.WINDOW
+        assert 40 < len(tokens) < 120  # of the silo's: the window counts the client's
+        with pytest.raises(InvalidInputError, match="reads at most 64; shorten the prompt"):
+            list(narrow.generate("a long prompt " * 40))
+    tokens = list(client.generate(PROMPT, max_tokens=100_000, sampling=Sampling(temperature=1, top_p=0.9)))
+    assert tokens[-1].finish in (Finish.LENGTH, Finish.END)
+    assert len(tokens) <= 250
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("", "empty"), (" \n ", "empty"), ("a\ud800b", "surrogate"), ("x" * 1_000_001, "characters")],
+)
+def test_prompts_that_nobody_can_read(client: Client, prompt: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        list(client.generate(prompt))
+
+
+def test_special_tokens_in_a_prompt_are_text(client: Client, clear: ClearGenerator) -> None:
+    prompt = "The film <|end|> was"
+    (token,) = client.generate(prompt, max_tokens=1)
+    tokenizer = loaded("two").tokenizer
+    logits = np.where(tokenizer.allowed(1024), clear.logits(clear.model.session().advance(prompt)), -np.inf)
+    assert logits.max() - logits[token.id] <= 2 * PRECISION
+    assert not tokenizer.ends.intersection(tokenizer.encode(prompt).ids.tolist())
+
+
+def test_unknown_tasks_and_numbers_of_tokens(client: Client) -> None:
+    with pytest.raises(NotFoundError, match="generation tasks are: reviews"):
+        list(client.generate(PROMPT, "poems"))
+    with pytest.raises(InvalidInputError, match="at least one new token"):
+        list(client.generate(PROMPT, max_tokens=0))
+
+
+def test_a_client_without_a_map_or_a_model(silo: Server, tls: Tls) -> None:
+    with (
+        Client(tls.client_settings(silo.port, model=model_name("three"))) as stranger,
+        pytest.raises(NoMapError, match="sealign align --generation reviews"),
+    ):
+        list(stranger.generate(PROMPT))
+    with pytest.raises(InvalidInputError, match="name the local encoder"):
+        Client(tls.client_settings(silo.port))
+
+
+def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
+    copy: Path, tls: Tls, clear: ClearGenerator, tmp_path: Path
+) -> None:
+    with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
+        tokens = client.generate(PROMPT, max_tokens=10)
+        begun = [next(tokens) for _ in range(4)]
+        os.kill(silo.process.pid, signal.SIGKILL)
+        silo.process.wait()
+        rest: list[GeneratedToken] = []
+        waiting = Thread(target=lambda: rest.extend(tokens))
+        waiting.start()
+        with own_silo(copy, tls, tmp_path / "second", model_name("one"), port=silo.port):
+            waiting.join(timeout=60)
+        assert len(begun + rest) == 10
+        assert rest[-1].finish is Finish.LENGTH
+        chosen_otherwise(clear, begun + rest)
+
+
+def test_a_silo_that_stays_away_is_one_clear_error(
+    copy: Path, tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sealign_client.generation._ATTEMPTS", 2)
+    with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
+        tokens = client.generate(PROMPT, max_tokens=10)
+        next(tokens)
+        silo.process.kill()
+        with pytest.raises(UnavailableError, match="does not answer"):
+            next(tokens)
+
+
+def test_another_map_between_two_tokens(copy: Path, tls: Tls, tmp_path: Path) -> None:
+    """The client describes the task again and goes on under the new plan."""
+    with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
+        tokens = client.generate(PROMPT, max_tokens=6)
+        begun = [next(tokens) for _ in range(2)]
+        (before,) = client.describe_generation()
+        learned = next(copy.glob("generation/*/maps/*.norm.json"))
+        learned.write_text('{"row_norm": 12.5}')
+        os.utime(next(copy.glob("generation/*/maps/*.safetensors")))
+        with Client(tls.client_settings(silo.port, model=model_name("one"))) as other:
+            (after,) = other.describe_generation()  # makes the silo look
+        assert before.revision != after.revision
+        assert len(begun + list(tokens)) == 6
+
+
+class TestDamage:
+    """Files that do not belong together: refused by name, nothing generated."""
+
+    def test_a_tokenizer_of_another_model(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
+        file = copy / "generation" / TASK / "tokenizer.json"
+        file.write_bytes(loaded("three").tokenizer.to_bytes())
+        with (
+            own_silo(copy, tls, tmp_path / "log", model_name("one")) as (_, client),
+            pytest.raises(StorageError, match=r"tokenizer\.json of task reviews is damaged"),
+        ):
+            list(client.generate(PROMPT))
+
+    def test_a_vocabulary_of_another_size_than_the_head(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
+        file = copy / "generation" / TASK / "generation.json"
+        file.write_text(file.read_text().replace('"vocabulary": 1024', '"vocabulary": 1023'))
+        with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
+            with pytest.raises(NotFoundError, match="no generation task"):
+                list(client.generate(PROMPT, TASK))
+            (event,) = silo.events("generation task not read")[:1]
+        assert "1024 outputs and its vocabulary 1023" in event["reason"]
+
+    def test_a_map_that_leads_to_another_model(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
+        """As when the silo's model, or its tokenizer, was exchanged after the map was learned."""
+        file = copy / "generation" / TASK / "silo.json"
+        fingerprint = loaded("two").card.fingerprint
+        file.write_text(file.read_text().replace(fingerprint, "f" * 64))
+        with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
+            with pytest.raises(NoMapError):
+                list(client.generate(PROMPT))
+            (event,) = silo.events("task left out for a model")[:1]
+        assert "learned between other encoders" in event["reason"]
+
+
+def test_texts_are_not_logged(silo: Server, client: Client) -> None:
+    list(client.generate("zygomorphic petunias", max_tokens=2))
+    assert "zygomorphic" not in silo.log
+    assert "petunias" not in silo.log
+
+
+class TestAlignment:
+    """Maps of states learned over the wire."""
+
+    def test_other_tokenizers_meet_by_characters(self, unaligned: Path, tls: Tls, tmp_path: Path) -> None:
+        """The client's model has a tokenizer of another kind; the silo's writes."""
+        model = loaded("three")
+        with own_silo(unaligned, tls, tmp_path / "log", model_name("three")) as (_, client):
+            learned = client.align_generation(public_set(), TASK)
+            (card,) = client.describe_generation()
+            assert learned.rows == card.public_sets[0].rows > 5000
+            assert learned.explained_variance > 0.3
+            tokens = list(client.generate(PROMPT, max_tokens=20))
+        clear = ClearGenerator.load(unaligned, model)
+        tokenizer = loaded("two").tokenizer
+        session, text = model.session(), PROMPT
+        for token in tokens:
+            logits = np.where(tokenizer.allowed(1024), clear.logits(session.advance(text)), -np.inf)
+            assert logits.max() - logits[token.id] <= 2 * PRECISION
+            text += tokenizer.pieces[token.id]
+
+    def test_under_encryption_the_client_keeps_the_map(self, unaligned: Path, tls: Tls, tmp_path: Path) -> None:
+        with (
+            serving("sealign-server", "serve", unaligned, *tls.serve_options, log=tmp_path / "log") as silo,
+            Client(tls.client_settings(silo.port, model=model_name("one"), map_directory=tmp_path / "maps")) as client,
+        ):
+            learned = client.align_generation(public_set(), TASK, mode="encrypted")
+            assert learned.explained_variance > 0.4
+            (card,) = client.describe_generation()
+            assert card.plan is not None
+            assert card.plan.dimension == loaded("two").card.dimension
+            assert card.public_sets[0].releases_left == 0
+            tokens = list(client.generate(PROMPT, max_tokens=20))
+            assert len(tokens) == 20
+        fingerprint = loaded("one").card.fingerprint
+        assert not list(unaligned.glob(f"generation/*/maps/{fingerprint}*"))
+        assert len(list((tmp_path / "maps").glob("*.safetensors"))) == 1
+
+
+def test_the_daemon_streams(silo: Server, tls: Tls, clear: ClearGenerator, tmp_path: Path) -> None:
+    options = (*tls.client_options(silo.port), "--model", model_name("one"), "--listen", "127.0.0.1:0")
+    with (
+        serving("sealign", "daemon", *options, log=tmp_path / "log") as daemon,
+        grpc.insecure_channel(daemon.address) as channel,
+    ):
+        stub = DaemonStub(channel)
+        tokens = list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, max_tokens=12), timeout=60))
+        chosen_otherwise(clear, tokens)
+        pieces = loaded("two").tokenizer.pieces
+        assert [token.text for token in tokens] == [pieces[token.id] for token in tokens]
+        assert [token.finish for token in tokens] == [""] * 11 + ["length"]
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "temperature"):
+            list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, temperature=-1), timeout=60))
+        assert PROMPT not in daemon.log
+
+
+def test_command_lines(tls: Tls, tmp_path: Path) -> None:
+    """Keep a head, read public texts, align, generate: all by commands."""
+    directory, public = tmp_path / "silo", tmp_path / "public.txt"
+    public.write_text("\n".join(" ".join(text.split()) for text in public_set(60).texts) + "\n")
+    empty_silo(directory)
+    options = ("--task", TASK, "--model", model_name("two"), "--public", public)
+    made = command("sealign-server", "generation", directory, *options)
+    assert made.returncode == 0, made.stderr
+    assert "vocabulary 1024" in made.stdout
+    with serving("sealign-server", "serve", directory, *tls.serve_options, log=tmp_path / "log") as silo:
+        asked = (*tls.client_options(silo.port), "--model", model_name("one"))
+        ran = command("sealign", "align", "--generation", TASK, "--public", public, *asked)
+        assert "tokens: held-out explained variance" in ran.stdout, ran.stderr
+        ran = command("sealign", "generate", PROMPT, "--max-tokens", "5", "--json", *asked)
+        assert ran.stdout.count('"log_probability"') == 5
+        ran = command("sealign", "generate", PROMPT, "--dry-run", "--public", public, *asked)
+        assert "no map yet" not in ran.stdout, ran.stderr
+        assert re.search(r"vocabularies, Jaccard index +1\.0000", ran.stdout)
+        assert re.search(r"tokens cut exactly alike, of \d{4} +1\.0000", ran.stdout)
+        assert "ms a token, own model" in ran.stdout
+        ran = command("sealign-server", "refine", directory, "--task", TASK, "--epochs", "2")
+        before, after = map(float, re.findall(r"\d\.\d{4}", ran.stdout))
+        told = command("sealign-server", "info", directory)
+        assert re.search(rf"{TASK} .* 1024 ", told.stdout), told.stderr
+        assert after < before, ran.stderr
+        ran = command("sealign", "generate", PROMPT, "--temperature", "-1", *asked)
+        assert (ran.returncode, ran.stderr.startswith("error: tokens cannot be chosen so: temperature")) == (1, True)

@@ -1,0 +1,100 @@
+"""A silo with a generation task of a small language model, its client's model, and the clear computation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.alignment import AffineMap, PublicSet
+from sealign.encoders import EncoderCard, EncoderSettings
+from sealign.encoders.causal import CausalModel
+from sealign.generation.states import client_rows
+from sealign_client import Client
+from sealign_server.generation_store import GenerationStore, VocabularyHead
+from sealign_server.generation_training import add_public_states, keep_generation
+from sealign_server.state_alignment import StateAlignment
+from sealign_server.store import SiloDocument, SiloStore
+from tests.support.processes import Server, serving
+from tests.support.silo import Tls
+from tests.support.small_lms import public_texts, small_lm
+
+TASK = "reviews"
+PRECISION = 1 / 8
+_TEXTS = 160
+
+
+def public_set(count: int = _TEXTS) -> PublicSet:
+    return PublicSet(tuple(dict.fromkeys(public_texts(count))))
+
+
+def model_name(name: str) -> str:
+    """A small model as the command line takes it."""
+    return f"{small_lm(name)}?device=cpu&threads=1"
+
+
+def loaded(name: str) -> CausalModel:
+    return CausalModel(EncoderSettings.parse(model_name(name)))
+
+
+def empty_silo(directory: Path) -> SiloStore:
+    """A silo without any task."""
+    card = EncoderCard(name="none", dimension=1, fingerprint="0" * 64)
+    return SiloStore.create(directory, SiloDocument(name="writer", encoder=EncoderSettings(), encoder_card=card))
+
+
+def make_silo(directory: Path, model: str = "two", task: str = TASK) -> SiloStore:
+    """A silo that has no classifier but a generation task, whose model has read the public texts."""
+    silo = empty_silo(directory)
+    causal, states = keep_generation(silo, task, EncoderSettings.parse(model_name(model)), "film reviews")
+    add_public_states(states, causal, "openings", public_set(), lambda _: None)
+    return silo
+
+
+def align(silo: SiloStore, client: CausalModel, task: str = TASK) -> None:
+    """Learn the client's map as plain alignment does, in this process."""
+    store = GenerationStore(silo)
+    states, public = store.states(task), public_set()
+    from sealign.encoders.tokenizer import CausalTokenizer
+
+    tokenizer = CausalTokenizer.from_bytes(store.tokenizer(task))
+    rows = np.concatenate(list(client_rows(client, tokenizer, public.texts)))
+    session = StateAlignment(states, client.card, public.digest, len(rows))
+    session.add(rows.astype("<f4").tobytes())
+    session.learn()
+
+
+@dataclass(frozen=True)
+class ClearGenerator:
+    """The client's model, the silo's map and head, in the clear."""
+
+    model: CausalModel
+    map: AffineMap
+    head: VocabularyHead
+
+    @classmethod
+    def load(cls, directory: Path, model: CausalModel, task: str = TASK) -> ClearGenerator:
+        store = GenerationStore(SiloStore(directory))
+        return cls(model, store.states(task).load_map(model.card.fingerprint), store.load(task)[1])
+
+    def logits(self, state: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(V,), relative to their mean."""
+        logits: NDArray[np.float64] = self.head.logits(self.map.apply(state[None]))[0]
+        return logits
+
+
+@contextmanager
+def own_silo(
+    directory: Path, tls: Tls, log: Path, model: str, *options: object, port: int = 0
+) -> Iterator[tuple[Server, Client]]:
+    """A silo that a test may harm, and its client."""
+    arguments = (*tls.serve_options, "--listen", f"127.0.0.1:{port}", *options)
+    with (
+        serving("sealign-server", "serve", directory, *arguments, log=log) as silo,
+        Client(tls.client_settings(silo.port, model=model)) as client,
+    ):
+        yield silo, client
