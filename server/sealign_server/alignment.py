@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
+from sealign.alignment import AffineMap, RidgeStatistics, fit_map, fit_ridge
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
 from sealign_server.store import PublicEmbeddings, SiloStore
@@ -39,15 +39,19 @@ class AlignmentSession:
         encoder: the client's encoder.
         public_set: digest that both sides computed over the same texts.
         rows: number of texts the client has.
+        families: choose among families of maps on held-out texts, for heads that are not fitted to the map.
 
     Raises:
         NotFoundError: the silo does not hold that public set.
         InvalidInputError: the encoder's embeddings are not normalised or too long, or the numbers of texts differ.
     """
 
-    def __init__(self, store: SiloStore, encoder: EncoderCard, public_set: str, rows: int) -> None:
+    def __init__(
+        self, store: SiloStore, encoder: EncoderCard, public_set: str, rows: int, *, families: bool = False
+    ) -> None:
         self._store = store
         self._encoder = encoder
+        self._fit = fit_map if families else fit_ridge
         self._public = public_embeddings(store, encoder, public_set, rows)
         self._check_encoder()
         self._statistics = RidgeStatistics(encoder.dimension, self._public.rows.shape[1])
@@ -71,7 +75,7 @@ class AlignmentSession:
         self._statistics.update(rows, self._public.rows[start : start + len(rows)])
 
     def learn(self) -> AffineMap:
-        """Fit the map by ridge and keep it; an earlier map of the encoder is replaced only now.
+        """Fit the map and keep it; an earlier map of the encoder is replaced only now.
 
         Raises:
             InvalidInputError: rows are missing.
@@ -82,7 +86,7 @@ class AlignmentSession:
                 f"the stream ended after {self._statistics.rows} of {self._public.card.rows} rows; nothing was "
                 "learned. Align again."
             )
-        learned = fit_ridge(
+        learned = self._fit(
             self._statistics,
             source_fingerprint=self._encoder.fingerprint,
             target_fingerprint=self._store.document.encoder_card.fingerprint,

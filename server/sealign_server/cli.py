@@ -259,12 +259,14 @@ def info(directory: Directory) -> None:
     sets = Table("public set", "texts", "digest", title="Public sets")
     for public in store.public_sets():
         sets.add_row(public.name, str(public.rows), public.digest)
-    maps = Table("client encoder", "texts", "explained variance", "mean cosine", "CKA", "learned", title="Maps")
+    maps = Table(
+        "client encoder", "texts", "family", "explained variance", "mean cosine", "CKA", "learned", title="Maps"
+    )
     for fingerprint in store.map_fingerprints():
         learned = store.load_map(fingerprint)
         q = learned.quality
         quality = (_measure(q.explained_variance), _measure(q.mean_cosine), _measure(q.linear_cka))
-        maps.add_row(fingerprint[:12], str(q.rows), *quality, learned.created)
+        maps.add_row(fingerprint[:12], str(q.rows), q.family, *quality, learned.created)
     releases = Table(
         "public set", "client", "client encoder", "dimensions", "texts", "when", title="Released cross-covariances"
     )

@@ -153,7 +153,8 @@ class Silo:
 
     def alignment(self, encoder: EncoderCard, public_set: str, rows: int) -> AlignmentSession:
         """A run of plain alignment for an encoder (see :class:`AlignmentSession`)."""
-        return AlignmentSession(self._store, encoder, public_set, rows)
+        # A fitted head makes up for what a map shrinks; the trained one gains from a map that does not shrink.
+        return AlignmentSession(self._store, encoder, public_set, rows, families=not self._settings.fit_heads)
 
     def releases_left(self, card: SiloCard, encoder: str, dimension: int, client: str) -> SiloCard:
         """The card with the number of cross-covariances that are left for an encoder of this client.

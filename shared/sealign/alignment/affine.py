@@ -34,6 +34,8 @@ class MapQuality:
             learned under encryption.
         rows: number of embedding pairs.
         penalty: the chosen ridge penalty, as a multiple of the mean eigenvalue of XᵀX.
+        family: of maps that it was chosen from, a name in `FAMILIES`. Of others than ridge, the explained variance is
+            of fold 0 alone.
     """
 
     explained_variance: float
@@ -41,11 +43,12 @@ class MapQuality:
     linear_cka: float | None
     rows: int
     penalty: float
+    family: str = "ridge"
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None and field.name in ("mean_cosine", "linear_cka"):
+            if field.name == "family" or (value is None and field.name in ("mean_cosine", "linear_cka")):
                 continue
             whole = field.name == "rows"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):

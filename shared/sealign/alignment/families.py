@@ -154,6 +154,7 @@ def fit_map(
         source_fingerprint=source_fingerprint,
         target_fingerprint=target_fingerprint,
         public_set=public_set,
+        family=chosen.family,
     )
 
 

@@ -62,6 +62,7 @@ def affine_map(
     source_fingerprint: str,
     target_fingerprint: str,
     public_set: str,
+    family: str = "ridge",
 ) -> AffineMap:
     """The map y − ȳ = (x − x̄)W over all rows, with its channel and its quality.
 
@@ -71,6 +72,7 @@ def affine_map(
         held_out_weight: the same fitted without fold 0.
         penalty, explained_variance: as in `MapQuality`.
         source_fingerprint, target_fingerprint, public_set: as in :func:`fit_ridge`.
+        family: of the map.
     """
     total, train = statistics.moments(*range(statistics.folds)), statistics.moments(*range(1, statistics.folds))
     intercept = total.mean_y - total.mean_x @ weight
@@ -88,6 +90,7 @@ def affine_map(
             linear_cka=linear_cka(total),
             rows=statistics.rows,
             penalty=penalty,
+            family=family,
         ),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         channel=MappedChannel.fit(statistics, weight, intercept),

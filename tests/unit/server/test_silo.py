@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sealign.alignment import RidgeStatistics, fit_map
 from sealign.ckks import Cipher, SecretKey, ZeroPool
 from sealign.encoders import EncoderCard
 from sealign.errors import NoMapError, NotFoundError, StalePlanError
@@ -123,3 +124,18 @@ def test_a_precision_that_no_parameters_reach_leaves_the_task_without_plans(
     assert described(silo, client_card).plans == ()
     with pytest.raises(StalePlanError, match="the silo's log says why"):
         silo.evaluator("colours", QueryRows(client_card.fingerprint), "plan", "revision")
+
+
+def test_a_silo_that_keeps_its_own_heads_chooses_among_families_of_maps(
+    store: SiloStore, settings: ServeSettings, client_card: EncoderCard, public_rows: Rows
+) -> None:
+    session = Silo(store, settings.model_copy(update={"fit_heads": False})).alignment(client_card, DIGEST, PUBLIC_ROWS)
+    session.add(public_rows.tobytes())
+    learned = session.learn()
+    own = store.load_public_set(DIGEST).rows
+    statistics = RidgeStatistics(public_rows.shape[1], own.shape[1])
+    statistics.update(public_rows, own)
+    expected = fit_map(statistics, source_fingerprint="a", target_fingerprint="b", public_set="c")
+    assert learned.quality.family == expected.quality.family
+    np.testing.assert_allclose(learned.weight, expected.weight)
+    assert store.load_map(client_card.fingerprint).quality == learned.quality
