@@ -82,9 +82,9 @@ class AsyncClient:
         if settings.adaptation is not None:
             self._adaptation = Adaptation.load(settings.adaptation, self.encoder.card.fingerprint)
         self._card: SiloCard | None = None
-        # These belong to the card.
+        # These belong to the card, and are as it is described.
         self._own_map: AffineMap | None = None
-        self._rows = QueryRows(self.encoder.card.fingerprint)
+        self._rows = QueryRows("")
         self._ciphers: dict[str, Cipher] = {}
         self._registered: set[bytes] = set()
         # One thread: models and SEAL objects are used by one caller at a time, and the loop stays free.
