@@ -12,8 +12,9 @@ be divided by the query's, and its unused coefficients hold partial sums. Every 
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from random import SystemRandom
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +69,10 @@ class ZeroPool:
 
 def flood_noise(count: int, std: float) -> NDArray[np.int64]:
     """Gaussian integers from the operating system's generator, shape (count,), standard deviation ``std``."""
-    gauss = SystemRandom().gauss  # keeps the second of each pair of numbers: an instance for each call and thread
-    return np.rint([gauss(0.0, std) for _ in range(count)]).astype(np.int64)
+    words = np.frombuffer(os.urandom(8 * count), dtype="<u8") >> np.uint64(12)
+    uniform = (words + 0.5) / 2.0**52  # in (0, 1), ends excluded
+    quantile = NormalDist(0.0, std).inv_cdf
+    return np.rint([quantile(number) for number in uniform.tolist()]).astype(np.int64)
 
 
 def sanitise(plan: PackingPlan, rerandomised: sealapi.Ciphertext, bias: NDArray[np.int64]) -> ReplyCiphertext:
