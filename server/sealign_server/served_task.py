@@ -194,7 +194,7 @@ def _digest(named: str, *parts: bytes | NDArray[np.generic] | MappedChannel | No
     sha = sha256(named.encode())
     for part in parts:
         if isinstance(part, MappedChannel):
-            sha.update(_digest("channel", part.mean, part.gain, part.noise, part.spread))
+            sha.update(_digest("channel", *(getattr(part, name) for name in part.ARRAYS)))
         elif isinstance(part, bytes):
             sha.update(part)
         elif part is not None:

@@ -36,7 +36,6 @@ from sealign.protocol import PublicSetCard
 
 _CALIBRATION = "calibration.safetensors"
 _STATISTICS = ("counts", "means", "within")
-_CHANNEL = ("mean", "gain", "noise", "spread")
 _RELEASED = "released.json"
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
@@ -342,7 +341,9 @@ class SiloStore:
         Raises:
             StorageError: the file could not be written.
         """
-        save_arrays(self._channel(name), {part: getattr(channel, part) for part in _CHANNEL}, {}, mode=0o600)
+        save_arrays(
+            self._channel(name), {part: getattr(channel, part) for part in MappedChannel.ARRAYS}, {}, mode=0o600
+        )
         by_age = sorted(self.directory.glob("channels/*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
         for path in by_age[:-most]:
             path.unlink(missing_ok=True)
@@ -358,7 +359,7 @@ class SiloStore:
             return None
         arrays, _ = load_arrays(path)
         try:
-            return MappedChannel(*(arrays[part] for part in _CHANNEL))
+            return MappedChannel(*(arrays[part] for part in MappedChannel.ARRAYS))
         except KeyError as error:
             raise StorageError(f"{path} is damaged; delete it") from error
 

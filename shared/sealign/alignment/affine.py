@@ -15,7 +15,6 @@ from sealign.files import load_arrays, save_arrays
 
 _FORMAT = "sealign.affine-map/1"
 _TEXTS = ("source_fingerprint", "target_fingerprint", "public_set", "created")
-_CHANNEL = ("mean", "gain", "noise", "spread")
 _COVARIANCES = ("cross", "mapped")
 
 
@@ -133,7 +132,7 @@ class AffineMap:
             Path(path),
             {
                 **arrays,
-                **_prefixed("channel", self.channel, _CHANNEL),
+                **_prefixed("channel", self.channel, MappedChannel.ARRAYS),
                 **_prefixed("covariances", self.covariances, _COVARIANCES),
             },
             {"format": _FORMAT, "quality": json.dumps(asdict(self.quality)), **metadata},
@@ -159,7 +158,9 @@ class AffineMap:
                 weight=arrays["weight"],
                 intercept=arrays["intercept"],
                 quality=MapQuality(**json.loads(metadata["quality"])),
-                channel=MappedChannel(*(arrays[f"channel.{name}"] for name in _CHANNEL)) if has_channel else None,
+                channel=MappedChannel(*(arrays[f"channel.{name}"] for name in MappedChannel.ARRAYS))
+                if has_channel
+                else None,
                 covariances=MapCovariances(*(arrays[f"covariances.{name}"] for name in _COVARIANCES))
                 if "covariances.cross" in arrays
                 else None,

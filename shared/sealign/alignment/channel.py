@@ -8,6 +8,7 @@ measured on y do not hold for ŷ; measured on y sent through this channel, they 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +73,8 @@ class MappedChannel:
     Raises:
         InvalidInputError: shapes that do not fit together, or numbers that are not finite.
     """
+
+    ARRAYS: ClassVar = ("mean", "gain", "noise", "spread")
 
     mean: NDArray[np.float32]
     gain: NDArray[np.float32]
