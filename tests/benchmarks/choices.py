@@ -29,7 +29,7 @@ from sealign.evaluation.context import PairContext
 from sealign.evaluation.embedded import EmbeddedCorpus
 from sealign.evaluation.measures import accuracy
 from sealign.evaluation.methods import registry
-from sealign.evaluation.run import Runner
+from sealign.evaluation.runner import Runner
 from sealign.evaluation.selection import Selection, Work
 from sealign.evaluation.texts import Corpus
 
