@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap, RidgeStatistics, fit_map, fit_ridge
+from sealign.alignment import AffineMap, RidgeStatistics, fit_map, fit_ridge, weigh_released
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
 from sealign_server.store import PublicEmbeddings, SiloStore
@@ -54,7 +54,10 @@ class AlignmentSession:
         self._fit = fit_map if families else fit_ridge
         self._public = public_embeddings(store, encoder, public_set, rows)
         self._check_encoder()
-        self._statistics = RidgeStatistics(encoder.dimension, self._public.rows.shape[1])
+        base = self._public.card.base
+        self._unreleased = store.public_set(base).rows if base else rows
+        dimensions = encoder.dimension, self._public.rows.shape[1]
+        self._statistics, self._released = RidgeStatistics(*dimensions), RidgeStatistics(*dimensions)
 
     def add(self, values: bytes) -> None:
         """Add the next rows of the client's embeddings, row-major little-endian float32.
@@ -68,11 +71,14 @@ class AlignmentSession:
                 f"{len(values)} bytes are not whole rows of {self._encoder.dimension} float32 values"
             )
         rows = np.frombuffer(values, dtype="<f4").reshape(-1, self._encoder.dimension)
-        start = self._statistics.rows
+        start = self._rows
         if start + len(rows) > self._public.card.rows:
             raise InvalidInputError(f"the client sends more than the {self._public.card.rows} rows it announced")
         self._check_rows(rows)
-        self._statistics.update(rows, self._public.rows[start : start + len(rows)])
+        target = self._public.rows[start : start + len(rows)]
+        public = max(self._unreleased - start, 0)  # released texts come after all others
+        self._statistics.update(rows[:public], target[:public])
+        self._released.update(rows[public:], target[public:])
 
     def learn(self) -> AffineMap:
         """Fit the map and keep it; an earlier map of the encoder is replaced only now.
@@ -81,19 +87,23 @@ class AlignmentSession:
             InvalidInputError: rows are missing.
             StorageError: the map could not be written; the earlier one stays.
         """
-        if self._statistics.rows != self._public.card.rows:
+        if self._rows != self._public.card.rows:
             raise InvalidInputError(
-                f"the stream ended after {self._statistics.rows} of {self._public.card.rows} rows; nothing was "
+                f"the stream ended after {self._rows} of {self._public.card.rows} rows; nothing was "
                 "learned. Align again."
             )
         learned = self._fit(
-            self._statistics,
+            weigh_released(self._statistics, self._released) if self._released.rows else self._statistics,
             source_fingerprint=self._encoder.fingerprint,
             target_fingerprint=self._store.document.encoder_card.fingerprint,
             public_set=self._public.card.digest,
         )
         self._keep(learned)
         return learned
+
+    @property
+    def _rows(self) -> int:
+        return self._statistics.rows + self._released.rows
 
     def _check_encoder(self) -> None:
         if not self._encoder.normalised:

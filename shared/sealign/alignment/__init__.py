@@ -17,7 +17,7 @@ from sealign.alignment.public_set import PublicSet
 from sealign.alignment.regression import DEFAULT_PENALTIES
 from sealign.alignment.ridge import fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
-from sealign.alignment.weighting import similarity_weights
+from sealign.alignment.weighting import similarity_weights, weigh_released
 
 __all__ = [
     "DEFAULT_PENALTIES",
@@ -36,4 +36,5 @@ __all__ = [
     "fit_ridge",
     "require_enough_texts",
     "similarity_weights",
+    "weigh_released",
 ]

@@ -56,12 +56,11 @@ def cross_validated_ridge(
     """
     ratios = checked_penalties(penalties)
     total = moments(*range(folds))
-    unit = np.trace(total.xx) / total.xx.shape[0] / total.count
+    unit = _mean_eigenvalue(total)
     errors, baseline = np.zeros(len(ratios)), 0.0
     without_first = _RidgePath(moments(*range(1, folds)))
     for fold in range(folds):
-        others = (k for k in range(folds) if k != fold)
-        path = _RidgePath(moments(*others)) if fold else without_first
+        path = _RidgePath(_others(moments, folds, fold)) if fold else without_first
         held_out = moments(fold)
         errors += path.held_out_errors(held_out, ratios * unit * path.train.count)
         baseline += _squared_error(held_out, path.train.mean_y)
@@ -75,6 +74,32 @@ def cross_validated_ridge(
         baseline=baseline,
         without_first=without_first.fit(ratios[best] * unit * without_first.train.count),
     )
+
+
+def held_out_error(
+    moments: Callable[..., Moments],
+    held_out: Callable[[int], Moments],
+    folds: int,
+    penalties: Sequence[float] = DEFAULT_PENALTIES,
+) -> float:
+    """Squared error over held-out rows of all folds, at the penalty at which it is smallest.
+
+    Args:
+        moments: to fit to, as for :func:`cross_validated_ridge`.
+        held_out: of the rows of a fold that are to be predicted: all, or those of one kind.
+        folds: at least two.
+        penalties: positive and finite.
+
+    Raises:
+        InvalidInputError: a penalty that is not positive and finite.
+    """
+    ratios = checked_penalties(penalties)
+    unit = _mean_eigenvalue(moments(*range(folds)))
+    errors = np.zeros(len(ratios))
+    for fold in range(folds):
+        path = _RidgePath(_others(moments, folds, fold))
+        errors += path.held_out_errors(held_out(fold), ratios * unit * path.train.count)
+    return float(errors.min())
 
 
 def checked_penalties(penalties: Sequence[float]) -> Matrix:
@@ -160,6 +185,16 @@ class _RidgePath:
             about_mean = spread - 2.0 * linear @ d + d @ quadratic @ d
             errors[index] = max(about_mean, 0.0) + held_out.count * offset @ offset
         return errors
+
+
+def _others(moments: Callable[..., Moments], folds: int, fold: int) -> Moments:
+    """Moments of all folds but one."""
+    return moments(*(other for other in range(folds) if other != fold))
+
+
+def _mean_eigenvalue(moments: Moments) -> float:
+    """Of the source rows' covariance."""
+    return float(np.trace(moments.xx) / len(moments.xx) / moments.count)
 
 
 def _squared_error(moments: Moments, prediction: Matrix) -> float:

@@ -48,6 +48,11 @@ class Moments:
         weighted = weights[:, None] * X
         return cls(count, mean_x, mean_y, weighted.T @ X, weighted.T @ Y, Y.T @ (weights[:, None] * Y))
 
+    def scaled(self, weight: float) -> Moments:
+        """Moments of the same rows, each counted ``weight`` times."""
+        scatter = (weight * matrix for matrix in (self.xx, self.xy, self.yy))
+        return Moments(weight * self.count, self.mean_x, self.mean_y, *scatter)
+
     def add(self, other: Moments) -> None:
         """Make these the moments of both sets of rows together."""
         count = self.count + other.count
@@ -128,8 +133,8 @@ class RidgeStatistics:
             if self._pending == BLOCK_ROWS:
                 self._flush()
 
-    def merge(self, other: RidgeStatistics) -> None:
-        """Add another stream's rows, fold by fold; ``other`` stays as it is.
+    def merge(self, other: RidgeStatistics, weight: float = 1.0) -> None:
+        """Add another stream's rows, fold by fold, each counted ``weight`` times; ``other`` stays as it is.
 
         Raises:
             InvalidInputError: dimensions or folds differ.
@@ -140,7 +145,7 @@ class RidgeStatistics:
             raise InvalidInputError(f"statistics of (source, target, folds) {theirs} cannot be merged into {mine}")
         self._flush()
         for fold, moments in enumerate(self._moments):
-            moments.add(other.moments(fold))
+            moments.add(other.moments(fold).scaled(weight))
         self.rows += other.rows
         self._keep_smallest(other._sample_priority, other._sample_x, other._sample_y)
 

@@ -1,17 +1,54 @@
-"""Weights of public texts by how near they are to what a task's published description says."""
+"""Weights of public texts: those that are nearer to a task count more."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sealign.alignment.statistics import Matrix
+from sealign.alignment.regression import held_out_error
+from sealign.alignment.statistics import Matrix, RidgeStatistics
 from sealign.errors import InvalidInputError
 
 EFFECTIVE_SHARE = 0.5
 """Of the public texts, by default: below it a map loses more by seeing fewer texts than it wins by nearer ones."""
 
+RELEASED_WEIGHTS: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
+"""How often a released text may count against a public one."""
+
 _SHARPEST = 100.0
+
+
+def weigh_released(
+    public: RidgeStatistics, released: RidgeStatistics, weights: tuple[float, ...] = RELEASED_WEIGHTS
+) -> RidgeStatistics:
+    """Public texts and the few that a silo releases of a task, each of which counts more than a public one.
+
+    Released texts are what queries will be like, but among thousands of public ones they hardly move a map. Each weight
+    is judged by how well a ridge map that is fitted without a fold predicts the released texts in it.
+
+    Args:
+        public: statistics of the public texts.
+        released: of the released texts, of the same dimensions and folds; fewer than two a fold count once.
+        weights: to choose among; the first of equals.
+
+    Returns:
+        New statistics of both.
+
+    Raises:
+        InvalidInputError: dimensions or folds differ.
+    """
+    if released.rows < 2 * released.folds:
+        return _joined(public, released, 1.0)
+    joined = [_joined(public, released, weight) for weight in weights]
+    errors = [held_out_error(both.moments, released.moments, both.folds) for both in joined]
+    return joined[int(np.argmin(errors))]
+
+
+def _joined(public: RidgeStatistics, released: RidgeStatistics, weight: float) -> RidgeStatistics:
+    both = RidgeStatistics(public.dim_source, public.dim_target, public.folds)
+    both.merge(public)
+    both.merge(released, weight)
+    return both
 
 
 def similarity_weights(public: ArrayLike, described: ArrayLike, effective_share: float = EFFECTIVE_SHARE) -> Matrix:

@@ -39,6 +39,7 @@ class Classifier:
         prepare: what the client does in the clear, (n, d) to (n, dimension).
         row_norm: longest row that is encrypted; longer ones are shortened to it.
         scores: out-of-distribution scores, from all outputs to (n,), larger for inliers.
+        thresholds: of these scores, that 95 % of the task's texts should reach; those that are known.
     """
 
     weight: Matrix
@@ -47,6 +48,7 @@ class Classifier:
     prepare: Callable[[ArrayLike], Matrix] = as_it_is
     row_norm: float = 1.0
     scores: Mapping[str, Score] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(

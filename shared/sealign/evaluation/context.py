@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from sealign.alignment import AffineMap, MappedChannel, RidgeStatistics, fit_map, fit_ridge
+from sealign.alignment import AffineMap, MappedChannel, RidgeStatistics, fit_map, fit_ridge, weigh_released
 from sealign.alignment.families import ScoredCandidate, score_families
 from sealign.errors import InvalidInputError
 from sealign.evaluation.task import SiloTask
@@ -68,6 +68,7 @@ class PairContext:
         description: of the task, one text or none (each side its own).
         task: what the silo's rows and labels give (the silo).
         seed: of all that is random.
+        released: how many of the public texts, the last of them, are from the task.
     """
 
     public: Sides
@@ -81,6 +82,7 @@ class PairContext:
     description: Sides
     task: SiloTask
     seed: int
+    released: int = 0
     _few_shot: dict[int, PairContext] = field(default_factory=dict, init=False, repr=False)
     _smaller: dict[int, PairContext] = field(default_factory=dict, init=False, repr=False)
 
@@ -101,8 +103,12 @@ class PairContext:
 
     @cached_property
     def statistics(self) -> RidgeStatistics:
-        """Of the public texts."""
-        return self.weighted_statistics(np.ones(1))
+        """Of the public texts, released ones weighed."""
+        if not self.released:
+            return _statistics(self.X, self.Y)
+        first = len(self.X) - self.released
+        public, released = (_statistics(self.X[part], self.Y[part]) for part in (slice(first), slice(first, None)))
+        return weigh_released(public, released)
 
     @cached_property
     def ridge(self) -> AffineMap:
@@ -115,10 +121,8 @@ class PairContext:
         return self.task.head_behind(channel_of(self.ridge))
 
     def weighted_statistics(self, weights: NDArray[np.float64]) -> RidgeStatistics:
-        """Of the public texts, each with its weight, (n,) or (1,)."""
-        statistics = RidgeStatistics(self.X.shape[1], self.Y.shape[1])
-        statistics.update(self.X, self.Y, np.broadcast_to(weights, len(self.X)))
-        return statistics
+        """Of the public texts, each with its weight, (n,)."""
+        return _statistics(self.X, self.Y, weights)
 
     @cached_property
     def chosen_map(self) -> AffineMap:
@@ -132,15 +136,18 @@ class PairContext:
 
     def with_first(self, count: int) -> PairContext:
         """The same with so many of the public texts."""
-        return self._smaller.setdefault(count, self.with_public(self.public.first(count)))
+        return self._smaller.setdefault(count, replace(self, public=self.public.first(count)))
 
     def with_few_shot(self, count: int) -> PairContext:
         """The same with so many of the released texts among the public ones."""
-        return self._few_shot.setdefault(count, self.with_public(self.public.joined(self.few.first(count))))
+        few = self.few.first(count)
+        return self._few_shot.setdefault(count, replace(self, public=self.public.joined(few), released=len(few)))
 
-    def with_public(self, public: Sides) -> PairContext:
-        """The same with other public texts."""
-        return replace(self, public=public)
+
+def _statistics(X: Rows, Y: Rows, weights: ArrayLike = 1.0) -> RidgeStatistics:
+    statistics = RidgeStatistics(X.shape[1], Y.shape[1])
+    statistics.update(X, Y, weights)
+    return statistics
 
 
 def channel_of(learned: AffineMap, Y: Rows | None = None) -> MappedChannel:

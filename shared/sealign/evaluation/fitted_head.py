@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from sealign.alignment import AffineMap
 from sealign.evaluation.classifier import Classifier, Matrix, Score, as_it_is
 from sealign.evaluation.context import PairContext, channel_of
 from sealign.evaluation.own_head import behind, centring, client_row_norm, encrypted_map
-from sealign.heads import OutputLayout, ServedHead, train_head
+from sealign.heads import CalibratedHead, OutputLayout, train_head
 
 
 def round_trip(context: PairContext) -> Classifier:
@@ -28,20 +29,24 @@ def round_trip(context: PairContext) -> Classifier:
 
 def discriminant(context: PairContext) -> Classifier:
     """A discriminant fitted through the plain map's channel, with its reject margin and Mahalanobis score."""
-    return _at_silo(context.head_behind_ridge.head, context.ridge)
+    return _at_silo(context.head_behind_ridge, context.ridge)
 
 
 def discriminant_chosen_map(context: PairContext) -> Classifier:
     """The same for the map of the best family."""
     learned = context.chosen_map
-    return _at_silo(context.task.head_behind(channel_of(learned)).head, learned)
+    return _at_silo(context.task.head_behind(channel_of(learned)), learned)
+
+
+def ceiling(context: PairContext) -> Classifier:
+    """The discriminant behind the map over the task's own training texts, as many as there are, by both encoders."""
+    return discriminant(replace(context, public=context.train))
 
 
 def discriminant_recentred(context: PairContext) -> Classifier:
     """The discriminant; the client centres its embeddings on their mean, and the silo puts the task's in its place."""
     expected = channel_of(context.ridge).expected(context.task.mean[None])[0]
-    head = context.head_behind_ridge.head.composed(context.ridge.weight, expected)
-    return _served(head, centring(context), row_norm=2.0)
+    return _served(context.head_behind_ridge, context.ridge.weight, expected, centring(context), row_norm=2.0)
 
 
 def discriminant_at_client(context: PairContext) -> Classifier:
@@ -49,8 +54,8 @@ def discriminant_at_client(context: PairContext) -> Classifier:
     learned = encrypted_map(context)
     channel = channel_of(learned, context.Y)
     mean = context.Y.mean(axis=0, dtype=np.float64)
-    head = context.task.head_behind(channel).head.composed(np.eye(len(mean)), mean)
-    return _served(head, learned.apply, client_row_norm(context))
+    head = context.task.head_behind(channel)
+    return _served(head, np.eye(len(mean)), mean, learned.apply, client_row_norm(context))
 
 
 def few_shot(count: int, method: Callable[[PairContext], Classifier]) -> Callable[[PairContext], Classifier]:
@@ -58,15 +63,21 @@ def few_shot(count: int, method: Callable[[PairContext], Classifier]) -> Callabl
     return lambda context: method(context.with_few_shot(count))
 
 
-def _at_silo(head: ServedHead, learned: AffineMap) -> Classifier:
-    return _served(head.composed(learned.weight, learned.intercept))
+def _at_silo(head: CalibratedHead, learned: AffineMap) -> Classifier:
+    return _served(head, learned.weight, learned.intercept)
 
 
-def _served(head: ServedHead, prepare: Callable[[ArrayLike], Matrix] = as_it_is, row_norm: float = 1.0) -> Classifier:
-    """Of all outputs of a head, with the scores that they give."""
-    names = head.layout.scores(np.zeros((1, head.layout.outputs)))
-    scores: dict[str, Score] = {name: partial(_score, head.layout, name) for name in names}
-    return Classifier(head.weight, head.bias, head.head.labels, prepare, row_norm, scores)
+def _served(
+    calibrated: CalibratedHead,
+    weight: ArrayLike,
+    intercept: ArrayLike,
+    prepare: Callable[[ArrayLike], Matrix] = as_it_is,
+    row_norm: float = 1.0,
+) -> Classifier:
+    """Of all outputs of a head behind xW + b, with the scores that they give and their thresholds."""
+    head = calibrated.head.composed(weight, intercept)
+    scores: dict[str, Score] = {name: partial(_score, head.layout, name) for name in calibrated.ood}
+    return Classifier(head.weight, head.bias, head.head.labels, prepare, row_norm, scores, calibrated.ood)
 
 
 def _score(layout: OutputLayout, name: str, outputs: Matrix) -> Matrix:

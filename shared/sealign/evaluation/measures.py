@@ -76,7 +76,13 @@ def _ood(classifier: Classifier, outputs: Matrix, outliers: Matrix) -> dict[str,
     result = {}
     for name, score in classifier.scores.items():
         inside, outside = score(outputs), score(outliers)
-        result[name] = Ood(auroc=auroc(inside, outside), fpr95=fpr_at_95(inside, outside), roc=_roc(inside, outside))
+        threshold = classifier.thresholds.get(name)
+        result[name] = Ood(
+            auroc=auroc(inside, outside),
+            fpr95=fpr_at_95(inside, outside),
+            kept=None if threshold is None else float(np.mean(inside >= threshold)),
+            roc=_roc(inside, outside),
+        )
     return result
 
 

@@ -20,6 +20,15 @@ PLAIN = "ridge"
 NATIVE = "native"
 """The silo's own accuracy, with its own encoder."""
 
+CLIENT_OWN = "client-own"
+"""What the client's encoder gives a head of its own, were the silo's labels known."""
+
+CEILING = "ceiling"
+"""What an affine map can give, were the task's texts known to both sides."""
+
+
+_WITH_FEW_SHOT = ("discriminant", "discriminant-client", "discriminant+chosen-family", "discriminant+recentred")
+
 
 @dataclass(frozen=True)
 class Method:
@@ -45,11 +54,13 @@ def registry(few_shot_counts: Sequence[int] = ()) -> dict[str, Method]:
     own, fitted = own_head, fitted_head
     methods = [
         Method(NATIVE, "the silo's own encoder and head", own.native, kind="reference", side="silo"),
-        Method("client-own", "a head trained on the client's embeddings with the silo's labels", own.client_own,
+        Method(CLIENT_OWN, "a head trained on the client's embeddings with the silo's labels", own.client_own,
                kind="reference"),
+        Method(CEILING, "discriminant behind the ridge map over the task's training texts, which no client may see",
+               fitted.ceiling, kind="reference"),
         Method(PLAIN, "ridge map over public texts, at the silo", own.ridge),
         Method("ridge-client", "ridge map learned under encryption, at the client", own.ridge_at_client),
-        *(Method(f"few-shot-{count}", f"ridge map, {count} unlabelled texts of the task join the public ones",
+        *(Method(f"few-shot-{count}", f"ridge map, {count} unlabelled texts of the task join the public ones, weighed",
                  own.few_shot(count)) for count in few_shot_counts),
         Method("procrustes", "orthogonal Procrustes map with a scale", own.family("procrustes")),
         Method("reduced-rank", "reduced-rank ridge map", own.family("reduced-rank")),
@@ -78,6 +89,6 @@ def registry(few_shot_counts: Sequence[int] = ()) -> dict[str, Method]:
             Method(f"few-shot-{count}+{method.name}", f"{method.name}, with {count} unlabelled texts of the task",
                    fitted.few_shot(count, method.fit))
             for method in methods
-            if method.name in ("discriminant", "discriminant-client", "discriminant+recentred")
+            if method.name in _WITH_FEW_SHOT
         ]  # fmt: skip
     return {method.name: method for method in methods}

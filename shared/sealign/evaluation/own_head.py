@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil, log2
 
 import numpy as np
@@ -29,7 +30,7 @@ _PRODUCT_ERROR = 2.0**-15 / 7
 
 def native(context: PairContext) -> Classifier:
     """The silo's head on the silo's own embeddings."""
-    return Classifier.of(context.task.head)
+    return replace(Classifier.of(context.task.head), thresholds=context.task.trained.ood)
 
 
 def client_own(context: PairContext) -> Classifier:

@@ -26,11 +26,13 @@ class Ood(_Result):
     Attributes:
         auroc: probability that an inlier scores above an outlier.
         fpr95: share of outliers above the threshold that 95 % of the inliers reach.
+        kept: share of inliers that reach the threshold that a silo serves for 95 %; None where it serves none.
         roc: share of inliers above a threshold, at the shares of outliers in `ROC_POINTS`.
     """
 
     auroc: float
     fpr95: float
+    kept: float | None = None
     roc: tuple[float, ...]
 
 
