@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, RidgeStatistics, fit_map, fit_ridge, weigh_released
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
 from sealign_server.store import PublicEmbeddings, SiloStore
+
+_log = structlog.get_logger()
 
 MAX_DIMENSION = 8192
 """Statistics take memory that grows with its square: 3 GB here."""
@@ -92,8 +95,12 @@ class AlignmentSession:
                 f"the stream ended after {self._rows} of {self._public.card.rows} rows; nothing was "
                 "learned. Align again."
             )
+        statistics = self._statistics
+        if self._released.rows:
+            statistics, weight = weigh_released(statistics, self._released)
+            _log.info("released texts weighed", count=self._released.rows, weight=weight)
         learned = self._fit(
-            weigh_released(self._statistics, self._released) if self._released.rows else self._statistics,
+            statistics,
             source_fingerprint=self._encoder.fingerprint,
             target_fingerprint=self._store.document.encoder_card.fingerprint,
             public_set=self._public.card.digest,

@@ -47,10 +47,11 @@ def server(directory: Path, tls: Tls) -> Iterator[Server]:
         yield server
 
 
-def clear_ridge(directory: Path, texts: tuple[str, ...], penalty: float) -> AffineMap:
-    """The ridge map in the clear between both encoders' embeddings of the texts."""
+def clear_ridge(texts: tuple[str, ...], penalty: float, weight: float = 1.0) -> AffineMap:
+    """The ridge map in the clear between both encoders' embeddings, released texts counted ``weight`` times."""
+    weights = np.where(np.arange(len(texts)) < TEXTS, 1.0, weight)
     statistics = RidgeStatistics(CLIENT_DIMENSION, SILO_DIMENSION)
-    statistics.update(client_encoder().encode(texts), ViewEncoder("the silo's", SILO_DIMENSION).encode(texts))
+    statistics.update(client_encoder().encode(texts), ViewEncoder("the silo's", SILO_DIMENSION).encode(texts), weights)
     return fit_ridge(statistics, [penalty], source_fingerprint="a", target_fingerprint="b", public_set="c")
 
 
@@ -65,7 +66,9 @@ def test_both_modes_align_over_the_joined_set(server: Server, directory: Path, t
         card = client.align(PUBLIC, few_shot=TASK)
         assert (card.rows, card.public_set) == (len(joined), joined.digest)
         learned = SiloStore(directory).load_map(client.encoder.card.fingerprint)
-        clear = clear_ridge(directory, joined.texts, card.penalty)
+        (weighed,) = server.events("released texts weighed")
+        assert weighed["count"] == RELEASED
+        clear = clear_ridge(joined.texts, card.penalty, weighed["weight"])
         assert np.linalg.norm(learned.weight - clear.weight) <= 1e-4 * np.linalg.norm(clear.weight)
         assert np.isfinite(client.logits(queries)).all()
     maps = tmp_path / "maps"
@@ -73,7 +76,7 @@ def test_both_modes_align_over_the_joined_set(server: Server, directory: Path, t
         card = client.align(PUBLIC, mode="encrypted", few_shot=TASK)
         assert (card.rows, card.public_set) == (len(joined), joined.digest)
         (path,) = maps.iterdir()
-        clear = clear_ridge(directory, joined.texts, card.penalty)
+        clear = clear_ridge(joined.texts, card.penalty)
         assert np.linalg.norm(AffineMap.load(path).weight - clear.weight) <= 1e-3 * np.linalg.norm(clear.weight)
         # The joined set holds the same public texts: releases over both are counted together.
         left = {held.digest: held.releases_left for held in client.describe().public_sets}

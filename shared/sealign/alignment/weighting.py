@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -19,8 +21,8 @@ _SHARPEST = 100.0
 
 
 def weigh_released(
-    public: RidgeStatistics, released: RidgeStatistics, weights: tuple[float, ...] = RELEASED_WEIGHTS
-) -> RidgeStatistics:
+    public: RidgeStatistics, released: RidgeStatistics, weights: Sequence[float] = RELEASED_WEIGHTS
+) -> tuple[RidgeStatistics, float]:
     """Public texts and the few that a silo releases of a task, each of which counts more than a public one.
 
     Released texts are what queries will be like, but among thousands of public ones they hardly move a map. Each weight
@@ -32,16 +34,17 @@ def weigh_released(
         weights: to choose among; the first of equals.
 
     Returns:
-        New statistics of both.
+        New statistics of both, and the weight of a released text.
 
     Raises:
         InvalidInputError: dimensions or folds differ.
     """
     if released.rows < 2 * released.folds:
-        return _joined(public, released, 1.0)
+        return _joined(public, released, 1.0), 1.0
     joined = [_joined(public, released, weight) for weight in weights]
     errors = [held_out_error(both.moments, released.moments, both.folds) for both in joined]
-    return joined[int(np.argmin(errors))]
+    best = int(np.argmin(errors))
+    return joined[best], weights[best]
 
 
 def _joined(public: RidgeStatistics, released: RidgeStatistics, weight: float) -> RidgeStatistics:

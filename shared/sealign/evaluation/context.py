@@ -108,7 +108,7 @@ class PairContext:
             return _statistics(self.X, self.Y)
         first = len(self.X) - self.released
         public, released = (_statistics(self.X[part], self.Y[part]) for part in (slice(first), slice(first, None)))
-        return weigh_released(public, released)
+        return weigh_released(public, released)[0]
 
     @cached_property
     def ridge(self) -> AffineMap:

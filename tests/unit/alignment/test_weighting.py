@@ -1,11 +1,11 @@
-"""Weights of public texts by similarity to a description."""
+"""Weights of public texts: by similarity to a description, and of texts released of a task."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from sealign.alignment import RidgeStatistics, fit_ridge, similarity_weights
+from sealign.alignment import RidgeStatistics, fit_ridge, similarity_weights, weigh_released
 from sealign.errors import InvalidInputError
 
 
@@ -63,3 +63,61 @@ def test_weights_make_the_map_better_where_the_description_points() -> None:
 def test_bad_input(public: np.ndarray, described: np.ndarray, share: float, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         similarity_weights(public, described, share)
+
+
+def two_kinds(random: np.random.Generator, alike: bool) -> tuple[RidgeStatistics, RidgeStatistics, np.ndarray]:
+    """Many public rows and few released ones of one relation or two, and the released ones' relation."""
+    public, released = random.standard_normal((2, 6, 5))
+    result = []
+    for relation, count in ((released if alike else public, 3000), (released, 60)):
+        x = random.standard_normal((count, 6))
+        statistics = RidgeStatistics(6, 5)
+        statistics.update(x, x @ relation + 0.5 * random.standard_normal((count, 5)))
+        result.append(statistics)
+    return *result, released
+
+
+def lost(statistics: RidgeStatistics, relation: np.ndarray) -> float:
+    learned = fit_ridge(statistics, source_fingerprint="s", target_fingerprint="t", public_set="p")
+    return float(np.linalg.norm(learned.weight - relation))
+
+
+def test_released_texts_weigh_more_where_public_ones_are_of_another_kind() -> None:
+    public, released, relation = two_kinds(np.random.default_rng(3), alike=False)
+    joined, weight = weigh_released(public, released)
+    assert weight == 30.0
+    assert joined.rows == 3060
+    assert joined.moments(*range(joined.folds)).count == pytest.approx(3000 + 30 * 60)
+    assert lost(joined, relation) < 0.8 * lost(weigh_released(public, released, (1.0,))[0], relation)
+
+
+def test_released_texts_of_the_same_kind_do_no_harm() -> None:
+    for seed in range(5):
+        public, released, relation = two_kinds(np.random.default_rng(seed), alike=True)
+        assert lost(weigh_released(public, released)[0], relation) < 0.05 * np.linalg.norm(relation)
+
+
+def test_weighed_statistics_are_those_of_weighted_rows_and_leave_the_others_alone() -> None:
+    random = np.random.default_rng(5)
+    x, y = random.standard_normal((70, 4)), random.standard_normal((70, 3))
+    public, released, both = (RidgeStatistics(4, 3) for _ in range(3))
+    public.update(x[:50], y[:50])
+    released.update(x[50:], y[50:])
+    both.update(x, y, np.where(np.arange(70) < 50, 1.0, 3.0))
+    before = public.moments(0).xy.copy()
+    joined, weight = weigh_released(public, released, (3.0,))
+    assert weight == 3.0
+    for fold in range(5):
+        for name in ("count", "mean_x", "mean_y", "xx", "xy", "yy"):
+            mine, expected = getattr(joined.moments(fold), name), getattr(both.moments(fold), name)
+            np.testing.assert_allclose(mine, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(public.moments(0).xy, before)
+
+
+def test_too_few_released_texts_to_judge_by_count_once() -> None:
+    public, released = RidgeStatistics(4, 3), RidgeStatistics(4, 3)
+    random = np.random.default_rng(6)
+    public.update(random.standard_normal((50, 4)), random.standard_normal((50, 3)))
+    released.update(random.standard_normal((9, 4)), random.standard_normal((9, 3)))
+    joined, weight = weigh_released(public, released)
+    assert (joined.rows, weight) == (59, 1.0)
