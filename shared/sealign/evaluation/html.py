@@ -53,7 +53,7 @@ def _sections(summary: Summary) -> list[_Section]:
     pairs = summary.pairs
     curves = tables.curves(summary)
     return [
-        _Section("overview", "Overview", open=[tables.overview(summary)]),
+        _Section("overview", "Overview", open=[tables.overview(summary), tables.open_gaps(summary)]),
         _Section(
             "aligned",
             "Native against aligned",

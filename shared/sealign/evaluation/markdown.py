@@ -18,8 +18,11 @@ def markdown(report: Report) -> str:
         _differences(summary),
         "## Overview",
         _table(tables.overview(summary)),
-        "## Accuracy of every method",
     ]
+    gaps = tables.open_gaps(summary)
+    if gaps is not None:
+        parts += ["## Where less than half of the gap is closed", _table(gaps)]
+    parts.append("## Accuracy of every method")
     for pair in summary.pairs:
         measured = [dataset for dataset in summary.datasets if summary.of(pair, dataset)]
         parts += [_table(tables.accuracies(summary, pair, dataset)) for dataset in measured]

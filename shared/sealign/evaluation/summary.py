@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sealign.evaluation.methods import NATIVE, PLAIN
+from sealign.evaluation.methods import CEILING, NATIVE, PLAIN
 from sealign.evaluation.results import ROC_POINTS, Cell, Encrypted, Measured, MethodResult, Ood, Report
+
+DEFAULT = "discriminant"
+"""What a silo serves if neither side asks for more."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,25 @@ class Row:
     @property
     def closed(self) -> float | None:
         """Share of the gap between the plain map and native accuracy that the best method closes; None if no gap."""
-        if self.best is None or not {NATIVE, PLAIN} <= set(self.methods):
+        return None if self.best is None else self.closed_by(self.best)
+
+    def closed_by(self, method: str) -> float | None:
+        """The same for any method; None if it was not measured."""
+        if not {NATIVE, PLAIN, method} <= set(self.methods):
             return None
         gap = self._mean(NATIVE) - self._mean(PLAIN)
-        return (self._mean(self.best) - self._mean(PLAIN)) / gap if gap > 0 else None
+        return (self._mean(method) - self._mean(PLAIN)) / gap if gap > 0 else None
+
+    @property
+    def lost(self) -> float:
+        """By how much the best method is below native accuracy; negative where it is above."""
+        return self._mean(NATIVE) - self._mean(self.best or PLAIN)
+
+    @property
+    def standard_error(self) -> float:
+        """Of native accuracy, for the number of test texts."""
+        native = self._mean(NATIVE)
+        return float((native * (1 - native) / self.cells[0].test) ** 0.5)
 
     def accuracy(self, method: str) -> Measured | None:
         """Over seeds."""
@@ -77,7 +95,7 @@ class Row:
         return max(self.scores(method), key=area, default=None)
 
     def ood(
-        self, method: str, score: str, value: Callable[[Ood], float], *, encrypted: bool = False
+        self, method: str, score: str, value: Callable[[Ood], float | None], *, encrypted: bool = False
     ) -> Measured | None:
         """A measure of a score, over seeds; of the encrypted path, over those that have it."""
 
@@ -155,6 +173,26 @@ class Summary:
         """Rows of a pair, and of a dataset."""
         return [row for row in self.rows if row.pair == pair and dataset in (None, row.dataset)]
 
+    def open_gaps(self) -> Iterator[tuple[Row, str]]:
+        """Rows whose best method closes less than half of the gap, and the reason as far as figures give one."""
+        for row in self.rows:
+            if row.closed is not None and row.closed < 0.5:
+                yield row, self._why_open(row)
+
+    def _why_open(self, row: Row) -> str:
+        if row.lost <= 2 * row.standard_error:
+            return f"within two standard errors of native over {row.cells[0].test} test texts"
+        ceiling = row.closed_by(CEILING)
+        if ceiling is not None and ceiling < 0.5:
+            return f"a map over the task's own texts closes {share(ceiling)}: the client's encoder is the limit"
+        others = [other for other in self.of(row.pair, row.dataset) if (other.closed or 0.0) >= 0.5]
+        if others:
+            best = max(others, key=lambda other: other.closed or 0.0)
+            return f"these public texts are unlike the task's: over {best.public} {share(best.closed)} is closed"
+        return "no public set is like the task's texts" + (
+            "" if ceiling is None else f": a map over these closes {share(ceiling)}"
+        )
+
     def favourable(self, pair: str) -> Iterator[Row]:
         """For each dataset the public set with which the best method is most accurate."""
         for dataset in self.datasets:
@@ -181,6 +219,11 @@ def percent(measured: Measured | None) -> str:
     if measured is None:
         return "–"
     return f"{100 * measured.mean:.1f}" + ("" if measured.std is None else f" ± {100 * measured.std:.1f}")
+
+
+def points(value: float) -> str:
+    """A difference of accuracies, in percentage points."""
+    return f"{100 * value:.1f}"
 
 
 def share(value: float | None) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sealign.evaluation.methods import NATIVE, PLAIN
+from sealign.evaluation.methods import CEILING, CLIENT_OWN, NATIVE, PLAIN
 from sealign.evaluation.results import Measured
-from sealign.evaluation.summary import Row, Summary, percent, share
+from sealign.evaluation.summary import DEFAULT, Row, Summary, percent, points, share
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,46 @@ def overview(summary: Summary) -> Table:
     lines = [
         (
             row.pair, row.dataset, row.public, row.best or "–", percent(row.accuracy(NATIVE)),
-            percent(row.accuracy("client-own")), percent(row.accuracy(PLAIN)), percent(row.accuracy(row.best or "")),
-            share(row.closed), percent(row.encrypted(row.best or "", lambda found: found.accuracy)),
+            percent(row.accuracy(CLIENT_OWN)), percent(row.accuracy(PLAIN)), percent(row.accuracy(DEFAULT)),
+            percent(row.accuracy(row.best or "")), share(row.closed),
+            percent(row.encrypted(row.best or "", lambda found: found.accuracy)),
             percent(row.encrypted(row.best or "", lambda found: found.clear_accuracy)),
             percent(row.encrypted(row.best or "", lambda found: found.agreement)),
         )
         for row in summary.rows
     ]  # fmt: skip
     return Table(
-        "Accuracy in percent, mean and standard deviation over seeds. Best is the private method with the largest "
-        "mean; gap closed is its share of what the plain map loses against native. Encrypted and clear are over the "
-        "same texts, those that were sent through the encrypted path; agreement is how often both give the same "
-        "answer.",
-        ("pair", "dataset", "public texts", "best method", "native", "client's own", "plain map", "best", "gap closed",
-         "best, encrypted", "same in the clear", "agreement"),
+        "Accuracy in percent, mean and standard deviation over seeds. Default is what a silo serves if neither side "
+        f"asks for more ({DEFAULT}). Best is the private method with the largest mean over the test texts, so chosen "
+        "with their labels; gap closed is its share of what the plain map loses against native. Encrypted and clear "
+        "are over the same texts, those that were sent through the encrypted path; agreement is how often both give "
+        "the same answer.",
+        ("pair", "dataset", "public texts", "best method", "native", "client's own", "plain map", "default", "best",
+         "gap closed", "best, encrypted", "same in the clear", "agreement"),
         lines,
         texts=4,
+    )  # fmt: skip
+
+
+def open_gaps(summary: Summary) -> Table | None:
+    """Where less than half of the gap is closed, and why; None if nowhere."""
+    lines = [
+        (
+            row.pair, row.dataset, row.public, points(row.lost), points(row.standard_error), share(row.closed),
+            share(row.closed_by(CEILING)), share(row.closed_by(CLIENT_OWN)), why,
+        )
+        for row, why in summary.open_gaps()
+    ]  # fmt: skip
+    if not lines:
+        return None
+    return Table(
+        "Where the best method closes less than half of the gap: what it loses against native, and the standard error "
+        "of native accuracy, in points; the share of the gap that the best method closes, that the ceiling would (a "
+        "map over the task's own training texts), and that a head on the client's own embeddings would.",
+        ("pair", "dataset", "public texts", "loses", "standard error", "best closes", "ceiling closes",
+         "client's own closes", "why"),
+        lines,
+        texts=3,
     )  # fmt: skip
 
 
@@ -66,8 +90,9 @@ def outliers(summary: Summary, pair: str) -> Table:
     """Every score: native, behind the plain map, behind the best one, and encrypted."""
     lines = [line for row in summary.of(pair) for line in _outlier_lines(row)]
     return Table(
-        f"{pair}: outliers told from test texts, AUROC / FPR@95 in percent. A column is empty where the method does "
-        "not have the score.",
+        f"{pair}: outliers told from test texts, AUROC / FPR@95 in percent; in brackets the share of test texts above "
+        "the threshold that a silo serves, which is meant to be 95. A column is empty where the method does not have "
+        "the score.",
         ("dataset", "public texts", "score", "native", "plain map", "plain map, encrypted", "best", "best, encrypted"),
         lines,
         texts=3,
@@ -85,7 +110,10 @@ def _outlier_lines(row: Row) -> Iterator[Sequence[str]]:
 def _separation(row: Row, method: str, score: str, encrypted: bool) -> str:
     auroc = row.ood(method, score, lambda ood: ood.auroc, encrypted=encrypted)
     fpr95 = row.ood(method, score, lambda ood: ood.fpr95, encrypted=encrypted)
-    return "–" if auroc is None or fpr95 is None else f"{100 * auroc.mean:.1f} / {100 * fpr95.mean:.1f}"
+    if auroc is None or fpr95 is None:
+        return "–"
+    kept = row.ood(method, score, lambda ood: ood.kept, encrypted=encrypted)
+    return f"{100 * auroc.mean:.1f} / {100 * fpr95.mean:.1f}" + ("" if kept is None else f" ({100 * kept.mean:.0f})")
 
 
 def likeness(summary: Summary) -> Table:

@@ -19,7 +19,7 @@ _NASTY = "<b>$x_1$</b> & |co|"
 
 
 def _method(accuracy: float, *, encrypted: bool = False, curve: bool = False) -> MethodResult:
-    ood = {"energy": Ood(auroc=accuracy, fpr95=0.4, roc=ROC_POINTS)}
+    ood = {"energy": Ood(auroc=accuracy, fpr95=0.4, kept=0.93, roc=ROC_POINTS)}
     return MethodResult(
         accuracy=accuracy,
         recall={_NASTY: accuracy, "other": accuracy - 0.1},
@@ -100,11 +100,34 @@ def test_no_gap_is_no_share() -> None:
     assert Summary(_report((level,))).rows[0].closed is None
 
 
+def _with(cell: Cell, **accuracies: float) -> Cell:
+    return cell.model_copy(update={"methods": cell.methods | {name: _method(a) for name, a in accuracies.items()}})
+
+
+def test_why_less_than_half_of_a_gap_is_closed() -> None:
+    assert not list(Summary(_report((_cell(0),))).open_gaps())
+    noise = _with(_cell(0), native=0.82, ridge=0.81, better=0.811)
+    limited = _with(_cell(0), better=0.72, ceiling=0.75)
+    unlike = _with(_cell(0), better=0.72, ceiling=0.88)
+    for cells, why in (
+        ((noise,), "within two standard errors of native over 500 test texts"),
+        ((limited,), "a map over the task's own texts closes 25 %: the client's encoder is the limit"),
+        ((unlike,), "no public set is like the task's texts: a map over these closes 90 %"),
+        ((unlike, _cell(0, "films")), "these public texts are unlike the task's: over films 50 % is closed"),
+    ):
+        report = _report(cells).model_copy(update={"references": ("native", "ceiling")})
+        ((row, found),) = Summary(report).open_gaps()
+        assert (row.public, found) == ("wikipedia", why)
+        assert f"| {why} |" in markdown(report)
+        assert why.replace("'", "&#39;") in html(report)
+
+
 def test_markdown(report: Report) -> None:
     text = markdown(report)
     assert "Made by `sealign evaluate <spec>` on 2026-01-02 (2 cores" in text
-    assert "| a-b | news | wikipedia | better | 90.0 ± 0.0 | – | 70.5 ± 0.7 | 80.5 ± 0.7 | 51 % |" in text
+    assert "| a-b | news | wikipedia | better | 90.0 ± 0.0 | – | 70.5 ± 0.7 | – | 80.5 ± 0.7 | 51 % |" in text
     assert "differ by at most 0.2 points" in text
+    assert "| news | wikipedia | energy | 90.0 / 40.0 (93) |" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
@@ -145,5 +168,5 @@ def test_one_seed_without_encryption_outliers_or_curve() -> None:
     bare = MethodResult(accuracy=0.8, recall={"x": 0.8, "y": 0.8}, confusions=(), ood={})
     cell = _cell(0).model_copy(update={"methods": {"native": bare, "ridge": bare}, "left_out": {}, "outliers": 0})
     report = _report((cell,))
-    assert "| a-b | news | wikipedia | ridge | 80.0 | – | 80.0 | 80.0 | – | – | – | – |" in markdown(report)
+    assert "| a-b | news | wikipedia | ridge | 80.0 | – | 80.0 | – | 80.0 | – | – | – | – |" in markdown(report)
     assert "<svg" in html(report)
