@@ -27,7 +27,7 @@ from sealign.errors import (
     UnknownMapError,
 )
 from sealign.generation.sampling import Sampling
-from sealign.protocol import MapCard, Placement, PublicSetCard, QueryRows, SiloCard, TaskCard
+from sealign.protocol import MapCard, Placement, PublicSetCard, QueryRows, SiloCard, TaskCard, find_public_set
 from sealign_client.adaptation import Adaptation
 from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
 from sealign_client.generation import Forecast, GeneratedToken, TextGenerator
@@ -237,10 +237,10 @@ class AsyncClient:
             ReleaseRefusedError: the silo releases no texts; encrypted mode: no more over this public set.
         """
         encrypted = AlignmentMode(mode) is AlignmentMode.ENCRYPTED
-        held = _held(await self.describe(refresh=True), texts)
+        held = find_public_set((await self.describe(refresh=True)).public_sets, texts.digest)
         if few_shot is not None:
             texts = texts.joined(await self._connection.released_texts(few_shot, held.digest))
-            held = _held(await self.describe(refresh=True), texts)
+            held = find_public_set((await self.describe(refresh=True)).public_sets, texts.digest)
         if encrypted:
             return await self._align_encrypted(texts, held, progress, transfer)
         rows = await self._run(partial(self.encoder.encode, texts.texts, progress=progress))
@@ -464,22 +464,6 @@ class AsyncClient:
 
     async def _run(self, work: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
-
-
-def _held(card: SiloCard, texts: PublicSet) -> PublicSetCard:
-    """The silo's card of a public set.
-
-    Raises:
-        NotFoundError: the silo does not hold it.
-    """
-    for held in card.public_sets:
-        if held.digest == texts.digest:
-            return held
-    known = ", ".join(f"{s.name} ({s.rows} texts, {s.digest[:12]}…)" for s in card.public_sets) or "none"
-    raise NotFoundError(
-        f"the silo does not hold the public set {texts.digest[:12]}… ({len(texts)} texts); it holds: {known}. "
-        "Both sides must use the same file, byte for byte."
-    )
 
 
 def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:
