@@ -31,8 +31,8 @@ finish() {
 }
 trap finish EXIT
 chmod 755 "$SEALIGN_RUN" # the containers' user is not this one
-SEALIGN_MODEL=$("$python" -c 'from deploy.demo.data import all_minilm; print(all_minilm())')
-export SEALIGN_RUN SEALIGN_MODEL
+SEALIGN_MODEL_DIRECTORY=$("$python" -c 'from deploy.demo.data import all_minilm; print(all_minilm())')
+export SEALIGN_RUN SEALIGN_MODEL_DIRECTORY
 
 # Where pip finds torch's CPU build on this machine without an index, the image is built from that.
 if "$python" -m pip download --quiet --no-deps --no-index --python-version 3.11 \

@@ -1,41 +1,113 @@
-"""Label-free adaptation: what a client knows of its own texts without any label, their mean embedding.
+"""Label-free adaptation: what a client knows of its own texts without any label, their mean and their scores.
 
 A map learned over public text predicts texts of another kind with an error that they have in common: it moves their
 mean. A client that centres its embeddings on the mean of its own texts, and a silo that puts the mean of the task's
 texts in its place, take that error out. Source: the re-centring of Conneau et al., "Word Translation Without Parallel
 Data", ICLR 2018, section 2 (there for both languages, before the map).
+
+Likewise, the silo's thresholds of out-of-distribution scores are those that 95 % of its own texts reach, as far as the
+map predicts them. A client that has its texts classified knows which ones 95 % of *its* texts reach.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import warnings
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sealign.errors import InvalidInputError
+from sealign.errors import InvalidInputError, StorageError
 from sealign.files import load_arrays, save_arrays
+from sealign.heads import threshold_at_95
+from sealign.protocol import MapCard, SiloCard, TaskCard
 
 MINIMUM_TEXTS = 50
 """With fewer, the error of the mean is no smaller than what it is to take out."""
 
+MINIMUM_FOR_THRESHOLDS = 100
+"""With so many, 95 % of further texts reach the threshold, give or take 2 % (one standard deviation)."""
+
 _FORMAT = "sealign.adaptation/1"
+
+
+@dataclass(frozen=True)
+class OwnThresholds:
+    """What 95 % of the client's own texts reach, and whose scores they are.
+
+    Attributes:
+        task: of the silo.
+        revision: of the task's head behind the map.
+        map: the map's public set, and when it was learned.
+        values: thresholds by score name.
+    """
+
+    task: str
+    revision: str
+    map: str
+    values: dict[str, float]
+
+    @classmethod
+    def of(cls, task: TaskCard, used: MapCard | None, outputs: NDArray[np.float64]) -> OwnThresholds:
+        """From outputs, (n, outputs), of the client's own texts.
+
+        Raises:
+            InvalidInputError: outputs of another shape than the task's, or that are not finite.
+        """
+        scores = task.layout.scores(outputs)
+        values = {name: threshold_at_95(scores[name]) for name in task.ood_thresholds if name in scores}
+        return cls(task.name, task.revision, _named(used), values)
+
+    def put_in(self, card: SiloCard) -> SiloCard:
+        """The card with these thresholds in place of the silo's; as it is, with a warning, if map or head have changed.
+
+        A task that is not served, or another task, keeps the silo's.
+        """
+        return replace(card, tasks=tuple(self._put_in(task, card.map) for task in card.tasks))
+
+    def _put_in(self, task: TaskCard, used: MapCard | None) -> TaskCard:
+        if task.name != self.task or not task.plans:
+            return task
+        if (task.revision, _named(used)) != (self.revision, self.map):
+            warnings.warn(
+                f"the adaptation's thresholds for task {task.name} were measured with another map or head than are "
+                "served now, so the silo's are used; adapt again with thresholds (sealign adapt --thresholds)",
+                stacklevel=2,
+            )
+            return task
+        return replace(task, ood_thresholds=task.ood_thresholds | self.values)
+
+
+def require_enough_for_thresholds(texts: int) -> None:
+    """Refuse early what would give thresholds that say little.
+
+    Raises:
+        InvalidInputError: fewer than 100 texts.
+    """
+    if texts < MINIMUM_FOR_THRESHOLDS:
+        raise InvalidInputError(
+            f"{texts} texts are too few to measure thresholds; give at least {MINIMUM_FOR_THRESHOLDS}, or adapt "
+            "without thresholds"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Adaptation:
-    """The mean of the client's own texts.
+    """The mean of the client's own texts, and the thresholds that they reach.
 
     Attributes:
         encoder: fingerprint of the encoder that embedded them.
         mean: of the embeddings, (d,), float64, read-only. As private as a summary of the texts.
         rows: how many there were.
+        thresholds: None where they were not measured.
     """
 
     encoder: str
     mean: NDArray[np.float64]
     rows: int
+    thresholds: OwnThresholds | None = None
 
     def __post_init__(self) -> None:
         mean = np.array(self.mean, dtype=np.float64)
@@ -65,6 +137,8 @@ class Adaptation:
             StorageError: the file could not be written; an earlier one is intact.
         """
         metadata = {"format": _FORMAT, "encoder": self.encoder, "rows": str(self.rows)}
+        if self.thresholds is not None:
+            metadata["thresholds"] = json.dumps(asdict(self.thresholds))
         save_arrays(path, {"mean": self.mean}, metadata, mode=0o600)
 
     @classmethod
@@ -80,4 +154,12 @@ class Adaptation:
             raise InvalidInputError(f"{path} is not an adaptation; make one with: sealign adapt")
         if metadata.get("encoder") != encoder:
             raise InvalidInputError(f"{path} was made with another encoder; adapt again: sealign adapt")
-        return cls(encoder, arrays["mean"], int(metadata["rows"]))
+        try:
+            thresholds = OwnThresholds(**json.loads(metadata["thresholds"])) if "thresholds" in metadata else None
+            return cls(encoder, arrays["mean"], int(metadata["rows"]), thresholds)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(f"{path} is damaged; adapt again: sealign adapt") from error
+
+
+def _named(used: MapCard | None) -> str:
+    return "" if used is None else f"{used.public_set} {used.created}"

@@ -77,9 +77,16 @@ class Client:
         """See :meth:`AsyncClient.align`."""
         return self._wait(self._client.align(texts, progress, mode=mode, few_shot=few_shot, transfer=transfer))
 
-    def adapt(self, texts: Sequence[str], progress: Progress | None = None) -> Adaptation:
+    def adapt(
+        self,
+        texts: Sequence[str],
+        progress: Progress | None = None,
+        *,
+        thresholds: bool = False,
+        task: str | None = None,
+    ) -> Adaptation:
         """See :meth:`AsyncClient.adapt`."""
-        return self._wait(self._client.adapt(texts, progress))
+        return self._wait(self._client.adapt(texts, progress, thresholds=thresholds, task=task))
 
     def classify(
         self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None

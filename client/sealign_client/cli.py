@@ -168,16 +168,41 @@ def adapt(
     texts: Annotated[Path, typer.Option("--texts", help="Your own texts without labels, one a line, 50 or more.")],
     output: Annotated[Path, typer.Option(help="File to write, for --adaptation.")],
     encoder: Annotated[str, typer.Option(help="Local model: family:model?options.", envvar="SEALIGN_ENCODER")],
+    thresholds: Annotated[
+        bool,
+        typer.Option(
+            "--thresholds",
+            help="Also set the thresholds of out-of-distribution scores so that 95 % of these texts stay above, 100 "
+            "texts or more. Costs one encrypted query a text.",
+        ),
+    ] = False,
+    task: Annotated[str | None, typer.Option(help="For --thresholds; not needed if the silo has one task.")] = None,
+    silo: Silo = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    key_directory: KeyDirectory = None,
+    map_directory: MapDirectory = None,
+    placement: MapPlacement = None,
+    tell_map: TellMap = None,
+    security_table: Table = None,
+    settings: SettingsFile = None,
 ) -> None:
     """Remember the mean of texts like those you will classify; classify and daemon then take a map's offset out.
 
-    Nothing is sent anywhere. The texts should be mixed as queries will be: a mean of one class hides that class.
+    Nothing is sent anywhere but, with --thresholds, the texts' embeddings to the silo, encrypted as for classify. The
+    texts should be mixed as queries will be: a mean of one class hides that class.
     """
     lines = _lines(texts)
-    loaded = load_encoder(EncoderSettings.parse(encoder))
-    with progress("embedding", len(lines)) as advance:
-        rows = loaded.encode(lines, progress=advance)
-    Adaptation.of(rows, loaded.card.fingerprint).save(output)
+    if thresholds:
+        loaded = _settings(settings, locals()).model_copy(update={"adaptation": None})  # which may be yet to be written
+        with Client(loaded) as client, progress("embedding, classifying", 2 * len(lines)) as advance:
+            adaptation = client.adapt(lines, advance, thresholds=True, task=task)
+    else:
+        model = load_encoder(EncoderSettings.parse(encoder))
+        with progress("embedding", len(lines)) as advance:
+            adaptation = Adaptation.of(model.encode(lines, progress=advance), model.card.fingerprint)
+    adaptation.save(output)
     typer.echo(f"wrote {output}, of {len(lines)} texts")
 
 

@@ -27,8 +27,8 @@ from sealign.errors import (
     UnknownMapError,
 )
 from sealign.generation.sampling import Sampling
-from sealign.protocol import MapCard, Placement, PublicSetCard, QueryRows, SiloCard, TaskCard
-from sealign_client.adaptation import Adaptation
+from sealign.protocol import MapCard, Placement, PublicSetCard, QueryRows, SiloCard, TaskCard, find_public_set
+from sealign_client.adaptation import Adaptation, OwnThresholds, require_enough_for_thresholds
 from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
 from sealign_client.generation import Forecast, GeneratedToken, TextGenerator
 from sealign_client.generation_connection import GenerationConnection
@@ -179,23 +179,49 @@ class AsyncClient:
             elif self._placement is Placement.CLIENT:
                 tasks = tuple(replace(task, plans=()) for task in card.tasks)
                 card = replace(card, map=None, tasks=tasks)
+            if self._adaptation is not None and self._adaptation.thresholds is not None:
+                card = self._adaptation.thresholds.put_in(card)
             self._card, self._own_map, self._rows = card, own, rows
         return self._card
 
-    async def adapt(self, texts: Sequence[str], progress: Progress | None = None) -> Adaptation:
+    async def adapt(
+        self,
+        texts: Sequence[str],
+        progress: Progress | None = None,
+        *,
+        thresholds: bool = False,
+        task: str | None = None,
+    ) -> Adaptation:
         """Centre what is classified from now on as these texts are centred, without showing them to anybody.
 
+        With ``thresholds``, also report as in distribution what scores no lower than 95 % of these texts do, which are
+        classified for that: one encrypted query a text. Another map or head brings the silo's thresholds back, with a
+        warning.
+
         Args:
-            texts: at least 50, without labels, like those to be classified and mixed as they will be.
-            progress: told how many texts were embedded.
+            texts: at least 50 (100 for thresholds), without labels, like those to be classified and mixed as they will
+                be; texts that are out of distribution among them lower the thresholds.
+            progress: told how many texts were embedded, and, for thresholds, classified.
+            thresholds: measure thresholds of the task's out-of-distribution scores.
+            task: name of the silo's task; may be left out if there is only one.
 
         Raises:
             InvalidInputError: too few texts, or one that cannot be embedded.
+            NotFoundError, NoMapError: thresholds: there is no such task, or no map for this encoder.
+            UnavailableError: the silo went away; the texts' mean is used already, thresholds are the silo's.
         """
+        if thresholds:  # before the expensive embedding
+            require_enough_for_thresholds(len(texts))
+            await self._ready_task(task)
         rows = await self._run(partial(self.encoder.encode, texts, progress=progress))
-        self._adaptation = Adaptation.of(rows, self.encoder.card.fingerprint)
-        self._card = None
-        return self._adaptation
+        adaptation = Adaptation.of(rows, self.encoder.card.fingerprint)
+        self._adaptation, self._card = adaptation, None
+        if thresholds:
+            card, outputs = await self._outputs(rows, task, progress)
+            used = (await self.describe()).map
+            adaptation = replace(adaptation, thresholds=OwnThresholds.of(card, used, outputs))
+            self._adaptation, self._card = adaptation, None
+        return adaptation
 
     async def _told(self, own: AffineMap) -> str:
         """What the silo calls what it knows about a map of this client; empty if it is to know nothing."""
@@ -237,10 +263,10 @@ class AsyncClient:
             ReleaseRefusedError: the silo releases no texts; encrypted mode: no more over this public set.
         """
         encrypted = AlignmentMode(mode) is AlignmentMode.ENCRYPTED
-        held = _held(await self.describe(refresh=True), texts)
+        held = find_public_set((await self.describe(refresh=True)).public_sets, texts.digest)
         if few_shot is not None:
             texts = texts.joined(await self._connection.released_texts(few_shot, held.digest))
-            held = _held(await self.describe(refresh=True), texts)
+            held = find_public_set((await self.describe(refresh=True)).public_sets, texts.digest)
         if encrypted:
             return await self._align_encrypted(texts, held, progress, transfer)
         rows = await self._run(partial(self.encoder.encode, texts.texts, progress=progress))
@@ -464,22 +490,6 @@ class AsyncClient:
 
     async def _run(self, work: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
-
-
-def _held(card: SiloCard, texts: PublicSet) -> PublicSetCard:
-    """The silo's card of a public set.
-
-    Raises:
-        NotFoundError: the silo does not hold it.
-    """
-    for held in card.public_sets:
-        if held.digest == texts.digest:
-            return held
-    known = ", ".join(f"{s.name} ({s.rows} texts, {s.digest[:12]}…)" for s in card.public_sets) or "none"
-    raise NotFoundError(
-        f"the silo does not hold the public set {texts.digest[:12]}… ({len(texts)} texts); it holds: {known}. "
-        "Both sides must use the same file, byte for byte."
-    )
 
 
 def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:

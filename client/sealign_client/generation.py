@@ -28,7 +28,7 @@ from sealign.errors import (
 )
 from sealign.generation.forecast import Compatibility, TokenCost, compare_tokenizers, token_cost
 from sealign.generation.sampling import Sampler, Sampling, StopStrings
-from sealign.protocol import GenerationCard, MapCard, Placement, PublicSetCard, SiloCard
+from sealign.protocol import GenerationCard, MapCard, Placement, PublicSetCard, SiloCard, find_public_set
 from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
 from sealign_client.generation_connection import GenerationConnection
 from sealign_client.keyring import KeyRing
@@ -207,7 +207,7 @@ class TextGenerator:
         """
         await self.describe(refresh=True)
         card = await self.task(task)
-        held = _held(card, texts)
+        held = find_public_set(card.public_sets, texts.digest, f"the silo's generation task {card.name}")
         if encrypted:
             require_enough_texts(held.rows, self.model.card.dimension, card.model.dimension)
         states = await self._states(card, texts, held, progress, encrypted)
@@ -522,15 +522,4 @@ def _space(card: GenerationCard) -> SiloCard:
         map=None,
         encoder=card.model.fingerprint,
         dimension=card.model.dimension,
-    )
-
-
-def _held(card: GenerationCard, texts: PublicSet) -> PublicSetCard:
-    for held in card.public_sets:
-        if held.digest == texts.digest:
-            return held
-    known = ", ".join(f"{s.name} ({s.rows} tokens, {s.digest[:12]}…)" for s in card.public_sets) or "none"
-    raise NotFoundError(
-        f"the silo's generation task {card.name} has not read the public set {texts.digest[:12]}…; it has read: "
-        f"{known}. Both sides must use the same file, byte for byte."
     )

@@ -20,7 +20,8 @@ class Classification:
         probability: its calibrated probability.
         logits: in the order of the task's labels, exact to the plan's precision.
         ood_scores: by name, larger for in-distribution texts.
-        in_distribution: whether the score that the silo decides by, the first one, reaches its threshold.
+        in_distribution: whether the score that is decided by, the first one, reaches its threshold: the silo's, or
+            the client's own (`adapt`).
     """
 
     label: str

@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--public", type=Path, required=True)
     parser.add_argument("--queries", type=Path, required=True, help="JSON list of texts")
-    parser.add_argument("--outliers", type=Path, required=True, help="JSON list of texts")
+    parser.add_argument("--outliers", type=Path, required=True, help="JSON object: lists of texts by their kind")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
 
@@ -41,9 +41,9 @@ def main() -> None:
         with progress("client: embedding public texts", len(public)) as advance:
             learned = client.align(public, advance)
         queries, outliers = (json.loads(path.read_bytes()) for path in (options.queries, options.outliers))
-        with progress("client: embedding private texts", len(queries) + len(outliers)) as advance:
+        with progress("client: embedding private texts", len(queries) + sum(map(len, outliers.values()))) as advance:
             query_rows = encoder.encode(queries, progress=advance)
-            outlier_rows = encoder.encode(outliers, progress=advance)
+            outlier_rows = {kind: encoder.encode(texts, progress=advance) for kind, texts in outliers.items()}
         embed_ms = []
         for text in queries[:100]:
             started = perf_counter()
@@ -52,11 +52,11 @@ def main() -> None:
 
         # Most documents one at a time, as an application would ask; the rest as one batch.
         singles = query_rows[:SINGLE_QUERIES]
-        with progress("client: encrypted queries", len(query_rows) + len(outlier_rows)) as advance:
+        with progress("client: encrypted queries", len(query_rows) + sum(map(len, outlier_rows.values()))) as advance:
             logits = [client.logits(row[None], progress=advance) for row in singles]
             single_timings = timings[_WARM_UP : len(singles)]
             logits.append(client.logits(query_rows[SINGLE_QUERIES:], progress=advance))
-            outlier_logits = client.logits(outlier_rows, progress=advance)
+            outlier_logits = {kind: client.logits(rows, progress=advance) for kind, rows in outlier_rows.items()}
         card = client.describe()
         plan = min(card.tasks[0].plans, key=lambda plan: plan.rows)
 
@@ -79,9 +79,8 @@ def main() -> None:
         options.output / "client.safetensors",
         {
             "query_rows": query_rows,
-            "outlier_rows": outlier_rows,
             "query_logits": np.concatenate(logits),
-            "outlier_logits": outlier_logits,
+            **{f"outlier_logits.{kind}": logits for kind, logits in outlier_logits.items()},
             "client_placement_logits": client_logits,
         },
         {},

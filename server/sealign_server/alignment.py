@@ -62,6 +62,11 @@ class AlignmentSession:
         dimensions = encoder.dimension, self._public.rows.shape[1]
         self._statistics, self._released = RidgeStatistics(*dimensions), RidgeStatistics(*dimensions)
 
+    @property
+    def target(self) -> str:
+        """Name of the silo, or of the generation task, into whose space the map leads."""
+        return self._store.document.name
+
     def add(self, values: bytes) -> None:
         """Add the next rows of the client's embeddings, row-major little-endian float32.
 

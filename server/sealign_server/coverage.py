@@ -8,9 +8,9 @@ from sealign.alignment import PublicSet
 from sealign.alignment.coverage import Coverage
 from sealign.alignment.coverage_report import measure_coverage
 from sealign.console import progress
-from sealign.encoders import load_encoder
 from sealign.encoders.encoder import Embeddings
 from sealign_server.store import SiloStore
+from sealign_server.training import silo_encoder
 
 
 def task_coverage(store: SiloStore, texts: Sequence[str], public: Mapping[str, PublicSet]) -> dict[str, Coverage]:
@@ -24,11 +24,12 @@ def task_coverage(store: SiloStore, texts: Sequence[str], public: Mapping[str, P
         public: sets that clients could align over.
 
     Raises:
-        InvalidInputError: too few texts, or the encoder cannot be loaded.
+        InvalidInputError: too few texts, or the encoder cannot be loaded or is not the one that embedded what the silo
+            holds.
     """
     held = {card.digest for card in store.public_sets()}
     known = {texts.texts: texts.digest for texts in public.values() if texts.digest in held}
-    encoder = load_encoder(store.document.encoder)
+    encoder = silo_encoder(store)
 
     def encode(some: Sequence[str]) -> Embeddings:
         digest = known.get(tuple(some))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil, log2
 from pathlib import Path
@@ -182,18 +182,6 @@ class GenerationTask:
         alignment = EncryptedAlignment(self.states, self._settings, encoder, release)
         self.releases.require_open(release)
         return alignment
-
-    def releases_left(self, card: GenerationCard, model: str, dimension: int, client: str) -> GenerationCard:
-        """The card with the number of cross-covariances that are left for a model of this client.
-
-        Raises:
-            StorageError: the ledger cannot be read.
-        """
-        asked = (
-            replace(s, releases_left=self.releases.left(Release(s.digest, model, client, s.rows, dimension, s.base)))
-            for s in card.public_sets
-        )
-        return replace(card, public_sets=tuple(asked))
 
     def _prepared(self, model: str, mapped_over: str) -> _Served | None:
         """The head behind a map, encoded; None without a map, or one that cannot be served."""

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-import structlog
-
-from sealign.errors import InvalidInputError, OverloadedError, SealignError, StorageError
 from sealign.protocol import GenerationCard
-from sealign.protocol.conversions import encoder_from_wire, map_to_wire, matrix_from_wire, product_to_wire
+from sealign.protocol.conversions import encoder_from_wire, matrix_from_wire, product_to_wire
 from sealign.protocol.generation import generation_to_wire
 from sealign.protocol.status import answering
 from sealign.protocol.v1 import generation_pb2 as pb
 from sealign.protocol.v1 import silo_pb2
 from sealign.protocol.v1.generation_pb2_grpc import GenerationServicer
+from sealign_server.admission import Admission
 from sealign_server.callers import caller, within
 from sealign_server.encrypted_service import EncryptedAlignments
 from sealign_server.generation import GenerationTasks
+from sealign_server.plain_service import Described, PlainAlignments
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.state_alignment import StateAlignment
-
-_log = structlog.get_logger()
 
 _PIECE_BYTES = 1 << 20
 
@@ -44,9 +41,8 @@ class GenerationService(GenerationServicer):
     ) -> None:
         self._tasks = tasks
         self._keys = keys
-        self._max_concurrent = max_concurrent
-        self._products = 0
-        self._aligning = asyncio.Lock()
+        self._products = Admission(max_concurrent)
+        self._alignments = PlainAlignments(self._begun, alignment_seconds)
         self._alignment_seconds = alignment_seconds
         self._encrypted: dict[str, EncryptedAlignments] = {}
 
@@ -72,27 +68,7 @@ class GenerationService(GenerationServicer):
     ) -> silo_pb2.AlignReply:
         """Learns and keeps the map of a model from its states over a public set."""
         async with answering(context, "AlignStates"):
-            if self._aligning.locked():
-                raise OverloadedError("the silo is aligning another client; try again in a minute")
-            async with self._aligning:
-                requests = within(request_iterator, self._alignment_seconds)
-                task, session = await self._begin(requests)
-                async for request in requests:
-                    await asyncio.to_thread(session.add, request.rows.values)
-                learned = await asyncio.to_thread(session.learn)
-                own = await asyncio.to_thread(self._tasks.task, task)
-                card = await asyncio.to_thread(own.describe, learned.source_fingerprint)
-            _log.info(
-                "map of states learned",
-                task=task,
-                model=learned.source_fingerprint[:12],
-                public_set=learned.public_set[:12],
-                rows=learned.quality.rows,
-                explained_variance=round(learned.quality.explained_variance, 4),
-            )
-            if card.map is None:
-                raise SealignError("the map was learned but could not be read back; the silo's log says why")
-            return silo_pb2.AlignReply(map=map_to_wire(card.map))
+            return await self._alignments.answer(request_iterator)
 
     async def AlignStatesEncrypted(  # noqa: N802
         self, request_iterator: AsyncIterator[silo_pb2.EncryptedAlignRequest], context: Any
@@ -101,7 +77,7 @@ class GenerationService(GenerationServicer):
         async with answering(context, "AlignStatesEncrypted"):
             requests = within(request_iterator, self._alignment_seconds)
             first = await anext(requests, silo_pb2.EncryptedAlignRequest())
-            alignments = await asyncio.to_thread(self._alignments, first.header.task)
+            alignments = await asyncio.to_thread(self._encrypted_alignments, first.header.task)
             async for reply in alignments.answer(_preceded(first, requests), caller(context)):
                 yield reply
 
@@ -116,7 +92,7 @@ class GenerationService(GenerationServicer):
             evaluator = await asyncio.to_thread(
                 task.evaluator, request.model, request.query.plan, request.revision, request.mapped_over
             )
-            with self._admitted():
+            with self._products.admitted():
                 parts = evaluator.evaluate_parts(matrix_from_wire(request.query), zeros)
                 first_block = 0
                 # In a thread, so that short queries and other clients need not wait.
@@ -130,39 +106,22 @@ class GenerationService(GenerationServicer):
         for task in self._tasks.all():
             mapped_over = request.mapped_over if request.mapped_over in _digests(task.states.public_sets()) else ""
             card = task.describe("" if request.mapped_over and not mapped_over else request.model, mapped_over)
-            try:
-                if request.model:
-                    card = task.releases_left(card, request.model, request.dimension, client)
-            except StorageError as error:  # no reason not to generate
-                _log.error("releases cannot be counted", reason=str(error))
+            if request.model:
+                counted = task.releases.counted(card.public_sets, request.model, request.dimension, client)
+                card = replace(card, public_sets=counted)
             cards.append(card)
         return cards
 
-    async def _begin(self, requests: AsyncIterator[pb.AlignStatesRequest]) -> tuple[str, StateAlignment]:
-        async for request in requests:
-            if request.WhichOneof("part") != "header":
-                break
-            header = request.header
-            model = encoder_from_wire(header.model)
-            task = await asyncio.to_thread(self._tasks.task, header.task)
-            return task.name, await asyncio.to_thread(task.alignment, model, header.public_set, header.rows)
-        raise InvalidInputError("an alignment must begin with a header: task, model, public set and number of rows")
+    def _begun(self, header: pb.AlignStatesHeader) -> tuple[StateAlignment, Described]:
+        task = self._tasks.task(header.task)
+        session = task.alignment(encoder_from_wire(header.model), header.public_set, header.rows)
+        return session, lambda model: task.describe(model).map
 
-    def _alignments(self, name: str) -> EncryptedAlignments:
+    def _encrypted_alignments(self, name: str) -> EncryptedAlignments:
         task = self._tasks.task(name)
         if name not in self._encrypted:
             self._encrypted[name] = EncryptedAlignments(task, self._keys, self._alignment_seconds)
         return self._encrypted[name]
-
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        if self._products >= self._max_concurrent:
-            raise OverloadedError(f"the silo has {self._products} products under way already; try again later")
-        self._products += 1
-        try:
-            yield
-        finally:
-            self._products -= 1
 
 
 async def _preceded(

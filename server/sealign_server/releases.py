@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+import structlog
+
 from sealign.alignment import TEXTS_PER_DIMENSION
 from sealign.errors import ReleaseRefusedError, StorageError
+from sealign.protocol import PublicSetCard
+
+_log = structlog.get_logger()
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS releases (
@@ -67,6 +72,22 @@ class ReleaseLedger:
         if release.dimension:
             left = min(left, (self._allowed * release.rows // TEXTS_PER_DIMENSION - dimensions) // release.dimension)
         return max(0, left)
+
+    def counted(
+        self, cards: Sequence[PublicSetCard], encoder: str, dimension: int, client: str
+    ) -> tuple[PublicSetCard, ...]:
+        """Cards of public sets with what is left for an encoder of a client; a ledger that cannot be read is logged.
+
+        Such a ledger is no reason not to classify or generate: the cards then stay as they are.
+        """
+        try:
+            return tuple(
+                replace(s, releases_left=self.left(Release(s.digest, encoder, client, s.rows, dimension, s.base)))
+                for s in cards
+            )
+        except StorageError as error:
+            _log.error("releases cannot be counted", reason=str(error))
+            return tuple(cards)
 
     def require_open(self, release: Release) -> None:
         """Refuse early what :meth:`record` would refuse.

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import structlog
 
 from sealign.ckks import SecurityTable
-from sealign.errors import (
-    InvalidInputError,
-    NoMapError,
-    NotFoundError,
-    OverloadedError,
-    SealignError,
-    StalePlanError,
-    StorageError,
-)
+from sealign.errors import NoMapError, NotFoundError, StalePlanError
 from sealign.protocol import QueryRows, SiloCard
 from sealign.protocol.conversions import (
     covariances_from_wire,
     encoder_from_wire,
-    map_to_wire,
     matrix_from_wire,
     product_to_wire,
     public_key_from_wire,
@@ -34,9 +25,11 @@ from sealign.protocol.conversions import (
 from sealign.protocol.status import answering
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.silo_pb2_grpc import SiloServicer
+from sealign_server.admission import Admission
 from sealign_server.alignment import AlignmentSession
-from sealign_server.callers import caller, within
+from sealign_server.callers import caller
 from sealign_server.encrypted_service import EncryptedAlignments
+from sealign_server.plain_service import Described, PlainAlignments
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.silo import Silo
 
@@ -68,10 +61,8 @@ class SiloService(SiloServicer):
         self._silo = silo
         self._keys = keys
         self._table = table
-        self._max_concurrent = max_concurrent
-        self._products = 0
-        self._aligning = asyncio.Lock()
-        self._alignment_seconds = alignment_seconds
+        self._products = Admission(max_concurrent)
+        self._alignments = PlainAlignments(self._begun, alignment_seconds)
         self._encrypted_alignments = EncryptedAlignments(silo, keys, alignment_seconds)
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.SiloCard:  # noqa: N802
@@ -101,25 +92,7 @@ class SiloService(SiloServicer):
     async def Align(self, request_iterator: AsyncIterator[pb.AlignRequest], context: Any) -> pb.AlignReply:  # noqa: N802
         """Learns and keeps the map of an encoder from its embeddings of a public set."""
         async with answering(context, "Align"):
-            if self._aligning.locked():
-                raise OverloadedError("the silo is aligning another client; try again in a minute")
-            async with self._aligning:
-                requests = within(request_iterator, self._alignment_seconds)
-                session = await self._begin(requests)
-                async for request in requests:
-                    await asyncio.to_thread(session.add, request.rows.values)
-                learned = await asyncio.to_thread(session.learn)
-                card = await asyncio.to_thread(self._silo.describe, QueryRows(learned.source_fingerprint))
-            _log.info(
-                "map learned",
-                encoder=learned.source_fingerprint[:12],
-                public_set=learned.public_set[:12],
-                rows=learned.quality.rows,
-                explained_variance=round(learned.quality.explained_variance, 4),
-            )
-            if card.map is None:
-                raise SealignError("the map was learned but could not be read back; the silo's log says why")
-            return pb.AlignReply(map=map_to_wire(card.map))
+            return await self._alignments.answer(request_iterator)
 
     async def AlignEncrypted(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.EncryptedAlignRequest], context: Any
@@ -150,20 +123,12 @@ class SiloService(SiloServicer):
         card = self._silo.describe(query_rows_from_wire(request))
         if not request.encoder:
             return card
-        try:
-            return self._silo.releases_left(card, request.encoder, request.dimension, client)
-        except StorageError as error:  # no reason not to classify
-            _log.error("releases cannot be counted", reason=str(error))
-            return card
+        counted = self._silo.releases.counted(card.public_sets, request.encoder, request.dimension, client)
+        return replace(card, public_sets=counted)
 
-    async def _begin(self, requests: AsyncIterator[pb.AlignRequest]) -> AlignmentSession:
-        async for request in requests:
-            if request.WhichOneof("part") != "header":
-                break
-            encoder = encoder_from_wire(request.header.encoder)
-            header = request.header
-            return await asyncio.to_thread(self._silo.alignment, encoder, header.public_set, header.rows)
-        raise InvalidInputError("an alignment must begin with a header: encoder, public set and number of rows")
+    def _begun(self, header: pb.AlignHeader) -> tuple[AlignmentSession, Described]:
+        session = self._silo.alignment(encoder_from_wire(header.encoder), header.public_set, header.rows)
+        return session, lambda encoder: self._silo.describe(QueryRows(encoder)).map
 
     async def _classify(self, request: pb.ClassifyRequest) -> pb.ClassifyReply:
         started = perf_counter()
@@ -176,7 +141,7 @@ class SiloService(SiloServicer):
             # The client may have described the task at a worker that knows more.
             await asyncio.to_thread(self._silo.catch_up, rows)
             evaluator = self._silo.evaluator(*asked)
-        with self._admitted():
+        with self._products.admitted():
             query = matrix_from_wire(request.query)
             if evaluator.plan.cost.server_ms > _INLINE_MS:
                 product = await asyncio.to_thread(evaluator.evaluate, query, zeros)
@@ -184,13 +149,3 @@ class SiloService(SiloServicer):
                 product = evaluator.evaluate(query, zeros)
         micros = round((perf_counter() - started) * 1e6)
         return pb.ClassifyReply(logits=product_to_wire(product), server_micros=micros)
-
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        if self._products >= self._max_concurrent:
-            raise OverloadedError(f"the silo has {self._products} products under way already; try again later")
-        self._products += 1
-        try:
-            yield
-        finally:
-            self._products -= 1

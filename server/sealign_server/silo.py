@@ -156,18 +156,6 @@ class Silo:
         # A fitted head makes up for what a map shrinks; the trained one gains from a map that does not shrink.
         return AlignmentSession(self._store, encoder, public_set, rows, families=not self._settings.fit_heads)
 
-    def releases_left(self, card: SiloCard, encoder: str, dimension: int, client: str) -> SiloCard:
-        """The card with the number of cross-covariances that are left for an encoder of this client.
-
-        Raises:
-            StorageError: the ledger cannot be read.
-        """
-        asked = (
-            replace(s, releases_left=self.releases.left(Release(s.digest, encoder, client, s.rows, dimension, s.base)))
-            for s in card.public_sets
-        )
-        return replace(card, public_sets=tuple(asked))
-
     def released_texts(self, task: str, public_set: str = "") -> tuple[str, ...]:
         """Unlabelled texts of a task, for clients; joined to the public set that they name.
 

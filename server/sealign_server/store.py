@@ -32,7 +32,7 @@ from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.files import load_arrays, save_arrays, write_atomically
 from sealign.heads import ClassStatistics, TrainedHead
-from sealign.protocol import PublicSetCard
+from sealign.protocol import PublicSetCard, find_public_set
 
 _CALIBRATION = "calibration.safetensors"
 _STATISTICS = ("counts", "means", "within")
@@ -248,15 +248,7 @@ class SiloStore:
         Raises:
             NotFoundError: the silo does not hold that set.
         """
-        cards = self.public_sets()
-        for card in cards:
-            if card.digest == digest:
-                return card
-        known = ", ".join(f"{card.name} ({card.digest[:12]}…, {card.rows} texts)" for card in cards)
-        raise NotFoundError(
-            f"the silo does not hold the public set {digest[:12]!r}…; it holds: {known or 'none'}. Both sides must "
-            "use the same file, byte for byte."
-        )
+        return find_public_set(self.public_sets(), digest)
 
     def save_public_set(self, embeddings: PublicEmbeddings, texts: PublicSet | None = None) -> None:
         """Keep the silo's embeddings of a public set; the card last, since its presence makes the set.

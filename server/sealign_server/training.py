@@ -41,9 +41,24 @@ def create_silo(directory: Path, name: str, encoder: EncoderSettings) -> SiloSto
     return SiloStore.create(directory, SiloDocument(name=name, encoder=encoder, encoder_card=card))
 
 
+def silo_encoder(store: SiloStore) -> Encoder:
+    """The encoder that a silo was created with, loaded.
+
+    Raises:
+        InvalidInputError: it cannot be loaded, or gives other embeddings by now.
+    """
+    encoder = load_encoder(store.document.encoder)
+    if encoder.card.fingerprint != store.document.encoder_card.fingerprint:
+        raise InvalidInputError(
+            "the silo's encoder has changed since the silo was created (other weights, tokenizer or pooling): "
+            "restore it, or create a new silo"
+        )
+    return encoder
+
+
 def add_public_set(store: SiloStore, name: str, texts: PublicSet, progress: Progress) -> PublicSetCard:
     """Embed a public set and keep the embeddings, for clients to align over."""
-    rows = _encoder(store).encode(texts.texts, progress=progress)
+    rows = silo_encoder(store).encode(texts.texts, progress=progress)
     card = PublicSetCard(texts.digest, len(texts), name)
     store.save_public_set(PublicEmbeddings(card, rows), texts)
     return card
@@ -75,7 +90,7 @@ def train_task(
     Raises:
         InvalidInputError: bad data, a class with too few texts, or fewer texts than are to be released.
     """
-    rows = _encoder(store).encode(texts, progress=progress)
+    rows = silo_encoder(store).encode(texts, progress=progress)
     released = drawn_texts(rows, texts, release, seed)
     head = train_head(rows, labels, seed=seed)
     calibration = calibration_rows(rows, labels, head.head.labels, seed)
@@ -107,7 +122,7 @@ def import_task(
     dimension = store.document.encoder_card.dimension
     if linear.dimension != dimension:
         raise InvalidInputError(f"{head} takes {linear.dimension} dimensions, the silo's encoder gives {dimension}")
-    rows = _encoder(store).encode(texts, progress=progress)
+    rows = silo_encoder(store).encode(texts, progress=progress)
     released = drawn_texts(rows, texts, release, seed)
     calibrated = calibrate(linear, rows, labels)
     calibration = calibration_rows(rows, labels, linear.labels, seed)
@@ -133,13 +148,3 @@ def calibration_rows(
     others = [row for row in range(len(labels)) if row not in kept]
     statistics = ClassStatistics.of(embeddings[others], [labels[row] for row in others], classes)
     return CalibrationRows(embeddings[rows], tuple(labels[row] for row in rows), statistics)
-
-
-def _encoder(store: SiloStore) -> Encoder:
-    encoder = load_encoder(store.document.encoder)
-    if encoder.card.fingerprint != store.document.encoder_card.fingerprint:
-        raise InvalidInputError(
-            "the silo's encoder has changed since the silo was created (other weights, tokenizer or pooling): "
-            "restore it, or create a new silo"
-        )
-    return encoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,17 +12,28 @@ import pytest
 from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, MappedChannel
-from sealign.errors import InvalidInputError, StorageError
+from sealign.errors import InvalidInputError, NoMapError, StorageError
+from sealign.files import save_arrays
+from sealign.protocol.v1 import daemon_pb2
 from sealign.protocol.v1 import silo_pb2 as pb
+from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
 from sealign_client import Adaptation, Client
 from sealign_client.cli import main
 from sealign_server.served_task import LoadedTask
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore
-from tests.support.processes import Server, serving
+from tests.support.processes import Server, command, serving
 from tests.support.silo import Tls
-from tests.support.smallsilo import PUBLIC, SILO_DIMENSION, ViewEncoder, client_encoder, make_silo
+from tests.support.smallsilo import (
+    PUBLIC,
+    SILO_DIMENSION,
+    ViewEncoder,
+    client_encoder,
+    few_texts,
+    installed_views,
+    make_silo,
+)
 from tests.support.wire import raw_channel, refused
 
 QUERIES = [f"query {number}" for number in range(80)]
@@ -120,6 +132,36 @@ def test_at_the_client(server: Server, tls: Tls, encoder: ViewEncoder, directory
         assert list(directory.glob("channels/*")) == [kept]
 
 
+def test_thresholds_of_a_told_map_reach_applications(
+    server: Server, tls: Tls, encoder: ViewEncoder, directory: Path, tmp_path: Path
+) -> None:
+    """Through the SDK, and through a daemon, which finds the map in its directory and tells it again."""
+    maps = tmp_path / "maps"
+    with Client(tls.client_settings(server.port, map_directory=maps, tell_map=True), encoder=encoder) as client:
+        client.align(PUBLIC, mode="encrypted")
+        thresholds = client.describe().tasks[0].ood_thresholds
+    (path,) = maps.iterdir()
+    public, told = SiloStore(directory).load_public_set(PUBLIC.digest).rows, AffineMap.load(path).covariances
+    assert told is not None
+    task = task_of(directory)
+    assert thresholds == pytest.approx(task.behind(MappedChannel.of_covariances(public, told), SETTINGS).ood, abs=1e-3)
+    assert abs(thresholds["energy"] - task.trained.ood["energy"]) > 0.1
+    texts = [f"asked {number}" for number in range(400)]
+    options = (*tls.client_options(server.port), "--encoder", "views:", "--map-directory", maps, "--tell-map")
+    with (
+        serving(
+            "sealign", "daemon", *options, "--listen", "127.0.0.1:0",
+            log=tmp_path / "daemon.log", PYTHONPATH=installed_views(tmp_path),
+        ) as daemon,
+        grpc.insecure_channel(daemon.address) as channel,
+    ):  # fmt: skip
+        answers = DaemonStub(channel).ClassifyTexts(daemon_pb2.ClassifyTextsRequest(texts=texts), timeout=60)
+    decisions = [answer.in_distribution for answer in answers.classifications]
+    margins = [answer.ood_scores["reject_margin"] for answer in answers.classifications]
+    assert decisions == [margin >= thresholds["reject_margin"] for margin in margins]
+    assert 0.85 < np.mean(decisions) < 1
+
+
 def test_what_is_told_is_checked(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path) -> None:
     size = SILO_DIMENSION * (SILO_DIMENSION + 1) // 2
     identity = np.eye(SILO_DIMENSION, dtype="<f4")[np.triu_indices(SILO_DIMENSION)]
@@ -188,6 +230,58 @@ def test_recentring_takes_an_offset_out(
     assert agreement[1] > 0.75
 
 
+def kept(client: Client, kind: str) -> float:
+    """Share of 400 texts of the client's that are reported as in distribution."""
+    return float(np.mean([answer.in_distribution for answer in client.classify(texts_of(kind))]))
+
+
+def texts_of(kind: str) -> list[str]:
+    return [f"{kind} {number}" for number in range(400)]
+
+
+@pytest.mark.parametrize("mode", ["plain", "encrypted"])
+def test_thresholds_of_the_clients_own_texts(
+    mode: str, server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path
+) -> None:
+    settings = tls.client_settings(server.port, map_directory=tmp_path / "m", tell_map=mode == "encrypted")
+    with Client(settings, encoder=encoder) as still:
+        still.align(PUBLIC, mode=mode)
+    path, moved = tmp_path / "adaptation.safetensors", Moved(encoder)
+    with Client(settings, encoder=moved) as client:
+        client.adapt(texts_of("sample"))
+        by_the_silo = kept(client, "fresh")
+        client.adapt(texts_of("sample"), thresholds=True).save(path)
+        thresholds = client.describe().tasks[0].ood_thresholds
+        assert list(thresholds) == SCORES
+    with Client(settings.model_copy(update={"adaptation": path}), encoder=moved) as later:
+        assert later.describe(refresh=True).tasks[0].ood_thresholds == thresholds
+        assert abs(by_the_silo - 0.95) > 0.035
+        assert kept(later, "fresh") == pytest.approx(0.95, abs=0.035)
+        for name in SCORES:
+            scores = [answer.ood_scores[name] for answer in later.classify(texts_of("fresh"))]
+            assert np.mean(np.array(scores) >= thresholds[name]) == pytest.approx(0.95, abs=0.035), name
+
+
+def test_thresholds_of_another_map_are_the_silos(
+    server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path
+) -> None:
+    with Client(tls.client_settings(server.port), encoder=encoder) as client:
+        with pytest.raises(NoMapError, match="align first"):
+            client.adapt(["never embedded: " * 1_000_000] * 100, thresholds=True)
+        client.align(PUBLIC)
+        client.adapt(texts_of("sample"))
+        silos = client.describe().tasks[0].ood_thresholds
+        with pytest.raises(InvalidInputError, match="99 texts are too few to measure thresholds"):
+            client.adapt(texts_of("sample")[:99], thresholds=True)
+        own = client.adapt(texts_of("sample"), thresholds=True).thresholds
+        assert own is not None
+        assert client.describe().tasks[0].ood_thresholds == own.values != silos
+        with pytest.warns(UserWarning, match="thresholds for task colours .* adapt again"):
+            client.align(few_texts())
+        assert client.describe().tasks[0].ood_thresholds.keys() == own.values.keys()
+        assert all(value != own.values[name] for name, value in client.describe().tasks[0].ood_thresholds.items())
+
+
 def test_adaptations_are_kept_and_checked(server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path) -> None:
     rows = encoder.encode([f"text {number}" for number in range(60)])
     path = tmp_path / "adaptation.safetensors"
@@ -206,9 +300,33 @@ def test_adaptations_are_kept_and_checked(server: Server, tls: Tls, encoder: Vie
         Adaptation.of(rows[:49], encoder.card.fingerprint)
     with pytest.raises(InvalidInputError, match="finite"):
         Adaptation.of(np.full((60, 3), np.nan), encoder.card.fingerprint)
+    metadata = {"format": "sealign.adaptation/1", "encoder": encoder.card.fingerprint, "rows": "60"}
+    save_arrays(path, {"mean": rows.mean(axis=0)}, {**metadata, "thresholds": "{}"})
+    with pytest.raises(StorageError, match="damaged; adapt again"):
+        Adaptation.load(path, encoder.card.fingerprint)
     path.write_bytes(b"damage")
     with pytest.raises((StorageError, InvalidInputError)):
         Client(tls.client_settings(server.port, adaptation=path), encoder=encoder)
+
+
+def test_thresholds_on_the_command_line(server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path) -> None:
+    with Client(tls.client_settings(server.port), encoder=encoder) as client:
+        client.align(PUBLIC)
+    sample, fresh, adaptation = tmp_path / "sample.txt", tmp_path / "fresh.txt", tmp_path / "adaptation.safetensors"
+    for path, kind in ((sample, "sample"), (fresh, "fresh")):
+        path.write_text("\n".join(texts_of(kind)), encoding="utf-8")
+    options = (*tls.client_options(server.port), "--encoder", "views:")
+    views = {"PYTHONPATH": installed_views(tmp_path), "SEALIGN_ADAPTATION": str(adaptation)}
+    made = command("sealign", "adapt", "--texts", sample, "--output", adaptation, "--thresholds", *options, **views)
+    assert made.returncode == 0, made.stderr
+    ran = command("sealign", "classify", "--file", fresh, "--json", *options, **views)
+    decisions = [json.loads(line)["in_distribution"] for line in ran.stdout.splitlines()]
+    assert len(decisions) == 400, ran.stderr
+    assert np.mean(decisions) == pytest.approx(0.95, abs=0.035)
+    thresholds = Adaptation.load(adaptation, encoder.card.fingerprint).thresholds
+    assert thresholds is not None
+    margins = [json.loads(line)["ood_scores"]["reject_margin"] for line in ran.stdout.splitlines()]
+    assert decisions == [margin >= thresholds.values["reject_margin"] for margin in margins]
 
 
 def test_adapt_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
+from sealign.encoders.settings import ENTRY_POINT_GROUP
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
 from sealign_server.few_shot import drawn_texts
@@ -47,6 +49,23 @@ class ViewEncoder:
 
 def client_encoder() -> ViewEncoder:
     return ViewEncoder("the client's", CLIENT_DIMENSION)
+
+
+def loaded_client_encoder(settings: EncoderSettings) -> ViewEncoder:
+    """For the entry point that :func:`installed_views` writes."""
+    return client_encoder()
+
+
+def installed_views(directory: Path) -> str:
+    """PYTHONPATH of processes in which the client's encoder is an installed family, ``views``."""
+    package = directory / "views-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: views\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(
+        f"[{ENTRY_POINT_GROUP}]\nviews = {__name__}:{loaded_client_encoder.__name__}\n"
+    )
+    path = (str(directory), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", ""))
+    return os.pathsep.join(filter(None, path))
 
 
 def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:

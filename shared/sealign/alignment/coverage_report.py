@@ -13,6 +13,7 @@ from rich.table import Table
 from sealign.alignment.coverage import Coverage
 from sealign.alignment.public_set import PublicSet
 from sealign.encoders.encoder import Embeddings
+from sealign.errors import InvalidInputError
 
 ALL_TOGETHER = "all together"
 
@@ -23,9 +24,17 @@ def read_public_sets(paths: Sequence[Path]) -> dict[str, PublicSet]:
     """Public sets by the names of their files, without what follows the last dot.
 
     Raises:
+        InvalidInputError: two files of one name.
         NotFoundError, StorageError, InvalidInputError: as :meth:`PublicSet.from_file`.
     """
-    return {path.stem: PublicSet.from_file(path) for path in paths}
+    files: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in files:
+            raise InvalidInputError(
+                f"{files[path.stem]} and {path} would both be called {path.stem}; rename one, or give it once"
+            )
+        files[path.stem] = path
+    return {name: PublicSet.from_file(path) for name, path in files.items()}
 
 
 def measure_coverage(encode: Encode, texts: Sequence[str], public: Mapping[str, PublicSet]) -> dict[str, Coverage]:

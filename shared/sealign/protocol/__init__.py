@@ -9,6 +9,7 @@ from sealign.protocol.cards import (
     QueryRows,
     SiloCard,
     TaskCard,
+    find_public_set,
 )
 from sealign.protocol.generation import GenerationCard
 
@@ -22,4 +23,5 @@ __all__ = [
     "QueryRows",
     "SiloCard",
     "TaskCard",
+    "find_public_set",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sealign.alignment import AffineMap
 from sealign.ckks import EncryptedProduct, PackingPlan
+from sealign.errors import NotFoundError
 from sealign.heads import OutputLayout
 
 
@@ -70,6 +72,27 @@ class PublicSetCard:
     name: str
     base: str = ""
     releases_left: int | None = None
+
+
+def find_public_set(cards: Sequence[PublicSetCard], digest: str, holder: str = "the silo") -> PublicSetCard:
+    """The card of a public set among those that are held.
+
+    Args:
+        cards: of the sets that are held.
+        digest: of the one that is looked for.
+        holder: who holds them, for the error.
+
+    Raises:
+        NotFoundError: it is not among them.
+    """
+    for card in cards:
+        if card.digest == digest:
+            return card
+    known = ", ".join(f"{card.name} ({card.digest[:12]}…, {card.rows} rows)" for card in cards) or "none"
+    raise NotFoundError(
+        f"{holder} does not hold the public set {digest[:12]!r}…; it holds: {known}. Both sides must use the same "
+        "file, byte for byte."
+    )
 
 
 @dataclass(frozen=True)

@@ -130,3 +130,10 @@ def test_public_sets_are_named_by_their_files(tmp_path_factory: pytest.TempPathF
     assert {name: texts.texts for name, texts in found.items()} == {"encyclopaedia": ("one", "two")}
     with pytest.raises(NotFoundError):
         read_public_sets([directory / "absent.txt"])
+    namesake = directory / "older" / "encyclopaedia.tsv"
+    namesake.parent.mkdir()
+    namesake.write_text("three\nfour\n", encoding="utf-8")
+    with pytest.raises(InvalidInputError) as refused:
+        read_public_sets([directory / "encyclopaedia.txt", namesake])
+    assert str(directory / "encyclopaedia.txt") in str(refused.value)
+    assert str(namesake) in str(refused.value)

@@ -1,4 +1,4 @@
-"""The demo's claims about its texts: public text is not R8, and outliers were never public."""
+"""The demo's claims about its texts: public text is not R8, and outliers are neither."""
 
 from __future__ import annotations
 
@@ -28,11 +28,20 @@ def test_public_texts_hold_no_document_of_r8(public: list[str]) -> None:
     assert not beginnings & {" ".join(text.split()[:40]) for text in public}
 
 
-def test_outliers_were_never_public(public: list[str]) -> None:
-    outliers = data.outliers(500)
-    assert len(set(outliers)) == 500
-    openings = {" ".join(text.split()[:20]) for text in outliers}
-    assert not openings & {" ".join(text.split()[:20]) for text in public}
+def test_outliers_were_never_public_nor_in_r8(public: list[str]) -> None:
+    newswire, books = data.foreign_newswire(500), data.book_excerpts()
+    assert (len(set(newswire)), len(set(books))) == (500, 140)
+    inside = [row.text for row in data.reuters_r8("train") + data.reuters_r8("test")]
+    assert not set(newswire) & set(inside)
+    beginnings = {" ".join(text.split()[:20]) for text in newswire + books}
+    assert not beginnings & {" ".join(text.split()[:20]) for text in public}
+
+
+def test_topics_of_outliers_are_neither_public_nor_in_r8() -> None:
+    foreign, public = ({row.label for row in data._outside_r8(public=kind)} for kind in (False, True))
+    assert (len(foreign), len(public)) == (15, 29)
+    assert not foreign & public
+    assert not (foreign | public) & {row.label for row in data.reuters_r8("train")}
 
 
 def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

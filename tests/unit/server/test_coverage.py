@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sealign.encoders import EncoderSettings
+from sealign.alignment import PublicSet
+from sealign.encoders import EncoderSettings, load_encoder
 from sealign.encoders.use import UseEncoder
 from sealign.errors import InvalidInputError
 from sealign_server.coverage import task_coverage
+from sealign_server.store import SiloDocument, SiloStore
 from sealign_server.training import add_public_set, create_silo
 from tests.support.corpus import Corpus
 
@@ -38,3 +40,11 @@ def test_public_sets_of_the_silo_are_not_embedded_again(tmp_path: Path, monkeypa
     assert list(after) == ["posts"]
     assert after["posts"].retained == pytest.approx(before["posts"].retained, rel=1e-4)
     assert (after["posts"].task_texts, after["posts"].public_texts) == (80, 300)
+
+
+def test_an_encoder_that_has_changed_is_refused(tmp_path: Path) -> None:
+    settings = EncoderSettings(family="use", threads=1)
+    earlier = load_encoder(settings).card.model_copy(update={"fingerprint": "0" * 64})
+    store = SiloStore.create(tmp_path / "silo", SiloDocument(name="news", encoder=settings, encoder_card=earlier))
+    with pytest.raises(InvalidInputError, match="encoder has changed"):
+        task_coverage(store, ["one"] * 80, {"public": PublicSet(("two", "three"))})

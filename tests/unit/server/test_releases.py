@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from sealign.errors import ReleaseRefusedError, StorageError
+from sealign.protocol import PublicSetCard
 from sealign_server.releases import Release, ReleaseLedger
 
 RELEASE = Release("d" * 64, "c" * 64, "CN=client", rows=2048, dimension=384)
@@ -28,6 +30,18 @@ def test_one_for_each_public_set_encoder_and_client(tmp_path: Path) -> None:
     first, *others = ReleaseLedger(path).releases()
     assert replace(first, created="") == RELEASE
     assert len(others) == 2
+
+
+def test_public_sets_say_what_is_left_where_it_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "releases.sqlite"
+    cards = [PublicSetCard(digest * 64, 2048, "public") for digest in "de"]
+    ReleaseLedger(path).record(RELEASE)
+    asked = (RELEASE.encoder, RELEASE.dimension, RELEASE.client)
+    assert [card.releases_left for card in ReleaseLedger(path).counted(cards, *asked)] == [0, 1]
+    path.write_bytes(b"damage" * 1000)
+    with capture_logs() as logs:
+        assert ReleaseLedger(path).counted(cards, *asked) == tuple(cards)
+    assert [(event["event"], event["log_level"]) for event in logs] == [("releases cannot be counted", "error")]
 
 
 def test_an_encoder_more_is_one_too_many_dimensions(tmp_path: Path) -> None:

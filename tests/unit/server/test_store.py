@@ -58,7 +58,7 @@ def test_damaged_task(store: SiloStore, file: str) -> None:
 
 def test_unknown_public_set_says_what_there_is(store: SiloStore) -> None:
     for digest in ("0" * 64, "../silo", ""):
-        with pytest.raises(NotFoundError, match=r"it holds: noise \(dddddddddddd…, 80 texts\)"):
+        with pytest.raises(NotFoundError, match=r"it holds: noise \(dddddddddddd…, 80 rows\)"):
             store.load_public_set(digest)
 
 
