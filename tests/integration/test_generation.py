@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -25,6 +25,7 @@ from tests.support.generation import (
     TASK,
     ClearGenerator,
     align,
+    chosen_otherwise,
     empty_silo,
     loaded,
     make_silo,
@@ -95,21 +96,6 @@ def written(tokens: list[GeneratedToken]) -> str:
     return "".join(pieces[token.id] for token in tokens)
 
 
-def chosen_otherwise(clear: ClearGenerator, tokens: Sequence[GeneratedToken | pb.GeneratedToken]) -> int:
-    """How many greedy tokens are others than in the clear: always for ties within the precision, or the test fails."""
-    tokenizer = loaded("two").tokenizer
-    allowed = tokenizer.allowed(1024)
-    session, text, others = clear.model.session(), PROMPT, 0
-    for token in tokens:
-        logits = np.where(allowed, clear.logits(session.advance(text)), -np.inf)
-        assert logits.max() - logits[token.id] <= 2 * PRECISION
-        log_probability = logits[token.id] - np.log(np.exp(logits).sum())
-        assert abs(token.log_probability - log_probability) <= 2 * PRECISION
-        others += int(token.id != logits.argmax())
-        text += tokenizer.pieces[token.id]
-    return others
-
-
 def test_card_tells_what_the_silo_writes(client: Client, model: CausalModel) -> None:
     (card,) = client.describe_generation()
     assert (card.name, card.vocabulary, card.max_tokens) == (TASK, 1024, 250)
@@ -125,7 +111,7 @@ def test_two_hundred_greedy_tokens_are_those_of_the_clear_computation(client: Cl
     tokens = list(client.generate(PROMPT, max_tokens=200, alternatives=1))
     assert len(tokens) == 200
     assert text_of(tokens) == written(tokens)
-    assert chosen_otherwise(clear, tokens) <= 20
+    assert chosen_otherwise(clear, PROMPT, tokens) <= 20
     for token in tokens:
         assert token.alternatives == ((token.id, token.log_probability),)
     assert tokens[-1].finish is Finish.LENGTH
@@ -216,7 +202,7 @@ def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
             waiting.join(timeout=60)
         assert len(begun + rest) == 10
         assert rest[-1].finish is Finish.LENGTH
-        chosen_otherwise(clear, begun + rest)
+        chosen_otherwise(clear, PROMPT, begun + rest)
 
 
 def test_a_silo_that_stays_away_is_one_clear_error(
@@ -331,7 +317,7 @@ def test_the_daemon_streams(silo: Server, tls: Tls, clear: ClearGenerator, tmp_p
     ):
         stub = DaemonStub(channel)
         tokens = list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, max_tokens=12), timeout=60))
-        chosen_otherwise(clear, tokens)
+        chosen_otherwise(clear, PROMPT, tokens)
         pieces = loaded("two").tokenizer.pieces
         assert [token.text for token in tokens] == [pieces[token.id] for token in tokens]
         assert [token.finish for token in tokens] == [""] * 11 + ["length"]

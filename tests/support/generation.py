@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from sealign.alignment import AffineMap, PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.causal import CausalModel
 from sealign.generation.states import client_rows
-from sealign_client import Client
+from sealign.protocol.v1 import daemon_pb2 as pb
+from sealign_client import Client, GeneratedToken
 from sealign_server.generation_store import GenerationStore, VocabularyHead
 from sealign_server.generation_training import add_public_states, keep_generation
 from sealign_server.state_alignment import StateAlignment
@@ -85,6 +86,21 @@ class ClearGenerator:
         """(V,), relative to their mean."""
         logits: NDArray[np.float64] = self.head.logits(self.map.apply(state[None]))[0]
         return logits
+
+
+def chosen_otherwise(clear: ClearGenerator, prompt: str, tokens: Sequence[GeneratedToken | pb.GeneratedToken]) -> int:
+    """How many greedy tokens are others than in the clear: always for ties within the precision, or the test fails."""
+    tokenizer = loaded("two").tokenizer
+    allowed = tokenizer.allowed(1024)
+    session, text, others = clear.model.session(), prompt, 0
+    for token in tokens:
+        logits = np.where(allowed, clear.logits(session.advance(text)), -np.inf)
+        assert logits.max() - logits[token.id] <= 2 * PRECISION
+        log_probability = logits[token.id] - np.log(np.exp(logits).sum())
+        assert abs(token.log_probability - log_probability) <= 2 * PRECISION
+        others += int(token.id != logits.argmax())
+        text += tokenizer.pieces[token.id]
+    return others
 
 
 @contextmanager
