@@ -309,7 +309,7 @@ class TestAlignment:
         assert len(list((tmp_path / "maps").glob("*.safetensors"))) == 1
 
 
-def test_the_daemon_streams(silo: Server, tls: Tls, clear: ClearGenerator, tmp_path: Path) -> None:
+def test_a_daemon_with_a_model_alone(silo: Server, tls: Tls, clear: ClearGenerator, tmp_path: Path) -> None:
     options = (*tls.client_options(silo.port), "--model", model_name("one"), "--listen", "127.0.0.1:0")
     with (
         serving("sealign", "daemon", *options, log=tmp_path / "log") as daemon,
@@ -324,6 +324,12 @@ def test_the_daemon_streams(silo: Server, tls: Tls, clear: ClearGenerator, tmp_p
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "temperature"):
             list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, temperature=-1), timeout=60))
         assert PROMPT not in daemon.log
+        listed = stub.ListTasks(pb.ListTasksRequest(), timeout=60)
+        (task,) = listed.generation_tasks
+        assert (task.name, task.description, task.max_tokens, task.ready) == (TASK, "film reviews", 250, True)
+        assert not listed.tasks
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "no encoder: start it with --encoder"):
+            stub.ClassifyTexts(pb.ClassifyTextsRequest(texts=[PROMPT]), timeout=60)
 
 
 def test_command_lines(tls: Tls, tmp_path: Path) -> None:
