@@ -111,7 +111,7 @@ def generation(
 
     For a task that exists, with the same model, only the public texts are added.
     """
-    from sealign_server.generation_training import add_public_states, keep_generation
+    from sealign_server.generation_training import add_public_states, keep_generation, unservable_over
 
     sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
     loaded, states = keep_generation(SiloStore(directory), task, EncoderSettings.parse(model), description)
@@ -119,6 +119,8 @@ def generation(
         with progress(f"reading {label}", len(texts)) as advance:
             card = add_public_states(states, loaded, label, texts, advance)
         typer.echo(f"public set {card.name}: {card.rows} tokens, digest {card.digest}")
+        if (unservable := unservable_over(SiloStore(directory), task, card.digest)) is not None:
+            typer.echo(f"warning: {unservable}", err=True)
     typer.echo(f"generation task {task}: {loaded.card.name}, vocabulary {loaded.card.vocabulary}")
 
 
@@ -187,7 +189,7 @@ def serve(
         int | None, typer.Option(help="Told maps to remember; the oldest are forgotten.", show_default="64")
     ] = None,
     generation_precision: Annotated[
-        float | None, typer.Option(help="Error of a token's logit.", show_default="1/8")
+        float | None, typer.Option(help="Error of a token's logit.", show_default="1/32")
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Most new tokens of one generation.", show_default="1024")

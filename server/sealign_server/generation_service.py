@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from sealign.errors import InvalidInputError, OverloadedError, SealignError, StorageError
+from sealign.errors import InvalidInputError, NoPlanError, OverloadedError, SealignError, StorageError
 from sealign.protocol import GenerationCard
 from sealign.protocol.conversions import encoder_from_wire, map_to_wire, matrix_from_wire, product_to_wire
 from sealign.protocol.generation import generation_to_wire
@@ -90,6 +90,11 @@ class GenerationService(GenerationServicer):
                 rows=learned.quality.rows,
                 explained_variance=round(learned.quality.explained_variance, 4),
             )
+            if card.unservable:
+                raise NoPlanError(
+                    f"the map was learned, but no parameter set can hold the logits of generation task {task} behind "
+                    "it; the silo's operator can tell from its log what to change"
+                )
             if card.map is None:
                 raise SealignError("the map was learned but could not be read back; the silo's log says why")
             return silo_pb2.AlignReply(map=map_to_wire(card.map))

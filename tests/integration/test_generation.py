@@ -14,8 +14,16 @@ import grpc
 import numpy as np
 import pytest
 
-from sealign.encoders.causal import CausalModel
-from sealign.errors import InvalidInputError, NoMapError, NotFoundError, StorageError, UnavailableError
+from sealign.encoders.causal import CausalModel, CausalSession
+from sealign.errors import (
+    DecryptionError,
+    InvalidInputError,
+    NoMapError,
+    NoPlanError,
+    NotFoundError,
+    StorageError,
+    UnavailableError,
+)
 from sealign.generation.sampling import Sampling
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
@@ -35,6 +43,7 @@ from tests.support.generation import (
 )
 from tests.support.processes import Server, command, serving
 from tests.support.silo import Tls
+from tests.support.small_lms import small_lm
 from tests.support.wire import refused
 
 PROMPT = "The film was"
@@ -230,6 +239,73 @@ def test_another_map_between_two_tokens(copy: Path, tls: Tls, tmp_path: Path) ->
             (after,) = other.describe_generation()  # makes the silo look
         assert before.revision != after.revision
         assert len(begun + list(tokens)) == 6
+
+
+class TestLogitsTooLarge:
+    """For every parameter set, or for the range that one promises."""
+
+    def test_no_parameter_set_holds_them(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
+        """The operator hears it when the silo starts, the client what it can do; nobody hears numbers of the other."""
+        option = "--generation-precision"
+        with own_silo(copy, tls, tmp_path / "log", model_name("one"), option, 1e-4) as (silo, client):
+            silo.wait_for("generation task cannot be served", 2)
+            heard = silo.events("generation task cannot be served")
+            assert {event["to"].partition("-")[0] for event in heard} == {loaded("one").card.fingerprint[:32], "over"}
+            for use in (
+                lambda: list(client.generate(PROMPT)),
+                lambda: client.forecast([PROMPT]),
+                lambda: client.align_generation(public_set(), TASK),
+            ):
+                with pytest.raises(NoPlanError, match="generation task reviews") as caught:
+                    use()
+                assert "silo's operator can tell from its log" in str(caught.value)
+                assert not re.search(r"\d", str(caught.value).replace(loaded("one").card.name, ""))
+            assert not silo.events("internal error")
+        advised = re.search(r"serve with --generation-precision (\S+)$", heard[0]["reason"])
+        assert advised is not None
+        with own_silo(copy, tls, tmp_path / "second", model_name("one"), option, advised[1]) as (_, client):
+            assert len(list(client.generate(PROMPT, max_tokens=2))) == 2
+
+    def test_the_operator_hears_it_when_the_head_is_kept(self, tmp_path: Path) -> None:
+        """The task is kept: another precision may do."""
+        from transformers import AutoModelForCausalLM
+
+        directory, public = tmp_path / "silo", tmp_path / "public.txt"
+        public.write_text("\n".join(" ".join(text.split()) for text in public_set(8).texts) + "\n")
+        empty_silo(directory)
+        shutil.copytree(small_lm("two"), tmp_path / "large")
+        large = AutoModelForCausalLM.from_pretrained(tmp_path / "large")
+        large.lm_head.weight.data *= 30
+        large.save_pretrained(tmp_path / "large")
+        options = ("--task", TASK, "--public", public)
+        ran = command(
+            "sealign-server", "generation", directory, "--model", f"{tmp_path / 'large'}?device=cpu", *options
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert re.search("warning: generation task reviews .* serve with --generation-precision", ran.stderr)
+
+    @pytest.mark.parametrize("far", [False, True])
+    def test_a_state_beyond_the_promised_range_is_noticed(
+        self, client: Client, clear: ClearGenerator, far: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A little beyond, or as far as states can go: one clear error, and what had come stands."""
+        (card,) = client.describe_generation()
+        assert card.plan is not None
+        columns = clear.map.weight @ clear.head.columns(slice(0, card.vocabulary))
+        norms = np.linalg.norm(columns, axis=0)
+        longest = card.plan.row_norm * columns[:, norms.argmax()] / norms.max()
+        states = [(share * longest).astype(np.float32) for share in np.linspace(0, 1, 200)]
+        beyond = [state for state in states if np.abs(clear.logits(state)).max() > card.plan.range + 2 * PRECISION]
+        assert np.abs(clear.logits(beyond[-1])).max() > 2 * card.plan.range
+        tokens = client.generate(PROMPT, max_tokens=8)
+        begun = [next(tokens)]
+        with monkeypatch.context() as patched:
+            patched.setattr(CausalSession, "advance", lambda *_: beyond[-1 if far else 0])
+            begun.append(next(tokens))  # its state was read before
+            with pytest.raises(DecryptionError, match=r"logits leave the ±\d+ that the silo promises .* task reviews"):
+                next(tokens)
+        chosen_otherwise(clear, PROMPT, begun)
+        assert len(list(client.generate(PROMPT, max_tokens=3))) == 3
 
 
 class TestDamage:

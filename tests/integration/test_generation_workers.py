@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -76,11 +75,10 @@ def test_workers_share_the_vocabulary_and_not_the_keys(directory: Path, tls: Tls
         refused = refused_keys(silo)
         with Relay(silo.port) as relay, Client(tls.client_settings(relay.port, model=model_name("one"))) as client:
             told: list[GeneratedToken] = []
-            with closing(client.generate(PROMPT, max_tokens=48)) as tokens:
-                for token in tokens:
-                    told.append(token)
-                    if refused_keys(silo) == refused or not all(encoded_by(workers, file)):
-                        relay.cut()  # the next connection may reach another worker: the kernel chooses
+            for token in client.generate(PROMPT, max_tokens=48):
+                told.append(token)
+                if refused_keys(silo) == refused or not all(encoded_by(workers, file)):
+                    relay.cut()  # the next connection may reach another worker: the kernel chooses
         assert len(told) == 48
         assert told[-1].finish is Finish.LENGTH
         assert chosen_otherwise(clear, PROMPT, told) <= 5
