@@ -88,12 +88,15 @@ class Forecast:
         compatibility: of the two tokenizers.
         cost: of a token; by a typical head where there is no map yet.
         explained_variance: of the silo's states, by the map; None where there is no map yet.
+        divergence: of what the head predicts from mapped states from what it predicts from the silo's own, nats a
+            token; None where the map was not refined. A refined map is better by it and explains less of the states.
         model_seconds: the client's own model, for one more token.
     """
 
     compatibility: Compatibility
     cost: TokenCost
     explained_variance: float | None
+    divergence: float | None
     model_seconds: float
 
 
@@ -298,6 +301,7 @@ class TextGenerator:
             compatibility,
             token_cost(card.plan or _typical_plan(self.model.card.dimension, card.vocabulary)),
             None if card.map is None else card.map.explained_variance,
+            None if card.map is None else card.map.divergence,
             await self._run(_seconds_a_token, self.model, texts[0]),
         )
 

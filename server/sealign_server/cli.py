@@ -275,13 +275,18 @@ def info(directory: Directory) -> None:
     for release in ReleaseLedger(store.releases_path).releases():
         numbers = (str(release.dimension), str(release.rows), release.created)
         releases.add_row(release.public_set[:12], release.client, release.encoder[:12], *numbers)
-    generating = Table("task", "model", "vocabulary", "public tokens", "maps", title="Generation tasks")
+    generating = Table(
+        "task", "model", "vocabulary", "public tokens", "maps, explained variance", title="Generation tasks"
+    )
     heads = GenerationStore(store)
     for name in heads.names():
         states, (document, _) = heads.states(name), heads.load(name)
         tokens = sum(public.rows for public in states.public_sets())
-        known = ", ".join(fingerprint[:12] for fingerprint in states.map_fingerprints()) or "none"
-        generating.add_row(name, states.document.encoder_card.name, str(document.vocabulary), str(tokens), known)
+        qualities = {known[:12]: states.load_map(known).quality for known in states.map_fingerprints()}
+        maps_of = [f"{known} ({q.family}, {_measure(q.explained_variance)})" for known, q in qualities.items()]
+        generating.add_row(
+            name, states.document.encoder_card.name, str(document.vocabulary), str(tokens), ", ".join(maps_of) or "none"
+        )
     for table in (tasks, sets, maps, releases, generating):
         console.print(table)
 

@@ -28,6 +28,8 @@ from sealign.generation.sampling import Sampling
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
 from sealign_client import Client, Finish, GeneratedToken
+from sealign_server.generation_store import GenerationStore
+from sealign_server.store import SiloStore
 from tests.support.generation import (
     PRECISION,
     TASK,
@@ -196,11 +198,13 @@ def test_a_client_without_a_map_or_a_model(silo: Server, tls: Tls) -> None:
         Client(tls.client_settings(silo.port))
 
 
+@pytest.mark.parametrize("sampling", [None, Sampling(temperature=2, top_k=5, seed=3)], ids=["greedy", "drawn"])
 def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
-    copy: Path, tls: Tls, clear: ClearGenerator, tmp_path: Path
+    copy: Path, tls: Tls, clear: ClearGenerator, sampling: Sampling | None, tmp_path: Path
 ) -> None:
+    """And with the random numbers that would have come: the tokens are those of the clear computation, but for ties."""
     with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
-        tokens = client.generate(PROMPT, max_tokens=10)
+        tokens = client.generate(PROMPT, max_tokens=14, sampling=sampling)
         begun = [next(tokens) for _ in range(4)]
         os.kill(silo.process.pid, signal.SIGKILL)
         silo.process.wait()
@@ -209,9 +213,9 @@ def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
         waiting.start()
         with own_silo(copy, tls, tmp_path / "second", model_name("one"), port=silo.port):
             waiting.join(timeout=60)
-        assert len(begun + rest) == 10
+        assert len(begun + rest) == 14
         assert rest[-1].finish is Finish.LENGTH
-        chosen_otherwise(clear, PROMPT, begun + rest)
+        assert chosen_otherwise(clear, PROMPT, begun + rest, sampling) <= 1
 
 
 def test_a_silo_that_stays_away_is_one_clear_error(
@@ -420,18 +424,29 @@ def test_command_lines(tls: Tls, tmp_path: Path) -> None:
     with serving("sealign-server", "serve", directory, *tls.serve_options, log=tmp_path / "log") as silo:
         asked = (*tls.client_options(silo.port), "--model", model_name("one"))
         ran = command("sealign", "align", "--generation", TASK, "--public", public, *asked)
-        assert "tokens: held-out explained variance" in ran.stdout, ran.stderr
+        told = re.search(r"tokens: held-out explained variance (0\.\d{4})", ran.stdout)
+        assert told is not None, ran.stderr
+        states = GenerationStore(SiloStore(directory)).states(TASK)
+        (kept,) = states.map_fingerprints()
+        learned = states.load_map(kept).quality
+        assert told[1] == f"{learned.explained_variance:.4f}"
         ran = command("sealign", "generate", PROMPT, "--max-tokens", "5", "--json", *asked)
         assert ran.stdout.count('"log_probability"') == 5
         ran = command("sealign", "generate", PROMPT, "--dry-run", "--public", public, *asked)
-        assert "no map yet" not in ran.stdout, ran.stderr
+        assert re.search(rf"explained variance of hidden states +{told[1]}", ran.stdout), ran.stderr
+        assert re.search(rf"error of a logit, at most +{PRECISION:.4f}", ran.stdout)
         assert re.search(r"vocabularies, Jaccard index +1\.0000", ran.stdout)
         assert re.search(r"tokens cut exactly alike, of \d{4} +1\.0000", ran.stdout)
         assert "ms a token, own model" in ran.stdout
         ran = command("sealign-server", "refine", directory, "--task", TASK, "--epochs", "2")
         before, after = map(float, re.findall(r"\d\.\d{4}", ran.stdout))
-        told = command("sealign-server", "info", directory)
-        assert re.search(rf"{TASK} .* 1024 ", told.stdout), told.stderr
         assert after < before, ran.stderr
+        refined = states.load_map(kept).quality
+        assert (refined.family, refined.explained_variance != learned.explained_variance) == ("refined", True)
+        ran = command("sealign-server", "info", directory)
+        assert re.search(rf"{TASK} .* 1024 .* \(refined, {refined.explained_variance:.4f}\)", ran.stdout), ran.stderr
+        ran = command("sealign", "generate", PROMPT, "--dry-run", *asked)
+        assert re.search(rf"explained variance of hidden states +{refined.explained_variance:.4f}", ran.stdout)
+        assert re.search(rf"divergence of predictions, .* {after:.4f}", ran.stdout)
         ran = command("sealign", "generate", PROMPT, "--temperature", "-1", *asked)
         assert (ran.returncode, ran.stderr.startswith("error: tokens cannot be chosen so: temperature")) == (1, True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sealign.alignment import AffineMap, PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.causal import CausalModel
+from sealign.generation.sampling import Sampler, Sampling
 from sealign.generation.states import client_rows
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign_client import Client, GeneratedToken
@@ -88,17 +89,24 @@ class ClearGenerator:
         return logits
 
 
-def chosen_otherwise(clear: ClearGenerator, prompt: str, tokens: Sequence[GeneratedToken | pb.GeneratedToken]) -> int:
-    """How many greedy tokens are others than in the clear: always for ties within the precision, or the test fails."""
+def chosen_otherwise(
+    clear: ClearGenerator,
+    prompt: str,
+    tokens: Sequence[GeneratedToken | pb.GeneratedToken],
+    sampling: Sampling | None = None,
+) -> int:
+    """How many tokens are others than in the clear; greedy ones always for ties within the precision, or it fails."""
     tokenizer = loaded("two").tokenizer
     allowed = tokenizer.allowed(1024)
+    sampler = Sampler(sampling or Sampling(), allowed)
     session, text, others = clear.model.session(), prompt, 0
     for token in tokens:
-        logits = np.where(allowed, clear.logits(session.advance(text)), -np.inf)
-        assert logits.max() - logits[token.id] <= 2 * PRECISION
+        logits = clear.logits(session.advance(text))
+        others += int(token.id != sampler.choose(logits).id)
+        logits = np.where(allowed, logits, -np.inf)
+        assert sampling is not None or logits.max() - logits[token.id] <= 2 * PRECISION
         log_probability = logits[token.id] - np.log(np.exp(logits).sum())
         assert abs(token.log_probability - log_probability) <= 2 * PRECISION
-        others += int(token.id != logits.argmax())
         text += tokenizer.pieces[token.id]
     return others
 
