@@ -111,8 +111,8 @@ async def measure(name: str, size: Size, silo: Server, authority: Path, head: Vo
         f"{name:7s} V={size.vocabulary:<7d} d={size.dimension:<4d} {plan.parameters.name:13s} {seconds * 1e3:7.0f} ms "
         f"(silo {server:6.0f})  {1 / seconds:5.1f} tokens/s  {sent / 1e6:5.2f} + {received / 1e6:5.2f} MB  "
         f"{residue_bytes(plan)} bytes a weight  range {plan.range:g}  error {error:.4f} of {plan.precision:.4f}  "
-        f"encoded in {encoded:.0f} s  silo {silo.resident_bytes / 1e6:5.0f} MB  targets {size.seconds} s, {size.megabytes} MB: "
-        f"{'met' if met else 'MISSED'}",
+        f"encoded in {encoded:.0f} s  silo {silo.resident_bytes / 1e6:5.0f} MB  "
+        f"targets {size.seconds} s, {size.megabytes} MB: {'met' if met else 'MISSED'}",
         flush=True,
     )
     await connection.close()

@@ -34,6 +34,9 @@ TAIL = 7.0
 NORM_TOLERANCE = 1e-3
 """How much longer than the promised norm a row may be, in proportion."""
 
+_ROOM = 7.999
+"""q/Δ over the range, at least: all moduli lie just below a power of two, so scales that are ones leave 8, nearly."""
+
 FLOOD_SHARE = 0.64
 """Share of the permitted error variance that is flood noise."""
 
@@ -92,10 +95,10 @@ class ProductShape:
 def noticed_range(bound: float, precision: float) -> float:
     """The smallest range with which a client notices every output that leaves it, |Y| being ``bound`` at most.
 
-    A modulus holds 4·range at least. So an output between the range and 3·range, errors aside, decrypts to a value
-    beyond the range as well, whether it wraps around or not.
+    An output beyond the range that stays below q/Δ less the range, errors aside, decrypts to a value beyond the range
+    as well, whether it wraps around or not.
     """
-    return (bound * (1 + NORM_TOLERANCE) + 2 * precision) / 3
+    return (bound * (1 + NORM_TOLERANCE) + 2 * precision) / (_ROOM - 1)
 
 
 @dataclass(frozen=True)
