@@ -102,6 +102,16 @@ class AsyncClient:
         self._worker.shutdown()
 
     @property
+    def classifies(self) -> bool:
+        """Whether this client has an encoder."""
+        return self._encoder is not None
+
+    @property
+    def generates(self) -> bool:
+        """Whether this client has a causal model, loaded or not."""
+        return self._model is not None
+
+    @property
     def encoder(self) -> Encoder:
         """The local encoder.
 

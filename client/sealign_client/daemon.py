@@ -17,7 +17,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from sealign.errors import SealignError, UnavailableError
+from sealign.errors import InvalidInputError, SealignError, UnavailableError
 from sealign.protocol.status import answering
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer, add_DaemonServicer_to_server
@@ -39,20 +39,31 @@ class DaemonService(DaemonServicer):
         self._client = client
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksReply:  # noqa: N802, ARG002
-        """The silo's tasks, and whether this daemon's encoder can use them."""
+        """The silo's tasks, and whether this daemon's encoder and model can use them."""
         async with answering(context, "ListTasks"):
-            card = await self._client.describe(refresh=True)
-            tasks = [
-                pb.TaskSummary(name=t.name, description=t.description, labels=t.labels, ready=bool(t.plans))
-                for t in card.tasks
-            ]
-            return pb.ListTasksReply(tasks=tasks)
+            reply = pb.ListTasksReply()
+            if self._client.classifies:
+                reply.tasks.extend(
+                    pb.TaskSummary(name=t.name, description=t.description, labels=t.labels, ready=bool(t.plans))
+                    for t in (await self._client.describe(refresh=True)).tasks
+                )
+            if self._client.generates:
+                generator = await self._client.generation()
+                reply.generation_tasks.extend(
+                    pb.GenerationTaskSummary(
+                        name=t.name, description=t.description, max_tokens=t.max_tokens, ready=t.plan is not None
+                    )
+                    for t in await generator.describe(refresh=True)
+                )
+            return reply
 
     async def ClassifyTexts(  # noqa: N802
         self, request: pb.ClassifyTextsRequest, context: Any
     ) -> pb.ClassifyTextsReply:
         """Labels of texts, in their order."""
         async with answering(context, "ClassifyTexts"):
+            if not self._client.classifies:
+                raise InvalidInputError("this daemon has no encoder: start it with --encoder to classify texts")
             results = await self._client.classify(list(request.texts), request.task or None)
             return pb.ClassifyTextsReply(
                 classifications=[
@@ -72,6 +83,8 @@ class DaemonService(DaemonServicer):
     ) -> AsyncIterator[pb.GeneratedToken]:
         """What comes after a text, token by token."""
         async with answering(context, "GenerateText"):
+            if not self._client.generates:
+                raise InvalidInputError("this daemon has no causal model: start it with --model to generate text")
             sampling = sampling_of(
                 temperature=request.temperature,
                 top_k=request.top_k or None,

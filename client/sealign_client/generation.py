@@ -17,8 +17,10 @@ from pydantic import ValidationError
 from sealign.alignment import AffineMap, PublicSet, require_enough_texts
 from sealign.ckks import LARGEST_MODULUS_BITS, Cipher, PackingPlan, ProductShape, candidates, checked_rows
 from sealign.errors import (
+    DecryptionError,
     InvalidInputError,
     NoMapError,
+    NoPlanError,
     NotFoundError,
     ReleaseRefusedError,
     SealignError,
@@ -86,12 +88,15 @@ class Forecast:
         compatibility: of the two tokenizers.
         cost: of a token; by a typical head where there is no map yet.
         explained_variance: of the silo's states, by the map; None where there is no map yet.
+        divergence: of what the head predicts from mapped states from what it predicts from the silo's own, nats a
+            token; None where the map was not refined. A refined map is better by it and explains less of the states.
         model_seconds: the client's own model, for one more token.
     """
 
     compatibility: Compatibility
     cost: TokenCost
     explained_variance: float | None
+    divergence: float | None
     model_seconds: float
 
 
@@ -202,6 +207,7 @@ class TextGenerator:
         Raises:
             NotFoundError: no such task, or the silo has not read these texts.
             UnavailableError: the silo went away; nothing was learned, an earlier map stays.
+            NoPlanError: the map was learned, but the silo cannot serve the task behind it under any parameter set.
             InvalidInputError: a text that this model cannot read whole.
             ReleaseRefusedError: encrypted mode: the silo releases no more over this public set.
         """
@@ -218,6 +224,7 @@ class TextGenerator:
             await self._connection.align_states(card.name, self.model.card, held.digest, len(states), chunks)
         await self.describe(refresh=True)
         learned = (await self.task(card.name)).map
+        self._require_servable(await self.task(card.name))
         if learned is None:
             raise NoMapError("the map was learned, but the silo does not serve it; its log says why")
         return learned
@@ -242,6 +249,9 @@ class TextGenerator:
         Raises:
             NotFoundError: no such task.
             NoMapError: this model was never aligned with the task.
+            NoPlanError: the silo cannot serve the task to this model under any parameter set.
+            DecryptionError: a text so unlike the public ones that logits leave the promised range; what was yielded
+                stands.
             InvalidInputError: an empty prompt, or one beyond the model's window; nothing was sent.
             UnavailableError: the silo went away and did not come back in time; what was yielded stands.
         """
@@ -280,15 +290,18 @@ class TextGenerator:
 
         Raises:
             NotFoundError: no such task.
+            NoPlanError: the silo cannot serve the task to this model under any parameter set.
             InvalidInputError: no texts, or one that cannot be read.
         """
         card = await self.task(task)
+        self._require_servable(card)
         tokenizer = await self.tokenizer(card.name)
         compatibility = await self._run(compare_tokenizers, self.model.tokenizer, tokenizer, texts)
         return Forecast(
             compatibility,
             token_cost(card.plan or _typical_plan(self.model.card.dimension, card.vocabulary)),
             None if card.map is None else card.map.explained_variance,
+            None if card.map is None else card.map.divergence,
             await self._run(_seconds_a_token, self.model, texts[0]),
         )
 
@@ -302,7 +315,7 @@ class TextGenerator:
             found = next((other for other in described if other.name == card.name), card)
             return replace(found, map=MapCard.of(own), public_sets=card.public_sets), own
         if self._placement is Placement.CLIENT:
-            card = replace(card, map=None, plan=None)
+            card = replace(card, map=None, plan=None, unservable=False)
         return card, None
 
     async def _ready(self, task: str | None) -> _Ready:
@@ -310,6 +323,7 @@ class TextGenerator:
         if card.plan is None:
             await self.describe(refresh=True)  # somebody may have aligned meanwhile
             card = await self.task(task)
+        self._require_servable(card)
         if card.plan is None:
             raise NoMapError(
                 f"there is no map from {self.model.card.name} to generation task {card.name} yet: align first, with "
@@ -320,6 +334,14 @@ class TextGenerator:
         if card.plan.dimension != expected:
             raise InvalidInputError("the silo's plan is for another dimension than this model's; align again")
         return _Ready(card, card.plan, own)
+
+    def _require_servable(self, card: GenerationCard) -> None:
+        if card.unservable:
+            raise NoPlanError(
+                f"the silo cannot serve generation task {card.name} to {self.model.card.name} under any parameter set: "
+                "its logits are too large for the precision it asks for. The silo's operator can tell from its log "
+                "what to change."
+            )
 
     async def _logits(self, ready: _Ready, state: NDArray[np.float32]) -> tuple[_Ready, NDArray[np.float64]]:
         """Logits, shape (V,), of what follows a state; a break is bridged."""
@@ -373,7 +395,14 @@ class TextGenerator:
             if first != next_block:
                 raise InvalidInputError("the silo sends parts of a reply out of order; it runs an incompatible version")
             began = perf_counter()
-            parts.append(await self._run(cipher.decrypt_part, product, first))
+            try:
+                parts.append(await self._run(cipher.decrypt_part, product, first))
+            except DecryptionError as error:
+                raise DecryptionError(
+                    f"logits leave the ±{plan.range:g} that the silo promises for generation task {ready.card.name}: "
+                    "the text is unlike the public texts that the map was learned over, or the reply was damaged. Go "
+                    "on from another text, or align over public texts more like it."
+                ) from error
             decrypting += perf_counter() - began
             received += product.byte_count
             next_block += len(product.ciphertexts)
@@ -467,9 +496,9 @@ def _typical_plan(dimension: int, vocabulary: int) -> PackingPlan:
         dimension=dimension,
         outputs=vocabulary,
         frobenius_norm=column * vocabulary**0.5,
-        range=column * row,
+        range=column * row / 4,  # logits come nowhere near the bound
         row_norm=row,
-        precision=1 / 8,
+        precision=1 / 32,
         column_norm=column,
     )
     return candidates(shape, max_bytes=1 << 40, max_modulus_bits=LARGEST_MODULUS_BITS)[0]

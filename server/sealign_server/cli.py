@@ -111,7 +111,7 @@ def generation(
 
     For a task that exists, with the same model, only the public texts are added.
     """
-    from sealign_server.generation_training import add_public_states, keep_generation
+    from sealign_server.generation_training import add_public_states, keep_generation, unservable_over
 
     sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
     loaded, states = keep_generation(SiloStore(directory), task, EncoderSettings.parse(model), description)
@@ -119,6 +119,8 @@ def generation(
         with progress(f"reading {label}", len(texts)) as advance:
             card = add_public_states(states, loaded, label, texts, advance)
         typer.echo(f"public set {card.name}: {card.rows} tokens, digest {card.digest}")
+        if (unservable := unservable_over(SiloStore(directory), task, card.digest)) is not None:
+            typer.echo(f"warning: {unservable}", err=True)
     typer.echo(f"generation task {task}: {loaded.card.name}, vocabulary {loaded.card.vocabulary}")
 
 
@@ -187,7 +189,7 @@ def serve(
         int | None, typer.Option(help="Told maps to remember; the oldest are forgotten.", show_default="64")
     ] = None,
     generation_precision: Annotated[
-        float | None, typer.Option(help="Error of a token's logit.", show_default="1/8")
+        float | None, typer.Option(help="Error of a token's logit.", show_default="1/32")
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Most new tokens of one generation.", show_default="1024")
@@ -273,13 +275,18 @@ def info(directory: Directory) -> None:
     for release in ReleaseLedger(store.releases_path).releases():
         numbers = (str(release.dimension), str(release.rows), release.created)
         releases.add_row(release.public_set[:12], release.client, release.encoder[:12], *numbers)
-    generating = Table("task", "model", "vocabulary", "public tokens", "maps", title="Generation tasks")
+    generating = Table(
+        "task", "model", "vocabulary", "public tokens", "maps, explained variance", title="Generation tasks"
+    )
     heads = GenerationStore(store)
     for name in heads.names():
         states, (document, _) = heads.states(name), heads.load(name)
         tokens = sum(public.rows for public in states.public_sets())
-        known = ", ".join(fingerprint[:12] for fingerprint in states.map_fingerprints()) or "none"
-        generating.add_row(name, states.document.encoder_card.name, str(document.vocabulary), str(tokens), known)
+        qualities = {known[:12]: states.load_map(known).quality for known in states.map_fingerprints()}
+        maps_of = [f"{known} ({q.family}, {_measure(q.explained_variance)})" for known, q in qualities.items()]
+        generating.add_row(
+            name, states.document.encoder_card.name, str(document.vocabulary), str(tokens), ", ".join(maps_of) or "none"
+        )
     for table in (tasks, sets, maps, releases, generating):
         console.print(table)
 

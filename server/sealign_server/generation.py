@@ -6,32 +6,23 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
-from math import ceil, log2
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from sealign.ckks import (
-    LARGEST_MODULUS_BITS,
-    PackingPlan,
-    ProductShape,
-    ResidueWeights,
-    VocabularyEvaluator,
-    candidates,
-    part_outputs,
-)
+from sealign.ckks import PackingPlan, ResidueWeights, VocabularyEvaluator, part_outputs
 from sealign.encoders import EncoderCard
-from sealign.errors import NoMapError, SealignError, StalePlanError
+from sealign.errors import NoMapError, NoPlanError, SealignError, StalePlanError
 from sealign.files import write_atomically
 from sealign.protocol import GenerationCard, MapCard
 from sealign.protocol.conversions import plan_from_wire, plan_to_wire
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign_server.encrypted_alignment import EncryptedAlignment
-from sealign_server.generation_store import GenerationStore, VocabularyHead, load_row_norm
+from sealign_server.generation_store import GenerationStore
+from sealign_server.mapped_vocabulary import MappedVocabulary, behind_map, over_public_set, plan_vocabulary
 from sealign_server.releases import Release, ReleaseLedger
 from sealign_server.settings import ServeSettings
 from sealign_server.state_alignment import StateAlignment
@@ -39,56 +30,6 @@ from sealign_server.store import SiloStore
 from sealign_server.unsent_products import UnsentProducts
 
 _log = structlog.get_logger()
-
-_CHUNK = 4096  # tokens whose weights are composed at once
-
-
-@dataclass(frozen=True, eq=False)
-class MappedVocabulary:
-    """A head behind an affine map: logits are x·W + bias for a client's row x.
-
-    Attributes:
-        head: of the silo.
-        weight: M of the map, (d_client, d); None where the client has mapped its rows.
-        intercept: of the map, (d,); or the mean on which mapped rows are centred.
-        row_norm: largest norm of a row.
-    """
-
-    head: VocabularyHead
-    weight: NDArray[np.float64] | None
-    intercept: NDArray[np.float64]
-    row_norm: float
-
-    def columns(self, outputs: slice) -> NDArray[np.float64]:
-        """W of some tokens, (dimension, those)."""
-        columns = self.head.columns(outputs)
-        return columns if self.weight is None else self.weight @ columns
-
-    @property
-    def bias(self) -> NDArray[np.float64]:
-        """(V,)."""
-        bias: NDArray[np.float64] = self.head.logits(self.intercept[None])[0]
-        return bias
-
-    def shape(self, precision: float) -> ProductShape:
-        """The planner's input, from the norms of W."""
-        vocabulary = len(self.head.bias)
-        norms = np.concatenate(
-            [
-                np.linalg.norm(self.columns(slice(start, min(start + _CHUNK, vocabulary))), axis=0)
-                for start in range(0, vocabulary, _CHUNK)
-            ]
-        )
-        return ProductShape(
-            rows=1,
-            dimension=len(self.intercept) if self.weight is None else len(self.weight),
-            outputs=vocabulary,
-            frobenius_norm=float(np.linalg.norm(norms)),
-            range=float((norms * self.row_norm + np.abs(self.bias)).max()),
-            row_norm=self.row_norm,
-            precision=precision,
-            column_norm=float(norms.max()),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +56,7 @@ class GenerationTask:
         self.releases = ReleaseLedger(self.states.releases_path, settings.max_releases)
         self.unsent = UnsentProducts(self.states.unsent_path, settings.product_hours)
         self._served: dict[str, _Served] = {}
+        self._unservable: set[str] = set()
         self._versions: dict[str, int] = {}
         self._preparing = Lock()
 
@@ -139,6 +81,7 @@ class GenerationTask:
             map=learned,
             plan=None if served is None else served.evaluator.plan,
             revision="" if served is None else served.revision,
+            unservable=_key(model, mapped_over) in self._unservable,
         )
 
     def evaluator(self, model: str, plan: str, revision: str, mapped_over: str = "") -> VocabularyEvaluator:
@@ -146,11 +89,17 @@ class GenerationTask:
 
         Raises:
             NoMapError: no map has been learned for the model.
+            NoPlanError: no parameter set can hold the logits behind it.
             StalePlanError: head, map or plan have changed since the client asked.
         """
         served = self._served.get(_key(model, mapped_over))
         if served is None or served.revision != revision:
             served = self._prepared(model, mapped_over)  # another worker may have learned or described it
+        if _key(model, mapped_over) in self._unservable:
+            raise NoPlanError(
+                f"generation task {self.name} cannot be served to this model under any parameter set; the silo's "
+                "operator can tell from its log what to change"
+            )
         if served is None:
             raise NoMapError(
                 f"no map has been learned for model {model[:12]!r}…; align first (sealign align --generation "
@@ -159,6 +108,23 @@ class GenerationTask:
         if served.revision != revision or served.evaluator.plan.id != plan:
             raise StalePlanError("the task has changed since it was described; describe it and encrypt again")
         return served.evaluator
+
+    def check(self) -> None:
+        """Log, with what to do, what cannot be served: a map, or, where clients apply their own, a public set.
+
+        Raises:
+            StorageError, InvalidInputError: a file is missing or damaged, or does not belong to the task.
+        """
+        behind = [(_key(model, ""), partial(self._behind, model)) for model in self.states.map_fingerprints()]
+        over = [(_key("", s.digest), partial(self._over, s.digest)) for s in self.states.public_sets()]
+        for key, made in behind + over:
+            mapped = made()
+            _, path = self._weights(key, mapped)
+            if self._kept_plan(path) is None:
+                try:
+                    self._planned(mapped)
+                except NoPlanError as error:
+                    _log.error("generation task cannot be served", task=self.name, to=key, reason=str(error))
 
     def alignment(self, model: EncoderCard, public_set: str, rows: int) -> StateAlignment:
         """A run of plain alignment for a model (see `StateAlignment`)."""
@@ -193,39 +159,33 @@ class GenerationTask:
             version = 0 if mapped_over else path.stat().st_mtime_ns
             if self._versions.get(key) != version:
                 mapped = self._over(mapped_over) if mapped_over else None
+                self._served.pop(key, None)
+                self._unservable.discard(key)
                 try:
                     self._served[key] = self._encoded(key, mapped or self._behind(model))
                 except SealignError as error:
+                    if isinstance(error, NoPlanError):
+                        self._unservable.add(key)
                     _log.error("task left out for a model", task=self.name, model=model[:12], reason=str(error))
                 self._versions[key] = version
             return self._served.get(key)
 
     def _behind(self, model: str) -> MappedVocabulary:
-        learned, norm = self.states.load_map(model), load_row_norm(self.states, model)
-        return MappedVocabulary(self._head, learned.weight, learned.intercept, norm)
+        return behind_map(self._head, self.states, self.states.load_map(model))
 
     def _over(self, public_set: str) -> MappedVocabulary:
-        """For rows that clients have mapped themselves and that are centred, as in `Silo`."""
-        public = self.states.load_public_set(public_set).rows.astype(np.float64)
-        norm = 2.0 ** (1 + ceil(log2(np.linalg.norm(public, axis=1).max()) - 1e-3))
-        return MappedVocabulary(self._head, None, public.mean(axis=0), norm)
+        return over_public_set(self._head, self.states.load_public_set(public_set).rows)
+
+    def _planned(self, mapped: MappedVocabulary) -> PackingPlan:
+        return plan_vocabulary(self.name, mapped, self._settings.generation_precision, self._settings.security_table)
 
     def _encoded(self, key: str, mapped: MappedVocabulary) -> _Served:
         """The evaluator, from the file that an earlier process or another worker wrote, or else from a new one."""
-        settings = self._settings
-        digest = sha256(self._document.head.encode() + mapped.intercept.tobytes())
-        digest.update(b"" if mapped.weight is None else mapped.weight.tobytes())
-        digest.update(repr((mapped.row_norm, settings.generation_precision, settings.security_table)).encode())
-        revision = digest.hexdigest()[:16]
-        path = self.states.directory / "weights" / f"{key}-{revision}.safetensors"
+        revision, path = self._weights(key, mapped)
         with _locked(path.with_name(f"{key}.lock")):
             plan = self._kept_plan(path)
             if plan is None:
-                shape = mapped.shape(settings.generation_precision)
-                plans = candidates(
-                    shape, settings.security_table, max_bytes=1 << 40, max_modulus_bits=LARGEST_MODULUS_BITS
-                )
-                plan = plans[0]
+                plan = self._planned(mapped)
                 ResidueWeights.write(path, plan, map(mapped.columns, part_outputs(plan)))
                 write_atomically(path.with_suffix(".plan"), plan_to_wire(plan).SerializeToString())
                 for old in path.parent.glob(f"{key}-*"):
@@ -233,6 +193,15 @@ class GenerationTask:
                         old.unlink(missing_ok=True)  # a process that has it mapped keeps it
                 _log.info("vocabulary encoded", task=self.name, outputs=plan.outputs, bytes=path.stat().st_size)
         return _Served(revision, VocabularyEvaluator(plan, path, mapped.bias))
+
+    def _weights(self, key: str, mapped: MappedVocabulary) -> tuple[str, Path]:
+        """Revision of a head behind a map, and the file of its weights."""
+        settings = self._settings
+        digest = sha256(self._document.head.encode() + mapped.intercept.tobytes())
+        digest.update(b"" if mapped.weight is None else mapped.weight.tobytes())
+        digest.update(repr((mapped.row_norm, settings.generation_precision, settings.security_table)).encode())
+        revision = digest.hexdigest()[:16]
+        return revision, self.states.directory / "weights" / f"{key}-{revision}.safetensors"
 
     def _kept_plan(self, path: Path) -> PackingPlan | None:
         try:
@@ -270,6 +239,11 @@ class GenerationTasks:
             self._tasks[name] = GenerationTask(name, self._store, self._settings)
         return self._tasks[name]
 
+    def check(self) -> None:
+        """Log, with what to do, what cannot be served, before a client asks for it."""
+        for task in self.all():
+            _check(task)
+
     def tokenizer(self, name: str) -> bytes:
         """A task's tokenizer.
 
@@ -284,6 +258,13 @@ class GenerationTasks:
         except SealignError as error:
             _log.error("generation task not read", task=name, reason=str(error))
             return None
+
+
+def _check(task: GenerationTask) -> None:
+    try:
+        task.check()
+    except SealignError as error:
+        _log.error("generation task not read", task=task.name, reason=str(error))
 
 
 @contextmanager

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
-from sealign.protocol import GenerationCard
+from sealign.errors import NoPlanError
+from sealign.protocol import GenerationCard, MapCard
 from sealign.protocol.conversions import encoder_from_wire, matrix_from_wire, product_to_wire
 from sealign.protocol.generation import generation_to_wire
 from sealign.protocol.status import answering
@@ -18,7 +20,7 @@ from sealign.protocol.v1.generation_pb2_grpc import GenerationServicer
 from sealign_server.admission import Admission
 from sealign_server.callers import caller, within
 from sealign_server.encrypted_service import EncryptedAlignments
-from sealign_server.generation import GenerationTasks
+from sealign_server.generation import GenerationTask, GenerationTasks
 from sealign_server.plain_service import Described, PlainAlignments
 from sealign_server.public_keys import PublicKeyCache
 from sealign_server.state_alignment import StateAlignment
@@ -115,13 +117,28 @@ class GenerationService(GenerationServicer):
     def _begun(self, header: pb.AlignStatesHeader) -> tuple[StateAlignment, Described]:
         task = self._tasks.task(header.task)
         session = task.alignment(encoder_from_wire(header.model), header.public_set, header.rows)
-        return session, lambda model: task.describe(model).map
+        return session, partial(_learned, task)
 
     def _encrypted_alignments(self, name: str) -> EncryptedAlignments:
         task = self._tasks.task(name)
         if name not in self._encrypted:
             self._encrypted[name] = EncryptedAlignments(task, self._keys, self._alignment_seconds)
         return self._encrypted[name]
+
+
+def _learned(task: GenerationTask, model: str) -> MapCard | None:
+    """The card of a model's new map.
+
+    Raises:
+        NoPlanError: nothing can serve the task behind it.
+    """
+    card = task.describe(model)
+    if card.unservable:
+        raise NoPlanError(
+            f"the map was learned, but no parameter set can hold the logits of generation task {card.name} behind it; "
+            "the silo's operator can tell from its log what to change"
+        )
+    return card.map
 
 
 async def _preceded(

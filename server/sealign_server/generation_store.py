@@ -6,7 +6,7 @@ generation/<task>/tokenizer.json       the tokenizer, for clients
 generation/<task>/silo.json, public/, maps/, …  as a silo's own, for token states in place of embeddings
 generation/<task>/public/<digest>.following.safetensors  the token after each row, for refining maps
 generation/<task>/maps/<fingerprint>.norm.json   largest norm of the client's states
-generation/<task>/maps/<fingerprint>.states      the client's states over the public set, for refining its map
+generation/<task>/maps/<fingerprint>.states      the client's states over the public set
 generation/<task>/weights/             encoded weights, made when they are first needed
 """
 
@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sealign.alignment import AffineMap
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
-from sealign.files import Array, ArrayWriter, map_arrays, write_atomically
+from sealign.files import ArrayWriter, map_arrays, write_atomically
 from sealign_server.store import SiloDocument, SiloStore
 
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -200,11 +201,6 @@ def following_path(states: SiloStore, digest: str) -> Path:
     return states.directory / "public" / f"{digest}.following.safetensors"
 
 
-def client_states_path(states: SiloStore, fingerprint: str) -> Path:
-    """Where a client's states over the public set of its map are kept."""
-    return states.directory / "maps" / f"{fingerprint}.states"
-
-
 def save_row_norm(states: SiloStore, fingerprint: str, norm: float) -> None:
     """Keep the largest norm of a client's states; write it before the map."""
     write_atomically(_norm_path(states, fingerprint), json.dumps({"row_norm": norm}).encode())
@@ -222,16 +218,32 @@ def load_row_norm(states: SiloStore, fingerprint: str) -> float:
         raise StorageError(f"{_norm_path(states, fingerprint)} is missing or damaged; align again") from error
 
 
-def load_mapped(path: Path, name: str) -> Array:
-    """One array of a safetensors file, mapped into memory.
+def save_client_states(states: SiloStore, learned: AffineMap, rows: NDArray[np.float16]) -> None:
+    """Keep a client's states over the public set of its map, (n, d); write them before the map."""
+    path = _states_path(states, learned.source_fingerprint)
+    shapes = {"states": (rows.shape, rows.dtype)}
+    with ArrayWriter(path, shapes, {"public_set": learned.public_set}, mode=0o600) as writer:
+        writer.append("states", rows)
+
+
+def load_client_states(states: SiloStore, learned: AffineMap) -> NDArray[np.float16] | None:
+    """A client's states over the public set of its map, (n, d), mapped into memory; None if they were not kept.
 
     Raises:
-        StorageError: the file is missing or damaged.
+        StorageError: the file is damaged.
     """
-    arrays, _ = map_arrays(path)
-    if name not in arrays:
+    path = _states_path(states, learned.source_fingerprint)
+    if not path.exists():
+        return None
+    arrays, metadata = map_arrays(path)
+    rows = arrays.get("states")
+    if rows is None or rows.shape[1:] != learned.weight.shape[:1]:
         raise StorageError(f"{path} is damaged; align again")
-    return arrays[name]
+    return rows if metadata.get("public_set") == learned.public_set else None
+
+
+def _states_path(states: SiloStore, fingerprint: str) -> Path:
+    return states.directory / "maps" / f"{fingerprint}.states"
 
 
 def _norm_path(states: SiloStore, fingerprint: str) -> Path:

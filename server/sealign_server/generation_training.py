@@ -7,14 +7,17 @@ from collections.abc import Callable
 import numpy as np
 
 from sealign.alignment import PublicSet
+from sealign.ckks import SecurityTable
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.causal import CausalModel, OutputHead
-from sealign.errors import InvalidInputError, NoMapError
-from sealign.files import map_arrays, save_arrays
+from sealign.errors import InvalidInputError, NoMapError, NoPlanError
+from sealign.files import save_arrays
 from sealign.generation.kl import Refinement, refine_by_divergence
 from sealign.generation.states import silo_rows
 from sealign.protocol import PublicSetCard
-from sealign_server.generation_store import GenerationStore, client_states_path, following_path
+from sealign_server.generation_store import GenerationStore, following_path, load_client_states
+from sealign_server.mapped_vocabulary import over_public_set, plan_vocabulary
+from sealign_server.settings import DEFAULT_GENERATION_PRECISION
 from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore
 
 Progress = Callable[[int], None]
@@ -70,6 +73,25 @@ def add_public_states(
     return card
 
 
+def unservable_over(silo: SiloStore, task: str, public_set: str) -> NoPlanError | None:
+    """Why a task could not be served, with the settings that a silo has by default; None if it can.
+
+    Judged by the silo's own states over the public set, before there is any map.
+
+    Raises:
+        NotFoundError: no such task, or it has not read the public set.
+        StorageError: a file is damaged.
+    """
+    store = GenerationStore(silo)
+    _, head = store.load(task)
+    mapped = over_public_set(head, store.states(task).load_public_set(public_set).rows)
+    try:
+        plan_vocabulary(task, mapped, DEFAULT_GENERATION_PRECISION, SecurityTable.CLASSICAL)
+    except NoPlanError as error:
+        return error
+    return None
+
+
 def refine_map(
     silo: SiloStore, task: str, model: str, *, epochs: int = 8, seed: int = 0, progress: Progress | None = None
 ) -> Refinement:
@@ -93,13 +115,13 @@ def refine_map(
         known = ", ".join(fingerprint[:12] for fingerprint in states.map_fingerprints()) or "none"
         raise NoMapError(f"{len(found)} maps begin with {model[:64]!r}; task {task} has maps of the models: {known}")
     learned = states.load_map(found[0])
-    arrays, metadata = map_arrays(client_states_path(states, found[0]))
-    if metadata.get("public_set") != learned.public_set:
-        raise NoMapError("the client's states belong to another map; let the client align again")
+    rows = load_client_states(states, learned)
+    if rows is None:
+        raise NoMapError("the client's states were not kept, or belong to another map; let the client align again")
     refined = refine_by_divergence(
         learned,
         OutputHead(head.weight, head.bias.astype(np.float32)),
-        arrays["states"].astype(np.float32),
+        rows.astype(np.float32),
         states.load_public_set(learned.public_set).rows,
         epochs=epochs,
         seed=seed,

@@ -11,6 +11,7 @@ import socket
 from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 
 import grpc
 import structlog
@@ -49,6 +50,8 @@ def serve(directory: Path, settings: ServeSettings) -> None:
     credentials(settings)  # refuse bad certificates before any process starts
     SiloStore(directory).remove_leftovers()
     with closing(_reserved(settings.listen)) as reserved:
+        # Beside serving, since large vocabularies take seconds.
+        Thread(target=GenerationTasks(SiloStore(directory), settings).check, daemon=True).start()
         host = settings.listen.rpartition(":")[0]
         address = f"{host}:{reserved.getsockname()[1]}"
         if settings.workers == 1:

@@ -12,8 +12,8 @@ from sealign.settings import LayeredSettings
 
 SETTINGS_FILE = "silo.toml"
 
-DEFAULT_GENERATION_PRECISION = 1 / 8
-"""Largest error of a token's logit; its standard deviation is a seventh, and moves a probability by 2 % of itself."""
+DEFAULT_GENERATION_PRECISION = 1 / 32
+"""Largest error of a token's logit; its standard deviation is a seventh, and moves a probability by 0.5 % of itself."""
 
 
 class ServeSettings(LayeredSettings):

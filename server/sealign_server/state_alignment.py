@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap
 from sealign.encoders import EncoderCard
-from sealign.files import ArrayWriter
 from sealign_server.alignment import AlignmentSession
-from sealign_server.generation_store import client_states_path, save_row_norm
+from sealign_server.generation_store import save_client_states, save_row_norm
 from sealign_server.store import SiloStore
 
 
@@ -37,9 +36,6 @@ class StateAlignment(AlignmentSession):
             self._chunks.append(np.clip(rows, -65504, 65504).astype(np.float16))
 
     def _keep(self, learned: AffineMap) -> None:
-        path = client_states_path(self._store, learned.source_fingerprint)
-        shapes = {"states": ((learned.quality.rows, len(learned.weight)), np.dtype(np.float16))}
-        with ArrayWriter(path, shapes, {"public_set": learned.public_set}, mode=0o600) as writer:
-            writer.append("states", np.concatenate(self._chunks))
+        save_client_states(self._store, learned, np.concatenate(self._chunks))
         save_row_norm(self._store, learned.source_fingerprint, self._largest)
         super()._keep(learned)

@@ -45,6 +45,12 @@ class NoMapError(SealignError):
     status = "FAILED_PRECONDITION"
 
 
+class NoPlanError(SealignError):
+    """No parameter set can hold the outputs of this task; the silo's operator must change what is served."""
+
+    status = "FAILED_PRECONDITION"
+
+
 class UnknownMapError(SealignError):
     """The silo does not hold what a client has told about its map; tell it again."""
 

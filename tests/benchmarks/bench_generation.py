@@ -24,7 +24,7 @@ from sealign.ckks import Cipher, SecretKey, residue_bytes
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign_client import client_settings
 from sealign_client.generation_connection import GenerationConnection
-from sealign_server.generation_store import GenerationStore, VocabularyHead, save_row_norm
+from sealign_server.generation_store import GenerationStore, VocabularyHead, save_client_states, save_row_norm
 from sealign_server.store import SiloDocument, SiloStore
 from tests.support.processes import Server, command, serving
 
@@ -69,8 +69,16 @@ def make_silo(directory: Path, size: Size) -> VocabularyHead:
         quality=MapQuality(explained_variance=1.0, mean_cosine=1.0, linear_cka=1.0, rows=64, penalty=1.0),
         created="2026-01-01T00:00:00+00:00",
     )
+    save_client_states(states, identity, states_like(0, 512, size.dimension).astype(np.float16))
     identity.save(states.map_path(MODEL.fingerprint))
     return GenerationStore(silo).load("text")[1]
+
+
+def states_like(seed: int, rows: int, dimension: int) -> NDArray[np.float64]:
+    """Random states, (rows, dimension), a tenth within the largest norm."""
+    made = np.random.default_rng(seed).standard_normal((rows, dimension))
+    scaled: NDArray[np.float64] = made * (0.9 * _ROW_NORM / np.linalg.norm(made, axis=1, keepdims=True))
+    return scaled
 
 
 async def measure(name: str, size: Size, silo: Server, authority: Path, head: VocabularyHead) -> None:
@@ -84,11 +92,8 @@ async def measure(name: str, size: Size, silo: Server, authority: Path, head: Vo
     assert plan is not None
     cipher = Cipher(plan, SecretKey.generate(plan.parameters))
     await connection.register(cipher.key.public_key)
-    generator = np.random.default_rng(1)
     times, error, sent, received, server = [], 0.0, 0, 0, 0.0
-    for _ in range(size.tokens + 1):
-        row = generator.standard_normal((1, size.dimension))
-        row *= 0.9 * _ROW_NORM / np.linalg.norm(row)
+    for row in states_like(1, size.tokens + 1, size.dimension)[:, None]:
         started = perf_counter()
         query = cipher.encrypt(row)
         parts: list[NDArray[np.float64]] = []
@@ -105,9 +110,9 @@ async def measure(name: str, size: Size, silo: Server, authority: Path, head: Vo
     print(
         f"{name:7s} V={size.vocabulary:<7d} d={size.dimension:<4d} {plan.parameters.name:13s} {seconds * 1e3:7.0f} ms "
         f"(silo {server:6.0f})  {1 / seconds:5.1f} tokens/s  {sent / 1e6:5.2f} + {received / 1e6:5.2f} MB  "
-        f"{residue_bytes(plan)} bytes a weight  error {error:.3f} of {plan.precision:.3f}  encoded in "
-        f"{encoded:.0f} s  silo {silo.resident_bytes / 1e6:5.0f} MB  targets {size.seconds} s, {size.megabytes} MB: "
-        f"{'met' if met else 'MISSED'}",
+        f"{residue_bytes(plan)} bytes a weight  range {plan.range:g}  error {error:.4f} of {plan.precision:.4f}  "
+        f"encoded in {encoded:.0f} s  silo {silo.resident_bytes / 1e6:5.0f} MB  "
+        f"targets {size.seconds} s, {size.megabytes} MB: {'met' if met else 'MISSED'}",
         flush=True,
     )
     await connection.close()

@@ -37,7 +37,9 @@ def classify(stub: DaemonStub, *texts: str, task: str = "") -> pb.ClassifyTextsR
 
 
 def test_tasks_are_ready(stub: DaemonStub, client: Client) -> None:
-    (task,) = stub.ListTasks(pb.ListTasksRequest(), timeout=30).tasks
+    listed = stub.ListTasks(pb.ListTasksRequest(), timeout=30)
+    (task,) = listed.tasks
+    assert not listed.generation_tasks
     assert (task.name, task.ready) == (TASK, True)
     assert tuple(task.labels) == client.describe().tasks[0].labels
 
@@ -79,6 +81,11 @@ def test_a_long_text_is_cut_and_a_huge_one_refused(stub: DaemonStub) -> None:
 def test_unknown_task(stub: DaemonStub) -> None:
     with refused(grpc.StatusCode.NOT_FOUND, "NotFoundError", "no task 'weather'"):
         classify(stub, "it will rain", task="weather")
+
+
+def test_a_daemon_without_a_model_does_not_generate(stub: DaemonStub) -> None:
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "no causal model: start it with --model"):
+        list(stub.GenerateText(pb.GenerateTextRequest(prompt="interest rates"), timeout=30))
 
 
 def test_texts_are_not_logged(daemon: Server, stub: DaemonStub, silo: Server) -> None:

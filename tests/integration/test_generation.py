@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -14,17 +14,28 @@ import grpc
 import numpy as np
 import pytest
 
-from sealign.encoders.causal import CausalModel
-from sealign.errors import InvalidInputError, NoMapError, NotFoundError, StorageError, UnavailableError
+from sealign.encoders.causal import CausalModel, CausalSession
+from sealign.errors import (
+    DecryptionError,
+    InvalidInputError,
+    NoMapError,
+    NoPlanError,
+    NotFoundError,
+    StorageError,
+    UnavailableError,
+)
 from sealign.generation.sampling import Sampling
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
 from sealign_client import Client, Finish, GeneratedToken
+from sealign_server.generation_store import GenerationStore
+from sealign_server.store import SiloStore
 from tests.support.generation import (
     PRECISION,
     TASK,
     ClearGenerator,
     align,
+    chosen_otherwise,
     empty_silo,
     loaded,
     make_silo,
@@ -34,6 +45,7 @@ from tests.support.generation import (
 )
 from tests.support.processes import Server, command, serving
 from tests.support.silo import Tls
+from tests.support.small_lms import small_lm
 from tests.support.wire import refused
 
 PROMPT = "The film was"
@@ -95,21 +107,6 @@ def written(tokens: list[GeneratedToken]) -> str:
     return "".join(pieces[token.id] for token in tokens)
 
 
-def chosen_otherwise(clear: ClearGenerator, tokens: Sequence[GeneratedToken | pb.GeneratedToken]) -> int:
-    """How many greedy tokens are others than in the clear: always for ties within the precision, or the test fails."""
-    tokenizer = loaded("two").tokenizer
-    allowed = tokenizer.allowed(1024)
-    session, text, others = clear.model.session(), PROMPT, 0
-    for token in tokens:
-        logits = np.where(allowed, clear.logits(session.advance(text)), -np.inf)
-        assert logits.max() - logits[token.id] <= 2 * PRECISION
-        log_probability = logits[token.id] - np.log(np.exp(logits).sum())
-        assert abs(token.log_probability - log_probability) <= 2 * PRECISION
-        others += int(token.id != logits.argmax())
-        text += tokenizer.pieces[token.id]
-    return others
-
-
 def test_card_tells_what_the_silo_writes(client: Client, model: CausalModel) -> None:
     (card,) = client.describe_generation()
     assert (card.name, card.vocabulary, card.max_tokens) == (TASK, 1024, 250)
@@ -125,7 +122,7 @@ def test_two_hundred_greedy_tokens_are_those_of_the_clear_computation(client: Cl
     tokens = list(client.generate(PROMPT, max_tokens=200, alternatives=1))
     assert len(tokens) == 200
     assert text_of(tokens) == written(tokens)
-    assert chosen_otherwise(clear, tokens) <= 20
+    assert chosen_otherwise(clear, PROMPT, tokens) <= 20
     for token in tokens:
         assert token.alternatives == ((token.id, token.log_probability),)
     assert tokens[-1].finish is Finish.LENGTH
@@ -201,11 +198,13 @@ def test_a_client_without_a_map_or_a_model(silo: Server, tls: Tls) -> None:
         Client(tls.client_settings(silo.port))
 
 
+@pytest.mark.parametrize("sampling", [None, Sampling(temperature=2, top_k=5, seed=3)], ids=["greedy", "drawn"])
 def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
-    copy: Path, tls: Tls, clear: ClearGenerator, tmp_path: Path
+    copy: Path, tls: Tls, clear: ClearGenerator, sampling: Sampling | None, tmp_path: Path
 ) -> None:
+    """And with the random numbers that would have come: the tokens are those of the clear computation, but for ties."""
     with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
-        tokens = client.generate(PROMPT, max_tokens=10)
+        tokens = client.generate(PROMPT, max_tokens=14, sampling=sampling)
         begun = [next(tokens) for _ in range(4)]
         os.kill(silo.process.pid, signal.SIGKILL)
         silo.process.wait()
@@ -214,9 +213,9 @@ def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
         waiting.start()
         with own_silo(copy, tls, tmp_path / "second", model_name("one"), port=silo.port):
             waiting.join(timeout=60)
-        assert len(begun + rest) == 10
+        assert len(begun + rest) == 14
         assert rest[-1].finish is Finish.LENGTH
-        chosen_otherwise(clear, begun + rest)
+        assert chosen_otherwise(clear, PROMPT, begun + rest, sampling) <= 1
 
 
 def test_a_silo_that_stays_away_is_one_clear_error(
@@ -244,6 +243,73 @@ def test_another_map_between_two_tokens(copy: Path, tls: Tls, tmp_path: Path) ->
             (after,) = other.describe_generation()  # makes the silo look
         assert before.revision != after.revision
         assert len(begun + list(tokens)) == 6
+
+
+class TestLogitsTooLarge:
+    """For every parameter set, or for the range that one promises."""
+
+    def test_no_parameter_set_holds_them(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
+        """The operator hears it when the silo starts, the client what it can do; nobody hears numbers of the other."""
+        option = "--generation-precision"
+        with own_silo(copy, tls, tmp_path / "log", model_name("one"), option, 1e-4) as (silo, client):
+            silo.wait_for("generation task cannot be served", 2)
+            heard = silo.events("generation task cannot be served")
+            assert {event["to"].partition("-")[0] for event in heard} == {loaded("one").card.fingerprint[:32], "over"}
+            for use in (
+                lambda: list(client.generate(PROMPT)),
+                lambda: client.forecast([PROMPT]),
+                lambda: client.align_generation(public_set(), TASK),
+            ):
+                with pytest.raises(NoPlanError, match="generation task reviews") as caught:
+                    use()
+                assert "silo's operator can tell from its log" in str(caught.value)
+                assert not re.search(r"\d", str(caught.value).replace(loaded("one").card.name, ""))
+            assert not silo.events("internal error")
+        advised = re.search(r"serve with --generation-precision (\S+)$", heard[0]["reason"])
+        assert advised is not None
+        with own_silo(copy, tls, tmp_path / "second", model_name("one"), option, advised[1]) as (_, client):
+            assert len(list(client.generate(PROMPT, max_tokens=2))) == 2
+
+    def test_the_operator_hears_it_when_the_head_is_kept(self, tmp_path: Path) -> None:
+        """The task is kept: another precision may do."""
+        from transformers import AutoModelForCausalLM
+
+        directory, public = tmp_path / "silo", tmp_path / "public.txt"
+        public.write_text("\n".join(" ".join(text.split()) for text in public_set(8).texts) + "\n")
+        empty_silo(directory)
+        shutil.copytree(small_lm("two"), tmp_path / "large")
+        large = AutoModelForCausalLM.from_pretrained(tmp_path / "large")
+        large.lm_head.weight.data *= 30
+        large.save_pretrained(tmp_path / "large")
+        options = ("--task", TASK, "--public", public)
+        ran = command(
+            "sealign-server", "generation", directory, "--model", f"{tmp_path / 'large'}?device=cpu", *options
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert re.search("warning: generation task reviews .* serve with --generation-precision", ran.stderr)
+
+    @pytest.mark.parametrize("far", [False, True])
+    def test_a_state_beyond_the_promised_range_is_noticed(
+        self, client: Client, clear: ClearGenerator, far: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A little beyond, or as far as states can go: one clear error, and what had come stands."""
+        (card,) = client.describe_generation()
+        assert card.plan is not None
+        columns = clear.map.weight @ clear.head.columns(slice(0, card.vocabulary))
+        norms = np.linalg.norm(columns, axis=0)
+        longest = card.plan.row_norm * columns[:, norms.argmax()] / norms.max()
+        states = [(share * longest).astype(np.float32) for share in np.linspace(0, 1, 200)]
+        beyond = [state for state in states if np.abs(clear.logits(state)).max() > card.plan.range + 2 * PRECISION]
+        assert np.abs(clear.logits(beyond[-1])).max() > 2 * card.plan.range
+        tokens = client.generate(PROMPT, max_tokens=8)
+        begun = [next(tokens)]
+        with monkeypatch.context() as patched:
+            patched.setattr(CausalSession, "advance", lambda *_: beyond[-1 if far else 0])
+            begun.append(next(tokens))  # its state was read before
+            with pytest.raises(DecryptionError, match=r"logits leave the ±\d+ that the silo promises .* task reviews"):
+                next(tokens)
+        chosen_otherwise(clear, PROMPT, begun)
+        assert len(list(client.generate(PROMPT, max_tokens=3))) == 3
 
 
 class TestDamage:
@@ -323,7 +389,7 @@ class TestAlignment:
         assert len(list((tmp_path / "maps").glob("*.safetensors"))) == 1
 
 
-def test_the_daemon_streams(silo: Server, tls: Tls, clear: ClearGenerator, tmp_path: Path) -> None:
+def test_a_daemon_with_a_model_alone(silo: Server, tls: Tls, clear: ClearGenerator, tmp_path: Path) -> None:
     options = (*tls.client_options(silo.port), "--model", model_name("one"), "--listen", "127.0.0.1:0")
     with (
         serving("sealign", "daemon", *options, log=tmp_path / "log") as daemon,
@@ -331,13 +397,19 @@ def test_the_daemon_streams(silo: Server, tls: Tls, clear: ClearGenerator, tmp_p
     ):
         stub = DaemonStub(channel)
         tokens = list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, max_tokens=12), timeout=60))
-        chosen_otherwise(clear, tokens)
+        chosen_otherwise(clear, PROMPT, tokens)
         pieces = loaded("two").tokenizer.pieces
         assert [token.text for token in tokens] == [pieces[token.id] for token in tokens]
         assert [token.finish for token in tokens] == [""] * 11 + ["length"]
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "temperature"):
             list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, temperature=-1), timeout=60))
         assert PROMPT not in daemon.log
+        listed = stub.ListTasks(pb.ListTasksRequest(), timeout=60)
+        (task,) = listed.generation_tasks
+        assert (task.name, task.description, task.max_tokens, task.ready) == (TASK, "film reviews", 250, True)
+        assert not listed.tasks
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "no encoder: start it with --encoder"):
+            stub.ClassifyTexts(pb.ClassifyTextsRequest(texts=[PROMPT]), timeout=60)
 
 
 def test_command_lines(tls: Tls, tmp_path: Path) -> None:
@@ -352,18 +424,29 @@ def test_command_lines(tls: Tls, tmp_path: Path) -> None:
     with serving("sealign-server", "serve", directory, *tls.serve_options, log=tmp_path / "log") as silo:
         asked = (*tls.client_options(silo.port), "--model", model_name("one"))
         ran = command("sealign", "align", "--generation", TASK, "--public", public, *asked)
-        assert "tokens: held-out explained variance" in ran.stdout, ran.stderr
+        told = re.search(r"tokens: held-out explained variance (0\.\d{4})", ran.stdout)
+        assert told is not None, ran.stderr
+        states = GenerationStore(SiloStore(directory)).states(TASK)
+        (kept,) = states.map_fingerprints()
+        learned = states.load_map(kept).quality
+        assert told[1] == f"{learned.explained_variance:.4f}"
         ran = command("sealign", "generate", PROMPT, "--max-tokens", "5", "--json", *asked)
         assert ran.stdout.count('"log_probability"') == 5
         ran = command("sealign", "generate", PROMPT, "--dry-run", "--public", public, *asked)
-        assert "no map yet" not in ran.stdout, ran.stderr
+        assert re.search(rf"explained variance of hidden states +{told[1]}", ran.stdout), ran.stderr
+        assert re.search(rf"error of a logit, at most +{PRECISION:.4f}", ran.stdout)
         assert re.search(r"vocabularies, Jaccard index +1\.0000", ran.stdout)
         assert re.search(r"tokens cut exactly alike, of \d{4} +1\.0000", ran.stdout)
         assert "ms a token, own model" in ran.stdout
         ran = command("sealign-server", "refine", directory, "--task", TASK, "--epochs", "2")
         before, after = map(float, re.findall(r"\d\.\d{4}", ran.stdout))
-        told = command("sealign-server", "info", directory)
-        assert re.search(rf"{TASK} .* 1024 ", told.stdout), told.stderr
         assert after < before, ran.stderr
+        refined = states.load_map(kept).quality
+        assert (refined.family, refined.explained_variance != learned.explained_variance) == ("refined", True)
+        ran = command("sealign-server", "info", directory)
+        assert re.search(rf"{TASK} .* 1024 .* \(refined, {refined.explained_variance:.4f}\)", ran.stdout), ran.stderr
+        ran = command("sealign", "generate", PROMPT, "--dry-run", *asked)
+        assert re.search(rf"explained variance of hidden states +{refined.explained_variance:.4f}", ran.stdout)
+        assert re.search(rf"divergence of predictions, .* {after:.4f}", ran.stdout)
         ran = command("sealign", "generate", PROMPT, "--temperature", "-1", *asked)
         assert (ran.returncode, ran.stderr.startswith("error: tokens cannot be chosen so: temperature")) == (1, True)

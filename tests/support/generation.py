@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from sealign.alignment import AffineMap, PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.causal import CausalModel
+from sealign.generation.sampling import Sampler, Sampling
 from sealign.generation.states import client_rows
-from sealign_client import Client
+from sealign.protocol.v1 import daemon_pb2 as pb
+from sealign_client import Client, GeneratedToken
 from sealign_server.generation_store import GenerationStore, VocabularyHead
 from sealign_server.generation_training import add_public_states, keep_generation
 from sealign_server.state_alignment import StateAlignment
@@ -24,7 +26,7 @@ from tests.support.silo import Tls
 from tests.support.small_lms import public_texts, small_lm
 
 TASK = "reviews"
-PRECISION = 1 / 8
+PRECISION = 1 / 32
 _TEXTS = 160
 
 
@@ -85,6 +87,28 @@ class ClearGenerator:
         """(V,), relative to their mean."""
         logits: NDArray[np.float64] = self.head.logits(self.map.apply(state[None]))[0]
         return logits
+
+
+def chosen_otherwise(
+    clear: ClearGenerator,
+    prompt: str,
+    tokens: Sequence[GeneratedToken | pb.GeneratedToken],
+    sampling: Sampling | None = None,
+) -> int:
+    """How many tokens are others than in the clear; greedy ones always for ties within the precision, or it fails."""
+    tokenizer = loaded("two").tokenizer
+    allowed = tokenizer.allowed(1024)
+    sampler = Sampler(sampling or Sampling(), allowed)
+    session, text, others = clear.model.session(), prompt, 0
+    for token in tokens:
+        logits = clear.logits(session.advance(text))
+        others += int(token.id != sampler.choose(logits).id)
+        logits = np.where(allowed, logits, -np.inf)
+        assert sampling is not None or logits.max() - logits[token.id] <= 2 * PRECISION
+        log_probability = logits[token.id] - np.log(np.exp(logits).sum())
+        assert abs(token.log_probability - log_probability) <= 2 * PRECISION
+        text += tokenizer.pieces[token.id]
+    return others
 
 
 @contextmanager

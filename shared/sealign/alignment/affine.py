@@ -16,6 +16,8 @@ from sealign.files import load_arrays, save_arrays
 _FORMAT = "sealign.affine-map/1"
 _TEXTS = ("source_fingerprint", "target_fingerprint", "public_set", "created")
 _COVARIANCES = ("cross", "mapped")
+_UNKNOWN = ("mean_cosine", "linear_cka", "divergence")
+"""Measures that not every map has."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class MapQuality:
         rows: number of embedding pairs.
         penalty: the chosen ridge penalty, as a multiple of the mean eigenvalue of XᵀX.
         family: of maps that it was chosen from, a name in `FAMILIES`. Of others than ridge, the explained variance is
-            of fold 0 alone.
+            of fold 0 alone. Or ``refined``: explained variance and mean cosine are those of the map before, plus what
+            the refinement changed on rows that it did not learn from; the penalty is that map's.
+        divergence: of a refined map: mean divergence from the silo's own predictions over those rows, nats a token.
     """
 
     explained_variance: float
@@ -43,11 +47,12 @@ class MapQuality:
     rows: int
     penalty: float
     family: str = "ridge"
+    divergence: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "family" or (value is None and field.name in ("mean_cosine", "linear_cka")):
+            if field.name == "family" or (value is None and field.name in _UNKNOWN):
                 continue
             whole = field.name == "rows"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):

@@ -31,6 +31,7 @@ from sealign.ckks.plan import (
     PackingPlan,
     ProductShape,
     candidates,
+    noticed_range,
     plan_product,
 )
 from sealign.ckks.residues import LARGEST_MODULUS_BITS, ResidueWeights, part_blocks, part_outputs, residue_bytes
@@ -63,6 +64,7 @@ __all__ = [
     "ZeroPool",
     "candidates",
     "checked_rows",
+    "noticed_range",
     "parameter_set",
     "part_blocks",
     "part_outputs",

@@ -11,7 +11,7 @@ from sealign.ckks.backend import backend
 from sealign.ckks.keys import SecretKey
 from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct, ReplyCiphertext
 from sealign.ckks.packing import Integers, pack_rows, unpack_outputs
-from sealign.ckks.plan import PackingPlan
+from sealign.ckks.plan import NORM_TOLERANCE, PackingPlan
 from sealign.ckks.serialization import (
     Words,
     ciphertext_from_coefficients,
@@ -19,8 +19,6 @@ from sealign.ckks.serialization import (
     unpack_words,
 )
 from sealign.errors import DecryptionError, InvalidInputError
-
-_NORM_TOLERANCE = 1e-3
 
 
 def checked_rows(X: NDArray[np.floating], plan: PackingPlan) -> NDArray[np.float64]:
@@ -39,7 +37,7 @@ def checked_rows(X: NDArray[np.floating], plan: PackingPlan) -> NDArray[np.float
     bad = np.flatnonzero(~np.isfinite(norms))
     if bad.size:
         raise InvalidInputError(f"row {bad[0]} holds NaN or infinite values; nothing was sent")
-    if norms.size and norms.max() > plan.row_norm * (1 + _NORM_TOLERANCE):
+    if norms.size and norms.max() > plan.row_norm * (1 + NORM_TOLERANCE):
         raise InvalidInputError(
             f"row {int(norms.argmax())} has L2 norm {norms.max():.4g}, the plan allows {plan.row_norm:g}; "
             "normalise the embeddings"

@@ -31,6 +31,12 @@ DEFAULT_PRECISION = 1 / 256
 TAIL = 7.0
 """Standard deviations within the promised precision: an output misses it with probability 3e-12."""
 
+NORM_TOLERANCE = 1e-3
+"""How much longer than the promised norm a row may be, in proportion."""
+
+_ROOM = 7.999
+"""q/Δ over the range, at least: all moduli lie just below a power of two, so scales that are ones leave 8, nearly."""
+
 FLOOD_SHARE = 0.64
 """Share of the permitted error variance that is flood noise."""
 
@@ -54,7 +60,8 @@ class ProductShape:
         dimension: inner dimension d.
         outputs: number of outputs C.
         frobenius_norm: an upper bound of the Frobenius norm of W (d×C).
-        range: an upper bound of |Y|, bias included, over rows within ``row_norm``.
+        range: largest |Y|, bias included, that replies must carry: an upper bound over rows within ``row_norm``, or at
+            least what :func:`noticed_range` asks for.
         row_norm: largest L2 norm of a row of X.
         precision: largest absolute error of an output.
         column_norm: an upper bound of the norm of a column of W, where it is known.
@@ -83,6 +90,15 @@ class ProductShape:
     def block_norm(self, outputs: int) -> float:
         """An upper bound of the Frobenius norm of so many columns of W: errors meet no others."""
         return min(self.frobenius_norm, self.column_norm * sqrt(1 << (outputs - 1).bit_length()))
+
+
+def noticed_range(bound: float, precision: float) -> float:
+    """The smallest range with which a client notices every output that leaves it, |Y| being ``bound`` at most.
+
+    An output beyond the range that stays below q/Δ less the range, errors aside, decrypts to a value beyond the range
+    as well, whether it wraps around or not.
+    """
+    return (bound * (1 + NORM_TOLERANCE) + 2 * precision) / (_ROOM - 1)
 
 
 @dataclass(frozen=True)
@@ -141,7 +157,7 @@ class PackingPlan:
         block: rows, inner elements and outputs of one ciphertext multiplication.
         input_scale_bits, weight_scale_bits: log2 of the scales Δx and Δw.
         reply_bits: bits kept of each coefficient of a reply.
-        range: bound of |Y| for rows of norm at most ``row_norm``, a power of two.
+        range: largest |Y| that a reply carries, a power of two; larger ones are noticed (see :class:`ProductShape`).
         precision: promised absolute error of an output.
     """
 

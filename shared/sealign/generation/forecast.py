@@ -42,11 +42,13 @@ class TokenCost:
 
     Attributes:
         parameters: name of the parameter set.
+        precision: largest error of a logit.
         sent, received: bytes, without framing.
         seconds: client, wire (100 Mbit/s) and silo, one after the other; the client's own model is not in it.
     """
 
     parameters: str
+    precision: float
     sent: int
     received: int
     seconds: float
@@ -75,4 +77,6 @@ def compare_tokenizers(client: CausalTokenizer, silo: CausalTokenizer, texts: Se
 def token_cost(plan: PackingPlan) -> TokenCost:
     """What one token costs under a plan, whether the silo published it or `candidates` proposes it."""
     cost = plan.cost_of(1)
-    return TokenCost(plan.parameters.name, cost.request_bytes, cost.reply_bytes, cost.milliseconds / _MS)
+    return TokenCost(
+        plan.parameters.name, plan.precision, cost.request_bytes, cost.reply_bytes, cost.milliseconds / _MS
+    )

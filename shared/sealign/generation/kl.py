@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class Refinement:
     """A refined map and what its held-out rows say.
 
     Attributes:
-        map: affine as before; without a channel, which held for the map before.
+        map: affine as before, with a quality of its own; without a channel, which held for the map before.
         divergences: mean divergence over held-out rows, in nats a token: of the given map, then after each epoch.
         best: the epoch whose map was kept; 0 is the given one.
     """
@@ -112,8 +113,36 @@ def refine_by_divergence(
         divergences.append(objective.mean(student, rows, held_rows))
         if divergences[-1] < divergences[best]:
             best, kept = epoch, student.affine()
-    refined = start if best == 0 else replace(start, weight=kept[0], intercept=kept[1], channel=None)
-    return Refinement(refined, tuple(divergences), best)
+    if best == 0:
+        return Refinement(start, tuple(divergences), best)
+    refined = replace(
+        start,
+        weight=kept[0],
+        intercept=kept[1],
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        channel=None,
+    )
+    # Rows held out here may have been in the fit of the given map: the difference of both is free of that.
+    mean = Y[:train].mean(axis=0, dtype=np.float64)
+    before, after = (_explained(learned.apply(X[train:]), Y[train:], mean) for learned in (start, refined))
+    quality = replace(
+        start.quality,
+        explained_variance=start.quality.explained_variance + after[0] - before[0],
+        mean_cosine=None if start.quality.mean_cosine is None else start.quality.mean_cosine + after[1] - before[1],
+        family="refined",
+        divergence=divergences[best],
+    )
+    return Refinement(replace(refined, quality=quality), tuple(divergences), best)
+
+
+def _explained(
+    predicted: NDArray[np.float64], Y: NDArray[np.float32], mean: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Explained variance about a mean, (t,), and mean cosine, of predictions of Y, (n, t)."""
+    own = Y.astype(np.float64)
+    error, total = np.square(own - predicted).sum(), np.square(own - mean).sum()
+    cosines = (own * predicted).sum(axis=1) / (np.linalg.norm(own, axis=1) * np.linalg.norm(predicted, axis=1))
+    return float(1 - error / total), float(cosines.mean())
 
 
 class _Objective:

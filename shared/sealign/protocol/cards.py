@@ -107,6 +107,7 @@ class MapCard:
     mean_cosine: float | None
     linear_cka: float | None
     created: str
+    divergence: float | None = None
 
     @classmethod
     def of(cls, learned: AffineMap) -> MapCard:
@@ -121,6 +122,7 @@ class MapCard:
             mean_cosine=quality.mean_cosine,
             linear_cka=quality.linear_cka,
             created=learned.created,
+            divergence=quality.divergence,
         )
 
 

@@ -214,6 +214,7 @@ def map_from_wire(message: pb.MapCard) -> MapCard:
         mean_cosine=message.mean_cosine,
         linear_cka=message.linear_cka,
         created=message.created,
+        divergence=message.divergence if message.HasField("divergence") else None,
     )
 
 

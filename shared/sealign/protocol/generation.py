@@ -39,6 +39,7 @@ class GenerationCard:
         map: the one in use; None until the client has aligned.
         plan: None while there is no map for the client's model.
         revision: names this version of head and map.
+        unservable: there is no plan because no parameter set can hold the logits.
     """
 
     name: str
@@ -52,6 +53,7 @@ class GenerationCard:
     map: MapCard | None
     plan: PackingPlan | None
     revision: str
+    unservable: bool = False
 
 
 def generation_to_wire(card: GenerationCard) -> pb.GenerationCard:
@@ -68,6 +70,7 @@ def generation_to_wire(card: GenerationCard) -> pb.GenerationCard:
         map=None if card.map is None else map_to_wire(card.map),
         plan=None if card.plan is None else plan_to_wire(card.plan),
         revision=card.revision,
+        unservable=card.unservable,
     )
 
 
@@ -101,4 +104,5 @@ def generation_from_wire(message: pb.GenerationCard, table: SecurityTable) -> Ge
         map=map_from_wire(message.map) if message.HasField("map") else None,
         plan=plan,
         revision=message.revision,
+        unservable=message.unservable,
     )

@@ -13,17 +13,19 @@ from sealign.ckks import (
     EncryptedProduct,
     Evaluator,
     PackingPlan,
+    ProductShape,
     ResidueWeights,
     SecretKey,
     VocabularyEvaluator,
     ZeroPool,
     candidates,
+    noticed_range,
     part_blocks,
     part_outputs,
     product_shape,
     residue_bytes,
 )
-from sealign.errors import InvalidInputError, StalePlanError, StorageError
+from sealign.errors import DecryptionError, InvalidInputError, StalePlanError, StorageError
 from tests.unit.ckks.parties import Floats, head
 
 PRECISION = 1 / 8
@@ -83,6 +85,32 @@ def test_logits_equal_the_clear_ones(tmp_path: Path, parameters: str | None, dim
     clear = row(dimension) @ made.weight + made.bias
     error = np.abs(made.encrypted(row(dimension)) - clear).max()
     assert PRECISION / 1000 < error <= PRECISION
+
+
+def test_every_output_beyond_the_range_is_noticed(tmp_path: Path) -> None:
+    """Also those that wrap around, one alone among many: with a range of a seventh of what they can reach."""
+    weight, bias = np.zeros((6, 400)), np.zeros(400)
+    weight[0] = np.linspace(-1, 1, 400)
+    weight[0, 7] = reach = 55.0
+
+    def made(name: str, bound: float) -> Vocabulary:
+        shape = ProductShape(1, 6, 400, float(np.linalg.norm(weight)), bound, precision=PRECISION, column_norm=reach)
+        plan = candidates(shape, max_modulus_bits=40)[0]
+        ResidueWeights.write(tmp_path / name, plan, (weight[:, outputs] for outputs in part_outputs(plan)))
+        key = SecretKey.generate(plan.parameters)
+        evaluator = VocabularyEvaluator(plan, tmp_path / name, bias)
+        return Vocabulary(plan, weight, bias, tmp_path / name, Cipher(plan, key), evaluator, ZeroPool(key.public_key))
+
+    promised = made("w", noticed_range(reach, PRECISION))
+    assert promised.plan.range == 8
+    assert np.abs(promised.encrypted(np.eye(1, 6) * 7.9 / reach) - weight[0] * 7.9 / reach).max() <= PRECISION
+    for output in np.linspace(8.3, reach, 40):
+        with pytest.raises(DecryptionError, match="outside the promised range"):
+            promised.encrypted(np.eye(1, 6) * output / reach)
+    narrow = made("narrower", promised.plan.range / 2)
+    wrapped = narrow.plan.parameters.modulus / narrow.plan.output_scale
+    assert wrapped < reach
+    assert abs(narrow.encrypted(np.eye(1, 6) * wrapped / reach)[0, 7]) <= 2 * PRECISION  # passes for nothing
 
 
 def test_many_outputs_come_in_parts(words: Vocabulary) -> None:

@@ -50,7 +50,28 @@ def test_it_lowers_the_divergence_on_rows_it_never_saw(
     assert divergence(ridge, states, held_out) == pytest.approx(refined.divergences[0], rel=1e-3)
     assert divergence(refined.map, states, held_out) == pytest.approx(refined.divergences[refined.best], rel=1e-3)
     assert refined.map.channel is None
-    assert refined.map.quality == ridge.quality
+    assert refined.map.quality.family == "refined"
+    assert refined.map.quality.divergence == refined.divergences[refined.best]
+    assert (refined.map.quality.linear_cka, refined.map.quality.rows) == (ridge.quality.linear_cka, 2000)
+
+
+def test_the_refined_maps_quality_is_its_own(
+    ridge: AffineMap, states: tuple[np.ndarray, np.ndarray, OutputHead]
+) -> None:
+    """As rows say that neither map has seen: it predicts better what the head reads, and states worse."""
+    X, Y, _ = states
+    head = OutputHead(np.random.default_rng(5).normal(size=(V, T)).astype(np.float32), None)
+    refined = refine_by_divergence(ridge, head, X[:2000], Y[:2000], epochs=10, step=0.3).map
+
+    def measured(learned: AffineMap) -> tuple[float, float]:
+        own, predicted = Y[2000:], learned.apply(X[2000:])
+        cosines = (own * predicted).sum(axis=1) / np.linalg.norm(own, axis=1) / np.linalg.norm(predicted, axis=1)
+        return 1 - np.square(own - predicted).sum() / np.square(own - own.mean(axis=0)).sum(), cosines.mean()
+
+    (before, cosine_before), (after, cosine) = measured(ridge), measured(refined)
+    assert after < before - 0.05
+    assert refined.quality.explained_variance == pytest.approx(after, abs=abs(after - before) / 2)
+    assert refined.quality.mean_cosine == pytest.approx(cosine, abs=abs(cosine - cosine_before) / 2)
 
 
 def test_a_seed_decides(ridge: AffineMap, states: tuple[np.ndarray, np.ndarray, OutputHead]) -> None:

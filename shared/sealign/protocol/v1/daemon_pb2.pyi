@@ -38,16 +38,24 @@ class ListTasksReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
+    GENERATION_TASKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSummary]: ...
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSummary]:
+        """For ClassifyTexts; empty if the daemon has no encoder."""
+
+    @_builtins.property
+    def generation_tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenerationTaskSummary]:
+        """For GenerateText; empty if the daemon has no causal model."""
+
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___TaskSummary] | None = ...,
+        generation_tasks: _abc.Iterable[Global___GenerationTaskSummary] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_tasks", b"generation_tasks", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -82,6 +90,36 @@ class TaskSummary(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskSummary: _TypeAlias = TaskSummary  # noqa: Y015
+
+@_typing.final
+class GenerationTaskSummary(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    description: _builtins.str
+    max_tokens: _builtins.int
+    """Most new tokens of one generation."""
+    ready: _builtins.bool
+    """False until this daemon's model has been aligned with the task."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        max_tokens: _builtins.int = ...,
+        ready: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "max_tokens", b"max_tokens", "name", b"name", "ready", b"ready"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerationTaskSummary: _TypeAlias = GenerationTaskSummary  # noqa: Y015
 
 @_typing.final
 class ClassifyTextsRequest(_message.Message):

@@ -55,7 +55,7 @@ class DaemonServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListTasks(self, request, context):
-        """The silo's tasks, as this daemon's encoder can use them.
+        """The silo's tasks, as this daemon's encoder and causal model can use them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

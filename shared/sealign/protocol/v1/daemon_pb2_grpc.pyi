@@ -32,7 +32,7 @@ class DaemonStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DaemonAsyncStub: ...
     ListTasks: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.ListTasksRequest, _daemon_pb2.ListTasksReply]
-    """The silo's tasks, as this daemon's encoder can use them."""
+    """The silo's tasks, as this daemon's encoder and causal model can use them."""
     ClassifyTexts: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.ClassifyTextsRequest, _daemon_pb2.ClassifyTextsReply]
     """Labels of texts: embeds, encrypts, asks the silo, decrypts."""
     GenerateText: _grpc.UnaryStreamMultiCallable[_daemon_pb2.GenerateTextRequest, _daemon_pb2.GeneratedToken]
@@ -42,7 +42,7 @@ class DaemonStub:
 class DaemonAsyncStub(DaemonStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTasks: _aio.UnaryUnaryMultiCallable[_daemon_pb2.ListTasksRequest, _daemon_pb2.ListTasksReply]  # type: ignore[assignment]
-    """The silo's tasks, as this daemon's encoder can use them."""
+    """The silo's tasks, as this daemon's encoder and causal model can use them."""
     ClassifyTexts: _aio.UnaryUnaryMultiCallable[_daemon_pb2.ClassifyTextsRequest, _daemon_pb2.ClassifyTextsReply]  # type: ignore[assignment]
     """Labels of texts: embeds, encrypts, asks the silo, decrypts."""
     GenerateText: _aio.UnaryStreamMultiCallable[_daemon_pb2.GenerateTextRequest, _daemon_pb2.GeneratedToken]  # type: ignore[assignment]
@@ -55,7 +55,7 @@ class DaemonServicer(metaclass=_abc_1.ABCMeta):
         request: _daemon_pb2.ListTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_daemon_pb2.ListTasksReply, _abc.Awaitable[_daemon_pb2.ListTasksReply]]:
-        """The silo's tasks, as this daemon's encoder can use them."""
+        """The silo's tasks, as this daemon's encoder and causal model can use them."""
 
     @_abc_1.abstractmethod
     def ClassifyTexts(

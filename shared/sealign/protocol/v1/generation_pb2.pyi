@@ -86,6 +86,7 @@ class GenerationCard(_message.Message):
     MAP_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    UNSERVABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     vocabulary: _builtins.int
@@ -97,6 +98,8 @@ class GenerationCard(_message.Message):
     """Most new tokens of one generation."""
     revision: _builtins.str
     """Names this version of head and map; requests carry it."""
+    unservable: _builtins.bool
+    """True if the silo knows the map and no parameter set can hold the logits behind it; there is no plan then."""
     @_builtins.property
     def model(self) -> _silo_pb2.EncoderCard:
         """The silo's model."""
@@ -125,10 +128,11 @@ class GenerationCard(_message.Message):
         map: _silo_pb2.MapCard | None = ...,
         plan: _silo_pb2.Plan | None = ...,
         revision: _builtins.str = ...,
+        unservable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_map", b"_map", "_plan", b"_plan", "map", b"map", "model", b"model", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_map", b"_map", "_plan", b"_plan", "description", b"description", "map", b"map", "max_tokens", b"max_tokens", "model", b"model", "name", b"name", "plan", b"plan", "public_sets", b"public_sets", "revision", b"revision", "tokenizer", b"tokenizer", "tokenizer_bytes", b"tokenizer_bytes", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_map", b"_map", "_plan", b"_plan", "description", b"description", "map", b"map", "max_tokens", b"max_tokens", "model", b"model", "name", b"name", "plan", b"plan", "public_sets", b"public_sets", "revision", b"revision", "tokenizer", b"tokenizer", "tokenizer_bytes", b"tokenizer_bytes", "unservable", b"unservable", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__map: _TypeAlias = _typing.Literal["map"]  # noqa: Y015
     _WhichOneofArgType__map: _TypeAlias = _typing.Literal["_map", b"_map"]  # noqa: Y015

@@ -252,6 +252,7 @@ class MapCard(_message.Message):
     MEAN_COSINE_FIELD_NUMBER: _builtins.int
     LINEAR_CKA_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_FIELD_NUMBER: _builtins.int
     encoder: _builtins.str
     public_set: _builtins.str
     rows: _builtins.int
@@ -261,6 +262,8 @@ class MapCard(_message.Message):
     mean_cosine: _builtins.float
     linear_cka: _builtins.float
     created: _builtins.str
+    divergence: _builtins.float
+    """Of a refined map of token states: from the silo's own predictions, over held-out rows, nats a token."""
     def __init__(
         self,
         *,
@@ -272,12 +275,15 @@ class MapCard(_message.Message):
         mean_cosine: _builtins.float = ...,
         linear_cka: _builtins.float = ...,
         created: _builtins.str = ...,
+        divergence: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_divergence", b"_divergence", "divergence", b"divergence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "encoder", b"encoder", "explained_variance", b"explained_variance", "linear_cka", b"linear_cka", "mean_cosine", b"mean_cosine", "penalty", b"penalty", "public_set", b"public_set", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_divergence", b"_divergence", "created", b"created", "divergence", b"divergence", "encoder", b"encoder", "explained_variance", b"explained_variance", "linear_cka", b"linear_cka", "mean_cosine", b"mean_cosine", "penalty", b"penalty", "public_set", b"public_set", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__divergence: _TypeAlias = _typing.Literal["divergence"]  # noqa: Y015
+    _WhichOneofArgType__divergence: _TypeAlias = _typing.Literal["_divergence", b"_divergence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__divergence) -> _WhichOneofReturnType__divergence | None: ...
 
 Global___MapCard: _TypeAlias = MapCard  # noqa: Y015
 

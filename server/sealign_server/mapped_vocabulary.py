@@ -1,0 +1,147 @@
+"""A language-model head behind an affine map: its weights, how far its logits reach, and the plan of their product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil, log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.alignment import AffineMap
+from sealign.ckks import (
+    LARGEST_MODULUS_BITS,
+    PackingPlan,
+    ProductShape,
+    SecurityTable,
+    candidates,
+    noticed_range,
+)
+from sealign.errors import InvalidInputError, NoPlanError
+from sealign_server.generation_store import VocabularyHead, load_client_states, load_row_norm
+from sealign_server.store import SiloStore
+
+_CHUNK = 4096  # tokens whose weights are composed at once
+_ROWS = 64
+"""States whose logits are in memory at once."""
+_SAMPLE = 512
+"""Public states whose logits say how far those of queries reach."""
+_MARGIN = 2.0
+"""The range that a plan promises over the largest of those logits."""
+_COARSEST = 1.0
+"""The largest error of a logit that is worth proposing."""
+
+
+@dataclass(frozen=True, eq=False)
+class MappedVocabulary:
+    """A head behind an affine map: logits are x·W + bias for a client's row x.
+
+    Attributes:
+        head: of the silo.
+        weight: M of the map, (d_client, d); None where the client has mapped its rows.
+        intercept: of the map, (d,); or the mean on which mapped rows are centred.
+        row_norm: largest norm of a row.
+        seen: states of public texts as the head gets them, (n, d); None where they are not known.
+    """
+
+    head: VocabularyHead
+    weight: NDArray[np.float64] | None
+    intercept: NDArray[np.float64]
+    row_norm: float
+    seen: NDArray[np.floating] | None = None
+
+    def columns(self, outputs: slice) -> NDArray[np.float64]:
+        """W of some tokens, (dimension, those)."""
+        columns = self.head.columns(outputs)
+        return columns if self.weight is None else self.weight @ columns
+
+    @property
+    def bias(self) -> NDArray[np.float64]:
+        """(V,)."""
+        bias: NDArray[np.float64] = self.head.logits(self.intercept[None])[0]
+        return bias
+
+    def shape(self, precision: float) -> ProductShape:
+        """The planner's input, from the norms of W.
+
+        The range is promised from logits seen, since no real state comes near the bound that norms give. It is so wide
+        that clients notice every logit beyond it.
+        """
+        vocabulary = len(self.head.bias)
+        norms = np.concatenate(
+            [
+                np.linalg.norm(self.columns(slice(start, min(start + _CHUNK, vocabulary))), axis=0)
+                for start in range(0, vocabulary, _CHUNK)
+            ]
+        )
+        bound = float((norms * self.row_norm + np.abs(self.bias)).max())
+        return ProductShape(
+            rows=1,
+            dimension=len(self.intercept) if self.weight is None else len(self.weight),
+            outputs=vocabulary,
+            frobenius_norm=float(np.linalg.norm(norms)),
+            range=bound
+            if self.seen is None
+            else min(bound, max(_MARGIN * self._largest_logit(self.seen), noticed_range(bound, precision))),
+            row_norm=self.row_norm,
+            precision=precision,
+            column_norm=float(norms.max()),
+        )
+
+    def _largest_logit(self, states: NDArray[np.floating]) -> float:
+        chunks = (states[start : start + _ROWS] for start in range(0, len(states), _ROWS))
+        return max(float(np.abs(self.head.logits(chunk)).max()) for chunk in chunks)
+
+
+def behind_map(head: VocabularyHead, states: SiloStore, learned: AffineMap) -> MappedVocabulary:
+    """For states of a client's model, which the silo maps.
+
+    Raises:
+        StorageError: what belongs to the map is missing or damaged.
+    """
+    kept = load_client_states(states, learned)
+    seen = None if kept is None else learned.apply(_sample(kept))
+    norm = load_row_norm(states, learned.source_fingerprint)
+    return MappedVocabulary(head, learned.weight, learned.intercept, norm, seen)
+
+
+def over_public_set(head: VocabularyHead, rows: NDArray[np.float32]) -> MappedVocabulary:
+    """For rows that clients have mapped themselves and centred, as in `Silo`, on the mean of the silo's own, (n, d)."""
+    public = rows.astype(np.float64)
+    norm = 2.0 ** (1 + ceil(log2(np.linalg.norm(public, axis=1).max()) - 1e-3))
+    return MappedVocabulary(head, None, public.mean(axis=0), norm, _sample(rows))
+
+
+def plan_vocabulary(task: str, mapped: MappedVocabulary, precision: float, table: SecurityTable) -> PackingPlan:
+    """The cheapest plan for a task's logits.
+
+    Raises:
+        NoPlanError: there is none; says what the operator may do.
+    """
+    try:
+        shape = mapped.shape(precision)
+    except InvalidInputError as error:
+        raise NoPlanError(f"generation task {task}: {error}") from error
+    plan = _plan(shape, table)
+    if plan is not None:
+        return plan
+    coarser = (precision * 2**step for step in range(1, 32) if precision * 2**step <= _COARSEST)
+    usable = next((p for p in coarser if _plan(replace(shape, range=shape.range + p, precision=p), table)), None)
+    advice = "use a model with a smaller head" if usable is None else f"serve with --generation-precision {usable:g}"
+    raise NoPlanError(
+        f"generation task {task} must be served with logits of up to ±{shape.range:.3g}, which no secure parameter set "
+        f"holds with an error of {precision:g}: {advice}"
+    )
+
+
+def _plan(shape: ProductShape, table: SecurityTable) -> PackingPlan | None:
+    """The cheapest plan; None if there is no secure one."""
+    try:
+        return candidates(shape, table, max_bytes=1 << 40, max_modulus_bits=LARGEST_MODULUS_BITS)[0]
+    except InvalidInputError:
+        return None
+
+
+def _sample(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Some rows, spread evenly."""
+    return rows[:: -(-len(rows) // _SAMPLE)]
