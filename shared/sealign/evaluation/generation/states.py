@@ -19,8 +19,8 @@ from sealign.generation.states import client_rows, counted, silo_rows
 _FORMAT = "sealign.states/1"
 """Changes with what a row is; files of another format are not read."""
 
-_TEXTS_PER_FILE = 32
-"""What an interruption can lose; more rows of the same texts are added to those that are there."""
+_TEXTS_PER_FILE = 8
+"""Texts are read so many at a time: what an interruption can lose. Another number of rows finds the same files."""
 
 Progress = Callable[[int], None]
 
@@ -43,12 +43,13 @@ class States:
 
 
 def enough_texts(tokenizer: CausalTokenizer, texts: Texts, rows: int) -> tuple[Texts, int]:
-    """The first texts that together give so many rows, or all of them; and the rows that they give."""
+    """The first texts that together give so many rows, in whole files, or all of them; and the rows that they give."""
     count = 0
-    for number, text in enumerate(texts, 1):
-        count += len(counted(tokenizer.encode(text)))
+    for start in range(0, len(texts), _TEXTS_PER_FILE):
+        some = texts[start : start + _TEXTS_PER_FILE]
+        count += sum(len(counted(tokenizer.encode(text))) for text in some)
         if count >= rows:
-            return texts[:number], count
+            return texts[: start + _TEXTS_PER_FILE], count
     return texts, count
 
 
@@ -86,7 +87,7 @@ class StateCache:
             client=_joined(mine, "states", rows),
             silo=_joined(theirs, "states", rows),
             following=_joined(theirs, "following", rows),
-            seconds=sum(float(part["seconds"]) for part in (*mine, *theirs)),
+            seconds=sum(part["seconds"].item() for part in (*mine, *theirs)),
         )
 
     def _silo(self, model: CausalModel, texts: Texts) -> dict[str, Array]:
@@ -108,7 +109,7 @@ class StateCache:
             return load_arrays(path)[0]
         started = perf_counter()
         arrays = read()
-        arrays["seconds"] = np.array(perf_counter() - started)
+        arrays["seconds"] = np.array([perf_counter() - started])
         save_arrays(path, arrays, {}, mode=0o600)
         return arrays
 
