@@ -46,9 +46,9 @@ def run_evaluation(
     for given in spec.encoders.values():
         EncoderSettings.parse(given)
     work = list(selection)
-    corpus = Corpus(spec)
+    corpus = Corpus(spec) if work else None
     generating = GenerationRunner(spec, selection.generation, cache / "states")
-    encoders, cells = _cells(spec, selection, corpus, output, cache)
+    encoders, cells = ({}, ()) if corpus is None else _cells(spec, selection, corpus, output, cache)
     methods = selection.methods if work else ()
     return Report(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

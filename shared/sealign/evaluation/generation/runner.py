@@ -94,21 +94,15 @@ class GenerationRunner:
         pair = self._pairs[name]
         spec, silo = pair.spec, pair.silo
         public, test = self._read(pair, pair.public, spec.rows), self._read(pair, pair.test, spec.test_rows)
-        curve: dict[str, dict[int, float]] = {}
-        for size in (*sorted(spec.sizes), spec.rows):
-            maps, seconds = _fitted(pair, public, size)
-            found = {
-                kind: measure_agreement(silo.head, learned.apply(test.client), test.silo, test.following)
-                for kind, learned in maps.items()
-            }
-            for kind, agreement in found.items():
-                curve.setdefault(kind, {})[size] = agreement.perplexity
-        last, started = list(maps.values())[-1], perf_counter()
-        encrypted = None
+        smaller = {size: _agreements(silo, _fitted(pair, public, size)[0], test) for size in sorted(spec.sizes)}
+        maps, seconds = _fitted(pair, public, spec.rows)
+        found = _agreements(silo, maps, test)
+        by_size = smaller | {spec.rows: found}
+        last, encrypted = list(maps.values())[-1], None
         if spec.encrypted_rows:
-            norm = float(np.linalg.norm(public.client, axis=1).max())
+            started, norm = perf_counter(), float(np.linalg.norm(public.client, axis=1).max())
             encrypted = encrypted_prediction(silo.head, last, test.client[: spec.encrypted_rows], norm)
-        seconds["encrypted"] = perf_counter() - started
+            seconds["encrypted"] = perf_counter() - started
         alike = compare_tokenizers(pair.client.tokenizer, silo.tokenizer, pair.test)
         return GenerationResult(
             name=spec.name,
@@ -127,7 +121,7 @@ class GenerationRunner:
             boundary_match=alike.boundary_match,
             ridge=_prediction(found["ridge"]),
             refined=_prediction(found["refined"]) if spec.epochs else None,
-            curve=curve,
+            curve={kind: {size: by_size[size][kind].perplexity for size in by_size} for kind in maps},
             encrypted=encrypted,
             samples=tuple(
                 Sample(
@@ -187,6 +181,13 @@ def _fitted(pair: _Pair, public: States, rows: int) -> tuple[dict[str, AffineMap
             refined = refine_by_divergence(ridge, pair.silo.head, X, Y, epochs=epochs, progress=advance)
         maps["refined"], seconds["refining"] = refined.map, perf_counter() - begun
     return maps, seconds
+
+
+def _agreements(silo: CausalModel, maps: dict[str, AffineMap], test: States) -> dict[str, Agreement]:
+    return {
+        kind: measure_agreement(silo.head, learned.apply(test.client), test.silo, test.following)
+        for kind, learned in maps.items()
+    }
 
 
 def _prediction(found: Agreement) -> Prediction:
