@@ -207,7 +207,8 @@ def circumstances(pairs: Sequence[GenerationResult]) -> Table:
         "alike, in percent, and ends match at the end of how many a token of the client's ends; explained variance is "
         "of the silo's states by ridge regression, over held-out public positions. Encrypted: test positions sent "
         "through ciphertexts under a silo's plan, how many have the same likeliest token as in the clear, in percent, "
-        "and the largest error of a logit beside the one promised. Seconds: to read the public texts with both models, "
+        "and the largest error of a logit beside the one promised; tokens can differ where two logits are nearer than "
+        "twice the error. Seconds by the clock: to read the public texts with both models, "
         "to fit and to refine the map, and to encode the head and send the encrypted positions.",
         ("pair", "test positions", "Jaccard", "exact match", "ends match", "explained variance", "encrypted",
          "same token", "largest error", "promised", "s: reading", "s: ridge", "s: KL", "s: encrypted"),
