@@ -344,13 +344,17 @@ def coverage(
 
 @app.command()
 def evaluate(
-    spec: Annotated[Path, typer.Argument(help="TOML file: encoders, pairs, datasets, public sets.")],
+    spec: Annotated[Path, typer.Argument(help="TOML file: encoders, pairs, datasets, public sets, generation.")],
     output: Annotated[Path, typer.Option(help="Directory for report.html, report.md and report.json.")],
     cache: Annotated[
-        Path | None, typer.Option(help="Directory that keeps embeddings.", show_default="OUTPUT/embeddings")
+        Path | None, typer.Option(help="Directory that keeps embeddings and states.", show_default="OUTPUT/embeddings")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="A part: pair=, dataset=, public=, seed= or method=NAME; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="A part: pair=, dataset=, public=, seed=, method= or generation=NAME, part=classification or "
+            "part=generation; may be repeated."
+        ),
     ] = None,
 ) -> None:
     """Measure what alignment costs and which method wins it back, and report it; an interrupted run goes on.

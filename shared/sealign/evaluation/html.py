@@ -10,7 +10,7 @@ from statistics import median
 from jinja2 import Environment, StrictUndefined
 
 from sealign.evaluation import plots, tables
-from sealign.evaluation.results import Report
+from sealign.evaluation.results import GenerationResult, Report
 from sealign.evaluation.summary import Summary, percent, share
 
 
@@ -38,7 +38,8 @@ def html(report: Report) -> str:
     closed = [row.closed for row in summary.rows if row.closed is not None]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("sealign.evaluation").joinpath("report.html.j2").read_text("utf-8"))
-    sections = (section.without_gaps() for section in _sections(summary))
+    sections = [*(_classification(summary) if report.cells else ()), *_generation(report.generation)]
+    sections = [section.without_gaps() for section in sections]
     return template.render(
         report=report,
         cells=len(report.cells),
@@ -49,7 +50,24 @@ def html(report: Report) -> str:
     )
 
 
-def _sections(summary: Summary) -> list[_Section]:
+def _generation(pairs: Sequence[GenerationResult]) -> list[_Section]:
+    if not pairs:
+        return []
+    curve = tables.perplexities(pairs)
+    return [
+        _Section(
+            "generation",
+            "Generation",
+            plots=[plots.perplexity(pairs), plots.perplexity_by_positions(pairs)],
+            open=[tables.predictions(pairs), tables.circumstances(pairs), tables.causal_models(pairs)],
+            folded=[] if curve is None else [curve],
+            label="Perplexity by number of positions, as a table",
+        ),
+        _Section("samples", "Samples", open=[tables.samples(pair) for pair in pairs]),
+    ]
+
+
+def _classification(summary: Summary) -> list[_Section]:
     pairs = summary.pairs
     curves = tables.curves(summary)
     return [

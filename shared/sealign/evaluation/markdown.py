@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sealign.evaluation import tables
-from sealign.evaluation.results import Report
+from sealign.evaluation.results import GenerationResult, Report
 from sealign.evaluation.summary import Summary, percent
 
 
 def markdown(report: Report) -> str:
     """The whole report."""
-    summary = Summary(report)
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     parts = [
         "# What alignment costs, and what wins it back",
-        f"Made by `{report.command}` on {report.created[:10]} ({report.machine}; {versions}). Seeds: "
-        f"{', '.join(map(str, report.seeds))}; they draw the public texts, the few-shot texts and the heads' split.",
-        _differences(summary),
+        f"Made by `{report.command}` on {report.created[:10]} ({report.machine}; {versions}).",
+    ]
+    if report.cells:
+        parts += _classification(report)
+    if report.generation:
+        parts += _generation(report.generation)
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _classification(report: Report) -> list[str]:
+    summary = Summary(report)
+    parts = [
+        f"Seeds: {', '.join(map(str, report.seeds))}; they draw the public texts, the few-shot texts and the heads' "
+        f"split. {_differences(summary)}".rstrip(),
         "## Overview",
         _table(tables.overview(summary)),
     ]
@@ -41,8 +53,19 @@ def markdown(report: Report) -> str:
             "## Left out",
             "\n".join(f"- **{method}**: {reason} ({'; '.join(where)})" for method, reason, where in left_out),
         ]
-    parts += ["## Encoders", _encoders(report)]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    return [*parts, "## Encoders", _encoders(report)]
+
+
+def _generation(pairs: Sequence[GenerationResult]) -> list[str]:
+    shown = (tables.predictions(pairs), tables.circumstances(pairs), tables.perplexities(pairs))
+    sampled = [table for table in map(tables.samples, pairs) if table is not None]
+    return [
+        "## Generation",
+        *(_table(table) for table in shown if table is not None),
+        *(("## Samples", *map(_table, sampled)) if sampled else ()),
+        "## Causal models",
+        _table(tables.causal_models(pairs)),
+    ]
 
 
 def _differences(summary: Summary) -> str:

@@ -13,8 +13,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from sealign.evaluation.methods import NATIVE, PLAIN
-from sealign.evaluation.results import ROC_POINTS, Measured
+from sealign.evaluation.results import ROC_POINTS, GenerationResult, Measured
 from sealign.evaluation.summary import Row, Summary
+from sealign.evaluation.tables import MAPS
 
 # Okabe and Ito's colours, which all eyes tell apart, on light and on dark ground.
 _BLUE, _ORANGE, _GREEN, _PINK = "#0f80c1", "#e07b1a", "#1a9f77", "#c4679e"
@@ -232,6 +233,64 @@ def lost_classes(summary: Summary, pair: str) -> Plot | None:
         pair,
         "The classes that lose most between native and the best private method: share of their test texts that get the "
         "right answer. Means over seeds.",
+        svg,
+    )
+
+
+def perplexity(pairs: Sequence[GenerationResult]) -> Plot:
+    """Of the tokens that follow, natively and behind each map: one line a pair."""
+    with _figure(height=0.9 + 0.28 * len(pairs)) as figure:
+        axes = figure.subplots()
+        places = range(len(pairs))
+        for place, pair in zip(places, pairs, strict=True):
+            ends = [pair.own_perplexity, pair.ridge.perplexity]
+            axes.plot(ends, [place, place], color=_INK, alpha=0.3, linewidth=1, zorder=1)
+        for values, colour, marker, label in (
+            ([pair.ridge.perplexity for pair in pairs], _ORANGE, "o", "ridge"),
+            ([None if pair.refined is None else pair.refined.perplexity for pair in pairs], _BLUE, "o", "KL"),
+            ([pair.own_perplexity for pair in pairs], _INK, "|", "silo's own"),
+        ):
+            known = {place: value for place, value in zip(places, values, strict=True) if value is not None}
+            size = 90 if marker == "|" else 26
+            axes.scatter(list(known.values()), list(known), s=size, marker=marker, color=colour, label=label, zorder=2)
+        axes.set_yticks(places, [pair.name for pair in pairs])
+        axes.set_ylim(len(pairs) - 0.4, -0.6)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.xaxis.set_minor_formatter("{x:.0f}")
+        axes.set_xlabel("perplexity")
+        axes.grid(axis="y", visible=False)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        svg = _svg(figure, "perplexity")
+    return Plot(
+        "Perplexity",
+        "Of the tokens that follow in test texts, from the silo's own states and from the client's behind the map of "
+        "ridge regression and behind the same map refined by divergence (KL).",
+        svg,
+    )
+
+
+def perplexity_by_positions(pairs: Sequence[GenerationResult]) -> Plot | None:
+    """Perplexity against the number of positions, one panel a pair; None if it was not asked for."""
+    pairs = [pair for pair in pairs if len(pair.curve["ridge"]) > 1]
+    if not pairs:
+        return None
+    with _figure(height=0.6 + 2.1 * _lines(len(pairs))) as figure:
+        for pair, axes in zip(pairs, _panels(figure, len(pairs), share=False), strict=True):
+            for (kind, curve), colour in zip(pair.curve.items(), (_ORANGE, _BLUE), strict=False):
+                axes.plot(list(curve), list(curve.values()), color=colour, marker="o", markersize=2.5, label=MAPS[kind])
+            axes.axhline(pair.own_perplexity, color=_INK, linewidth=1, alpha=0.6, label="silo's own")
+            axes.set_xscale("log")
+            axes.set_xticks(list(pair.curve["ridge"]), [f"{size:,}" for size in pair.curve["ridge"]], rotation=45)
+            axes.minorticks_off()
+            axes.set_title(pair.name)
+        _shared_legend(figure)
+        figure.supxlabel("positions aligned over", fontsize=9)
+        figure.supylabel("perplexity", fontsize=9)
+        svg = _svg(figure, "positions")
+    return Plot(
+        "Perplexity against positions",
+        "The first positions of the same public texts; each number has its own maps.",
         svg,
     )
 

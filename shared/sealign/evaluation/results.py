@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +19,9 @@ ROC_POINTS = tuple(point / 50 for point in range(51))
 
 class _Result(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+Kept = TypeVar("Kept", bound=_Result)
 
 
 class Ood(_Result):
@@ -110,6 +114,114 @@ class Cell(_Result):
     left_out: dict[str, str]
 
 
+class CausalResult(_Result):
+    """A causal model that took part.
+
+    Attributes:
+        name: in the spec.
+        model: without where it lies.
+        dimension: of a hidden state.
+        vocabulary: outputs of its head.
+        fingerprint: of weights and tokenizer.
+    """
+
+    name: str
+    model: str
+    dimension: int
+    vocabulary: int
+    fingerprint: str
+
+
+class Prediction(_Result):
+    """What the silo's head predicts from mapped states, over the test texts.
+
+    Attributes:
+        top1: share of positions where the same token is likeliest as from the silo's own state.
+        top5: share where the silo's likeliest token is among the five likeliest.
+        perplexity: of the tokens that follow.
+        divergence: mean Kullback-Leibler divergence from the silo's own distribution, nats a token.
+    """
+
+    top1: float
+    top5: float
+    perplexity: float
+    divergence: float
+
+
+class EncryptedPrediction(_Result):
+    """The same map and head through the encrypted path.
+
+    Attributes:
+        positions: test positions that were sent.
+        agreement: share of them with the same likeliest token as in the clear.
+        largest_error: of a logit.
+        precision: promised for it.
+        parameters: name of the parameter set.
+    """
+
+    positions: int
+    agreement: float
+    largest_error: float
+    precision: float
+    parameters: str
+
+
+class Sample(_Result):
+    """How the silo's own model goes on from a prompt, and how its head does behind the client's model."""
+
+    prompt: str
+    own: str
+    mapped: str
+
+
+class GenerationResult(_Result):
+    """One pair of causal models.
+
+    Attributes:
+        name: of the pair.
+        client, silo: the models.
+        rows: positions aligned over.
+        epochs: of refinement.
+        positions: test positions with a token that follows.
+        explained_variance: of the silo's states, by ridge, over held-out public positions.
+        own_perplexity: of the tokens that follow, by the silo's own states.
+        own_agreement: share of positions where the two models, unaligned, find the same text likeliest.
+        jaccard: of the two vocabularies.
+        exact_match: share of the silo's tokens that the client's tokenizer cuts exactly alike.
+        boundary_match: share of them at whose end one of the client's tokens ends.
+        ridge: the map that ridge regression gives.
+        refined: that map refined by divergence; None without epochs.
+        curve: perplexity by number of positions, for each map.
+        encrypted: of the last map; None if it was not asked for.
+        samples: by the last map.
+        seconds: by step, of one run; those of reading are of the first.
+    """
+
+    name: str
+    client: CausalResult
+    silo: CausalResult
+    rows: int
+    epochs: int
+    positions: int
+    explained_variance: float
+    own_perplexity: float
+    own_agreement: float
+    jaccard: float
+    exact_match: float
+    boundary_match: float
+    ridge: Prediction
+    refined: Prediction | None
+    curve: dict[str, dict[int, float]]
+    encrypted: EncryptedPrediction | None
+    samples: tuple[Sample, ...]
+    seconds: dict[str, float]
+
+    @property
+    def best(self) -> Prediction:
+        """Of the last map."""
+        return self.refined or self.ridge
+
+
 class EncoderResult(_Result):
     """An encoder that took part; settings as in the spec, without where its model lies."""
 
@@ -132,7 +244,8 @@ class Report(_Result):
         encoders: by their name in the spec.
         methods: description of each, by name, in the order of tables.
         references: methods that no client of the protocol has.
-        cells: everything measured.
+        cells: everything measured of classification.
+        generation: everything measured of generation.
     """
 
     created: str
@@ -145,6 +258,7 @@ class Report(_Result):
     methods: dict[str, str]
     references: tuple[str, ...]
     cells: tuple[Cell, ...]
+    generation: tuple[GenerationResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,14 +286,14 @@ def save(result: BaseModel, path: Path) -> None:
     write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
 
 
-def load_cell(path: Path) -> Cell | None:
-    """A cell that :func:`save` wrote; None if there is no such file.
+def load_result(kind: type[Kept], path: Path) -> Kept | None:
+    """A result that :func:`save` wrote; None if there is no such file.
 
     Raises:
         StorageError: it cannot be read, or is damaged.
     """
     try:
-        return Cell.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:

@@ -1,4 +1,4 @@
-"""What to evaluate: a TOML file of encoders, pairs, datasets and public sets."""
+"""What to evaluate: a TOML file of encoders, pairs, datasets, public sets and pairs for generation."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 Count = Annotated[int, Field(ge=1)]
+Rows = Annotated[int, Field(ge=100)]
 Name = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=60)]
 
 
@@ -73,8 +74,30 @@ class PublicSpec(_Table):
         return self
 
 
+class GenerationSpec(_Table):
+    """A client's causal model whose states are to drive the head of a silo's; texts are one a line."""
+
+    client: Name
+    silo: Name
+    label: Name = Field(default="", alias="name", description="In reports and in --only; CLIENT-SILO if unset.")
+    public: Path
+    test: Path
+    rows: Rows = Field(default=16_000, description="Positions of the silo's tokens to align over.")
+    sizes: tuple[Rows, ...] = Field(default=(), description="Fewer positions, for a curve of perplexity.")
+    test_rows: Count = Field(default=2000, description="Positions to measure on.")
+    epochs: Annotated[int, Field(ge=0)] = Field(default=5, description="Of refining by divergence; 0 for none.")
+    encrypted_rows: Annotated[int, Field(ge=0)] = Field(default=32, description="Of the test's, through ciphertexts.")
+    prompts: tuple[str, ...] = Field(default=(), description="Beginnings of samples.")
+    tokens: Count = Field(default=40, description="Of a sample.")
+
+    @property
+    def name(self) -> str:
+        """The pair's name in reports and in ``--only``."""
+        return self.label or f"{self.client}-{self.silo}"
+
+
 class EvaluationSpec(_Table):
-    """A whole evaluation. Relative paths are relative to the spec's file.
+    """A whole evaluation: of classification, of generation, or of both. Relative paths are relative to the spec's file.
 
     Attributes:
         encoders: as the command line takes them, by name.
@@ -88,12 +111,13 @@ class EvaluationSpec(_Table):
         max_exposure: most of them.
         methods: by name; all if empty.
         curve: methods whose accuracy is measured at all sizes.
+        generation: pairs of causal models.
     """
 
     encoders: dict[Name, str] = Field(min_length=1)
-    pairs: tuple[PairSpec, ...] = Field(min_length=1)
-    datasets: dict[Name, DatasetSpec] = Field(min_length=1)
-    public: dict[Name, PublicSpec] = Field(min_length=1)
+    pairs: tuple[PairSpec, ...] = ()
+    datasets: dict[Name, DatasetSpec] = {}
+    public: dict[Name, PublicSpec] = {}
     n: Annotated[int, Field(ge=20)] = 4000
     sizes: tuple[Annotated[int, Field(ge=20)], ...] = ()
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
@@ -104,6 +128,14 @@ class EvaluationSpec(_Table):
     max_exposure: Count = 2000
     methods: tuple[str, ...] = ()
     curve: tuple[str, ...] = ("ridge",)
+    generation: tuple[GenerationSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _something_whole(self) -> EvaluationSpec:
+        parts = (self.pairs, self.datasets, self.public)
+        if any(parts) != all(parts) or not (self.pairs or self.generation):
+            raise ValueError("give `pairs`, `datasets` and `public` for classification, `generation`, or all four")
+        return self
 
     @classmethod
     def load(cls, path: Path) -> EvaluationSpec:
@@ -142,19 +174,33 @@ class EvaluationSpec(_Table):
         }
         public = {name: texts.model_copy(update={"file": below(texts.file)}) for name, texts in self.public.items()}
         encoders = {name: _encoder_below(base, given) for name, given in self.encoders.items()}
+        generation = tuple(
+            pair.model_copy(update={"public": base / pair.public, "test": base / pair.test}) for pair in self.generation
+        )
         return self.model_copy(
-            update={"datasets": datasets, "public": public, "encoders": encoders, "exposure": below(self.exposure)}
+            update={
+                "datasets": datasets,
+                "public": public,
+                "encoders": encoders,
+                "exposure": below(self.exposure),
+                "generation": generation,
+            }
         )
 
     def _check_names(self, path: Path) -> None:
         """Refuse names that nothing has, and things named twice."""
         faults = []
-        for number, pair in enumerate(self.pairs):
-            for side in ("client", "silo"):
-                faults += _unknown(f"pairs.{number}.{side}", [getattr(pair, side)], self.encoders)
-            faults += _unknown(f"pairs.{number}.max_train", pair.max_train, {*self.datasets, "default"})
-        names = [pair.name for pair in self.pairs]
-        faults += [f"pairs: {name} occurs twice" for name in sorted(set(names)) if names.count(name) > 1]
+        for key, pairs in (("pairs", self.pairs), ("generation", self.generation)):
+            for number, pair in enumerate(pairs):
+                for side in ("client", "silo"):
+                    faults += _unknown(f"{key}.{number}.{side}", [getattr(pair, side)], self.encoders)
+            names = [pair.name for pair in pairs]
+            faults += [f"{key}: {name} occurs twice" for name in sorted(set(names)) if names.count(name) > 1]
+        for number, classified in enumerate(self.pairs):
+            faults += _unknown(f"pairs.{number}.max_train", classified.max_train, {*self.datasets, "default"})
+        for number, generated in enumerate(self.generation):
+            if len(set(generated.sizes)) != len(generated.sizes) or max(generated.sizes, default=0) >= generated.rows:
+                faults.append(f"generation.{number}.sizes: give distinct numbers below rows, {generated.rows}")
         plain = [name for name, texts in self.public.items() if not texts.union]
         for name, texts in self.public.items():
             faults += _unknown(f"public.{name}.union", texts.union, plain)

@@ -12,7 +12,21 @@ pytest.importorskip("matplotlib", reason="needs the extra `evaluate`")
 
 from sealign.evaluation.html import html
 from sealign.evaluation.markdown import markdown
-from sealign.evaluation.results import ROC_POINTS, Cell, Confusion, EncoderResult, Encrypted, MethodResult, Ood, Report
+from sealign.evaluation.results import (
+    ROC_POINTS,
+    CausalResult,
+    Cell,
+    Confusion,
+    EncoderResult,
+    Encrypted,
+    EncryptedPrediction,
+    GenerationResult,
+    MethodResult,
+    Ood,
+    Prediction,
+    Report,
+    Sample,
+)
 from sealign.evaluation.summary import Summary
 
 _NASTY = "<b>$x_1$</b> & |co|"
@@ -74,6 +88,35 @@ def _report(cells: tuple[Cell, ...]) -> Report:
         methods={"native": "own", "ridge": "plain", "better": _NASTY},
         references=("native",),
         cells=cells,
+    )
+
+
+def _generation(name: str, *, refined: bool = True) -> GenerationResult:
+    model = CausalResult(name=_NASTY, model=_NASTY, dimension=8, vocabulary=1000, fingerprint="1" * 64)
+    ridge = Prediction(top1=0.4, top5=0.7, perplexity=120.0, divergence=1.0)
+    return GenerationResult(
+        name=name,
+        client=model,
+        silo=model,
+        rows=2000,
+        epochs=5 * refined,
+        positions=490,
+        explained_variance=0.6,
+        own_perplexity=60.0,
+        own_agreement=0.5,
+        jaccard=0.25,
+        exact_match=0.75,
+        boundary_match=0.875,
+        ridge=ridge,
+        refined=Prediction(top1=0.5, top5=0.8, perplexity=90.0, divergence=0.8) if refined else None,
+        curve={"ridge": {1000: 150.0, 2000: 120.0}, "refined": {1000: 110.0, 2000: 90.0}}
+        if refined
+        else {"ridge": {2000: 120.0}},
+        encrypted=EncryptedPrediction(positions=32, agreement=1.0, largest_error=0.06, precision=0.125, parameters="p")
+        if refined
+        else None,
+        samples=(Sample(prompt=_NASTY, own="a\nb", mapped="c"),) if refined else (),
+        seconds={"reading": 12.4, "ridge": 1.0},
     )
 
 
@@ -162,6 +205,32 @@ def test_html_needs_nothing_else_and_trusts_no_name(report: Report) -> None:
     assert "&lt;b&gt;$x_1$&lt;/b&gt; &amp; |co|" in text
     assert "currentColor" in text
     assert html(report) == text
+
+
+def test_generation_stands_beside_classification(report: Report) -> None:
+    both = report.model_copy(update={"generation": (_generation("x-y"), _generation("y-x", refined=False))})
+    text = markdown(both)
+    assert text.startswith(markdown(report).rstrip())
+    assert "| x-y | 2,000 | 60.0 | 120.0 | 90.0 | 1.50 | 40.0 | 50.0 | 70.0 | 80.0 | 50.0 | 100 % |" in text
+    assert "| y-x | 2,000 | 60.0 | 120.0 | – | 2.00 | 40.0 | – | 70.0 | – | 50.0 | 80 % |" in text
+    assert "| x-y | 490 | 0.250 | 75.0 | 87.5 | 0.600 | 32 | 100.0 | 0.060 | 0.125 | 12 | 1 | – | – |" in text
+    assert "| x-y | KL | 110.0 | 90.0 | 60.0 |" in text
+    assert "| <b>$x_1$</b> & \\|co\\| | a b | c |" in text
+    page = _Page()
+    page.feed(html(both))
+    assert page.tags["svg"] == 5 + 2
+    assert not page.tags["b"]
+    assert page.ids.most_common(1)[0][1] == 1
+
+
+def test_generation_without_curve_and_samples_has_no_empty_sections() -> None:
+    report = _report(()).model_copy(update={"generation": (_generation("y-x", refined=False),), "methods": {}})
+    assert "## Samples" not in markdown(report)
+    assert "Seeds" not in markdown(report)
+    page = html(report)
+    assert page.count("<svg") == 1
+    assert "Samples" not in page
+    assert "Seeds" not in page
 
 
 def test_one_seed_without_encryption_outliers_or_curve() -> None:
