@@ -17,12 +17,12 @@ from sealign.ckks import PackingPlan, ResidueWeights, VocabularyEvaluator, part_
 from sealign.encoders import EncoderCard
 from sealign.errors import NoMapError, NoPlanError, SealignError, StalePlanError
 from sealign.files import write_atomically
+from sealign.generation.vocabulary import MappedVocabulary, plan_vocabulary
 from sealign.protocol import GenerationCard, MapCard
 from sealign.protocol.conversions import plan_from_wire, plan_to_wire
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign_server.encrypted_alignment import EncryptedAlignment
-from sealign_server.generation_store import GenerationStore
-from sealign_server.mapped_vocabulary import MappedVocabulary, behind_map, over_public_set, plan_vocabulary
+from sealign_server.generation_store import GenerationStore, load_client_states, load_row_norm
 from sealign_server.releases import Release, ReleaseLedger
 from sealign_server.settings import ServeSettings
 from sealign_server.state_alignment import StateAlignment
@@ -171,10 +171,12 @@ class GenerationTask:
             return self._served.get(key)
 
     def _behind(self, model: str) -> MappedVocabulary:
-        return behind_map(self._head, self.states, self.states.load_map(model))
+        learned = self.states.load_map(model)
+        rows, norm = load_client_states(self.states, learned), load_row_norm(self.states, model)
+        return MappedVocabulary.behind(self._head, learned, norm, rows)
 
     def _over(self, public_set: str) -> MappedVocabulary:
-        return over_public_set(self._head, self.states.load_public_set(public_set).rows)
+        return MappedVocabulary.over(self._head, self.states.load_public_set(public_set).rows)
 
     def _planned(self, mapped: MappedVocabulary) -> PackingPlan:
         return plan_vocabulary(self.name, mapped, self._settings.generation_precision, self._settings.security_table)

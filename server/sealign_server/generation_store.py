@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sealign.alignment import AffineMap
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.files import ArrayWriter, map_arrays, write_atomically
+from sealign.generation.vocabulary import VocabularyHead
 from sealign_server.store import SiloDocument, SiloStore
 
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -40,41 +40,6 @@ class GenerationDocument(BaseModel):
     tokenizer: str
     tokenizer_bytes: int
     head: str
-
-
-@dataclass(frozen=True, eq=False)
-class VocabularyHead:
-    """A language-model head, whose logits are taken relative to their mean over the vocabulary.
-
-    No distribution depends on that mean. Without it the weights are smaller, and so are ciphertexts.
-
-    Attributes:
-        weight: (V, d), float32, mapped into memory.
-        bias: (V,), float64, its mean taken off.
-        mean: (d,), of the rows of ``weight``.
-    """
-
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float64]
-    mean: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> VocabularyHead:
-        """From a head as the model has it."""
-        own = bias.astype(np.float64)
-        return cls(weight, own - own.mean(), weight.mean(axis=0, dtype=np.float64))
-
-    def columns(self, outputs: slice) -> NDArray[np.float64]:
-        """Weights of some tokens, shape (d, those)."""
-        centred: NDArray[np.float64] = self.weight[outputs].astype(np.float64).T - self.mean[:, None]
-        return centred
-
-    def logits(self, states: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(n, V) of the silo's states (n, d), relative to their mean but for rounding."""
-        logits: NDArray[np.float64] = (
-            states.astype(np.float32) @ self.weight.T - (states @ self.mean)[:, None] + self.bias
-        )
-        return logits
 
 
 class GenerationStore:

@@ -7,17 +7,15 @@ from collections.abc import Callable
 import numpy as np
 
 from sealign.alignment import PublicSet
-from sealign.ckks import SecurityTable
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.causal import CausalModel, OutputHead
 from sealign.errors import InvalidInputError, NoMapError, NoPlanError
 from sealign.files import save_arrays
 from sealign.generation.kl import Refinement, refine_by_divergence
 from sealign.generation.states import silo_rows
+from sealign.generation.vocabulary import MappedVocabulary, plan_vocabulary
 from sealign.protocol import PublicSetCard
 from sealign_server.generation_store import GenerationStore, following_path, load_client_states
-from sealign_server.mapped_vocabulary import over_public_set, plan_vocabulary
-from sealign_server.settings import DEFAULT_GENERATION_PRECISION
 from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore
 
 Progress = Callable[[int], None]
@@ -84,9 +82,9 @@ def unservable_over(silo: SiloStore, task: str, public_set: str) -> NoPlanError 
     """
     store = GenerationStore(silo)
     _, head = store.load(task)
-    mapped = over_public_set(head, store.states(task).load_public_set(public_set).rows)
+    mapped = MappedVocabulary.over(head, store.states(task).load_public_set(public_set).rows)
     try:
-        plan_vocabulary(task, mapped, DEFAULT_GENERATION_PRECISION, SecurityTable.CLASSICAL)
+        plan_vocabulary(task, mapped)
     except NoPlanError as error:
         return error
     return None

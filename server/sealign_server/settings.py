@@ -8,12 +8,10 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
+from sealign.generation import vocabulary as generation
 from sealign.settings import LayeredSettings
 
 SETTINGS_FILE = "silo.toml"
-
-DEFAULT_GENERATION_PRECISION = 1 / 32
-"""Largest error of a token's logit; its standard deviation is a seventh, and moves a probability by 0.5 % of itself."""
 
 
 class ServeSettings(LayeredSettings):
@@ -39,7 +37,7 @@ class ServeSettings(LayeredSettings):
     fit_heads: bool = True
     ood_directions: int = Field(default=8, ge=0, le=256)
     max_maps: int = Field(default=64, ge=1)
-    generation_precision: float = Field(default=DEFAULT_GENERATION_PRECISION, gt=0)
+    generation_precision: float = Field(default=generation.DEFAULT_PRECISION, gt=0)
     max_tokens: int = Field(default=1024, ge=1, le=1 << 20)
     drain_seconds: float = Field(default=10.0, ge=0)
     log_level: str = "info"

@@ -15,9 +15,10 @@ from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.causal import CausalModel
 from sealign.generation.sampling import Sampler, Sampling
 from sealign.generation.states import client_rows
+from sealign.generation.vocabulary import VocabularyHead
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign_client import Client, GeneratedToken
-from sealign_server.generation_store import GenerationStore, VocabularyHead
+from sealign_server.generation_store import GenerationStore
 from sealign_server.generation_training import add_public_states, keep_generation
 from sealign_server.state_alignment import StateAlignment
 from sealign_server.store import SiloDocument, SiloStore

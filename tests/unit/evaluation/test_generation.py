@@ -19,10 +19,11 @@ from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.evaluation import EvaluationSpec, Report, run_evaluation, write_report
 from sealign.evaluation.generation import runner as runner_module
 from sealign.evaluation.generation import states as states_module
-from sealign.evaluation.generation.encrypted import MappedHead, encrypted_prediction
+from sealign.evaluation.generation.encrypted import encrypted_prediction
 from sealign.evaluation.selection import Selection
 from sealign.generation import measure_agreement
 from sealign.generation.states import client_rows, silo_rows
+from sealign.generation.vocabulary import DEFAULT_PRECISION
 from tests.support import small_lms
 
 SPEC = """
@@ -128,7 +129,7 @@ def test_encrypted_positions_are_reported(report: Report) -> None:
     sent = report.generation[0].encrypted
     assert sent is not None
     assert sent.positions == 6
-    assert 0 < sent.largest_error < sent.precision == 1 / 8
+    assert 0 < sent.largest_error < sent.precision == DEFAULT_PRECISION
 
 
 def test_ciphertexts_change_no_prediction_that_is_clearer_than_their_noise(directory: Path) -> None:
@@ -138,11 +139,11 @@ def test_ciphertexts_change_no_prediction_that_is_clearer_than_their_noise(direc
     statistics = RidgeStatistics(X.shape[1], X.shape[1])
     statistics.update(X, X)
     learned = fit_ridge(statistics, source_fingerprint="1" * 64, target_fingerprint="2" * 64, public_set="0" * 64)
-    logits = np.sort(MappedHead(model.head, learned).logits(X), axis=1)
-    clear = X[logits[:, -1] - logits[:, -2] > 1 / 4][:8]
-    sent = encrypted_prediction(model.head, learned, clear, float(np.linalg.norm(X, axis=1).max()))
+    logits = np.sort(model.head.logits(learned.apply(X)), axis=1)
+    clear = X[logits[:, -1] - logits[:, -2] > 2 * DEFAULT_PRECISION][:8]
+    sent = encrypted_prediction("pair", model.head, learned, X, clear)
     assert (sent.positions, sent.agreement) == (8, 1.0)
-    assert 0 < sent.largest_error < 1 / 8
+    assert 0 < sent.largest_error < DEFAULT_PRECISION
 
 
 def test_figures_are_those_of_all_rows_in_order(directory: Path, report: Report) -> None:

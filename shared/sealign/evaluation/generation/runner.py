@@ -9,8 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-
 from sealign.alignment import AffineMap, PublicSet, RidgeStatistics, fit_ridge
 from sealign.console import progress
 from sealign.encoders import EncoderSettings
@@ -100,8 +98,8 @@ class GenerationRunner:
         by_size = smaller | {spec.rows: found}
         last, encrypted = list(maps.values())[-1], None
         if spec.encrypted_rows:
-            started, norm = perf_counter(), float(np.linalg.norm(public.client, axis=1).max())
-            encrypted = encrypted_prediction(silo.head, last, test.client[: spec.encrypted_rows], norm)
+            started, sent = perf_counter(), test.client[: spec.encrypted_rows]
+            encrypted = encrypted_prediction(name, silo.head, last, public.client, sent)
             seconds["encrypted"] = perf_counter() - started
         alike = compare_tokenizers(pair.client.tokenizer, silo.tokenizer, pair.test)
         return GenerationResult(

@@ -7,8 +7,7 @@ import pytest
 
 from sealign.ckks import SecurityTable
 from sealign.errors import NoPlanError
-from sealign_server.generation_store import VocabularyHead
-from sealign_server.mapped_vocabulary import MappedVocabulary, over_public_set, plan_vocabulary
+from sealign.generation.vocabulary import MappedVocabulary, VocabularyHead, plan_vocabulary
 
 V, D, S = 500, 20, 16
 PRECISION = 1 / 32
@@ -46,7 +45,7 @@ def test_the_range_is_at_least_a_seventh_of_the_bound_and_at_most_the_bound() ->
 def test_rows_that_a_client_has_mapped_are_judged_by_the_silos_own() -> None:
     head = mapped().head
     rows = np.random.default_rng(1).normal(size=(3000, D)).astype(np.float32)
-    over = over_public_set(head, rows)
+    over = MappedVocabulary.over(head, rows)
     sampled = 2 * np.abs(head.logits(rows)).max()
     shape = over.shape(PRECISION)
     assert over.row_norm >= np.linalg.norm(rows, axis=1).max()

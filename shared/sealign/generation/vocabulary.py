@@ -1,4 +1,4 @@
-"""A language-model head behind an affine map: its weights, how far its logits reach, and the plan of their product."""
+"""A language-model head, behind an affine map: its weights, how far its logits reach, and the plan of their product."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from sealign.ckks import (
     noticed_range,
 )
 from sealign.errors import InvalidInputError, NoPlanError
-from sealign_server.generation_store import VocabularyHead, load_client_states, load_row_norm
-from sealign_server.store import SiloStore
+
+DEFAULT_PRECISION = 1 / 32
+"""Largest error of a token's logit; its standard deviation is a seventh, and moves a probability by 0.5 % of itself."""
 
 _CHUNK = 4096  # tokens whose weights are composed at once
 _ROWS = 64
@@ -30,6 +31,41 @@ _MARGIN = 2.0
 """The range that a plan promises over the largest of those logits."""
 _COARSEST = 1.0
 """The largest error of a logit that is worth proposing."""
+
+
+@dataclass(frozen=True, eq=False)
+class VocabularyHead:
+    """A language-model head, whose logits are taken relative to their mean over the vocabulary.
+
+    No distribution depends on that mean. Without it the weights are smaller, and so are ciphertexts.
+
+    Attributes:
+        weight: (V, d), float32, mapped into memory.
+        bias: (V,), float64, its mean taken off.
+        mean: (d,), of the rows of ``weight``.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float64]
+    mean: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> VocabularyHead:
+        """From a head as the model has it."""
+        own = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+        return cls(weight, own - own.mean(), weight.mean(axis=0, dtype=np.float64))
+
+    def columns(self, outputs: slice) -> NDArray[np.float64]:
+        """Weights of some tokens, shape (d, those)."""
+        centred: NDArray[np.float64] = self.weight[outputs].astype(np.float64).T - self.mean[:, None]
+        return centred
+
+    def logits(self, states: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(n, V) of the silo's states (n, d), relative to their mean but for rounding."""
+        logits: NDArray[np.float64] = (
+            states.astype(np.float32) @ self.weight.T - (states @ self.mean)[:, None] + self.bias
+        )
+        return logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +85,28 @@ class MappedVocabulary:
     intercept: NDArray[np.float64]
     row_norm: float
     seen: NDArray[np.floating] | None = None
+
+    @classmethod
+    def behind(
+        cls, head: VocabularyHead, learned: AffineMap, row_norm: float, rows: NDArray[np.floating] | None
+    ) -> MappedVocabulary:
+        """For states of a client's model, which the silo maps.
+
+        Args:
+            head: of the silo.
+            learned: the map.
+            row_norm: largest norm of a state.
+            rows: the client's states of public texts, (n, s), of which some are looked at; None where not known.
+        """
+        seen = None if rows is None else learned.apply(_sample(rows))
+        return cls(head, learned.weight, learned.intercept, row_norm, seen)
+
+    @classmethod
+    def over(cls, head: VocabularyHead, rows: NDArray[np.float32]) -> MappedVocabulary:
+        """For rows that clients have mapped themselves and centred on the mean of the silo's public states, (n, d)."""
+        public = rows.astype(np.float64)
+        norm = 2.0 ** (1 + ceil(log2(np.linalg.norm(public, axis=1).max()) - 1e-3))
+        return cls(head, None, public.mean(axis=0), norm, _sample(rows))
 
     def columns(self, outputs: slice) -> NDArray[np.float64]:
         """W of some tokens, (dimension, those)."""
@@ -93,26 +151,12 @@ class MappedVocabulary:
         return max(float(np.abs(self.head.logits(chunk)).max()) for chunk in chunks)
 
 
-def behind_map(head: VocabularyHead, states: SiloStore, learned: AffineMap) -> MappedVocabulary:
-    """For states of a client's model, which the silo maps.
-
-    Raises:
-        StorageError: what belongs to the map is missing or damaged.
-    """
-    kept = load_client_states(states, learned)
-    seen = None if kept is None else learned.apply(_sample(kept))
-    norm = load_row_norm(states, learned.source_fingerprint)
-    return MappedVocabulary(head, learned.weight, learned.intercept, norm, seen)
-
-
-def over_public_set(head: VocabularyHead, rows: NDArray[np.float32]) -> MappedVocabulary:
-    """For rows that clients have mapped themselves and centred, as in `Silo`, on the mean of the silo's own, (n, d)."""
-    public = rows.astype(np.float64)
-    norm = 2.0 ** (1 + ceil(log2(np.linalg.norm(public, axis=1).max()) - 1e-3))
-    return MappedVocabulary(head, None, public.mean(axis=0), norm, _sample(rows))
-
-
-def plan_vocabulary(task: str, mapped: MappedVocabulary, precision: float, table: SecurityTable) -> PackingPlan:
+def plan_vocabulary(
+    task: str,
+    mapped: MappedVocabulary,
+    precision: float = DEFAULT_PRECISION,
+    table: SecurityTable = SecurityTable.CLASSICAL,
+) -> PackingPlan:
     """The cheapest plan for a task's logits.
 
     Raises:
