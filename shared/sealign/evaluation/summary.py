@@ -63,6 +63,12 @@ class Row:
         return (self._mean(method) - self._mean(PLAIN)) / gap if gap > 0 else None
 
     @property
+    def sent(self) -> str:
+        """The method to show encrypted: the best one, if every seed sent it, or else the default."""
+        best = self.best or PLAIN
+        return best if all(cell.methods[best].encrypted is not None for cell in self.cells) else DEFAULT
+
+    @property
     def lost(self) -> float:
         """By how much the best method is below native accuracy; negative where it is above."""
         return self._mean(NATIVE) - self._mean(self.best or PLAIN)
@@ -185,6 +191,8 @@ class Summary:
         ceiling = row.closed_by(CEILING)
         if ceiling is not None and ceiling < 0.5:
             return f"a map over the task's own texts closes {share(ceiling)}: the client's encoder is the limit"
+        if ceiling is not None and row.closed is not None and row.closed >= ceiling / 2:
+            return f"most of what a map over the task's own texts closes, {share(ceiling)}"
         others = [other for other in self.of(row.pair, row.dataset) if (other.closed or 0.0) >= 0.5]
         if others:
             best = max(others, key=lambda other: other.closed or 0.0)
