@@ -76,6 +76,7 @@ def _classification(summary: Summary) -> list[_Section]:
             "aligned",
             "Native against aligned",
             plots=[plots.native_and_aligned(summary, pair) for pair in pairs],
+            open=[tables.means(summary)],
             folded=[
                 tables.accuracies(summary, pair, dataset)
                 for pair in pairs

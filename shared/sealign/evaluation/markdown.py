@@ -34,7 +34,7 @@ def _classification(report: Report) -> list[str]:
     gaps = tables.open_gaps(summary)
     if gaps is not None:
         parts += ["## Where less than half of the gap is closed", _table(gaps)]
-    parts.append("## Accuracy of every method")
+    parts += ["## Accuracy of every method", _table(tables.means(summary))]
     for pair in summary.pairs:
         measured = [dataset for dataset in summary.datasets if summary.of(pair, dataset)]
         parts += [_table(tables.accuracies(summary, pair, dataset)) for dataset in measured]

@@ -76,6 +76,24 @@ def open_gaps(summary: Summary) -> Table | None:
     )  # fmt: skip
 
 
+def means(summary: Summary) -> Table:
+    """Every method over all datasets and public sets of a pair."""
+    pairs = {pair: summary.of(pair) for pair in summary.pairs}
+    names = [name for name in summary.report.methods if any(name in row.methods for row in summary.rows)]
+    return Table(
+        "Accuracy in percent by pair, mean over datasets, public sets and seeds, of every method that could be applied "
+        "in all of them.",
+        ("method", *pairs),
+        [(name, *(percent(_mean([row.accuracy(name) for row in rows])) for rows in pairs.values())) for name in names],
+    )
+
+
+def _mean(measured: Sequence[Measured | None]) -> Measured | None:
+    """Of means; None if one is missing."""
+    found = [one.mean for one in measured if one is not None]
+    return None if len(found) < len(measured) else Measured(sum(found) / len(found), None, len(found))
+
+
 def accuracies(summary: Summary, pair: str, dataset: str) -> Table:
     """Every method over every public set."""
     rows = {row.public: row for row in summary.of(pair, dataset)}

@@ -172,6 +172,7 @@ def test_markdown(report: Report) -> None:
     assert "Made by `sealign evaluate <spec>` on 2026-01-02 (2 cores" in text
     assert "| a-b | news | wikipedia | better | 90.0 ± 0.0 | – | 70.5 ± 0.7 | – | 80.5 ± 0.7 | 51 % |" in text
     assert "differ by at most 0.2 points" in text
+    assert "| method | a-b |\n| --- | ---: |\n| native | 90.0 |\n| ridge | 70.5 |\n| better | 80.5 |\n" in text
     assert "| news | wikipedia | energy | 90.0 / 40.0 (93) |" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
