@@ -30,6 +30,7 @@ from sealign.errors import (
 )
 from sealign.generation.forecast import Compatibility, TokenCost, compare_tokenizers, token_cost
 from sealign.generation.sampling import Sampler, Sampling, StopStrings
+from sealign.generation.vocabulary import DEFAULT_PRECISION
 from sealign.protocol import GenerationCard, MapCard, Placement, PublicSetCard, SiloCard, find_public_set
 from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
 from sealign_client.generation_connection import GenerationConnection
@@ -498,7 +499,7 @@ def _typical_plan(dimension: int, vocabulary: int) -> PackingPlan:
         frobenius_norm=column * vocabulary**0.5,
         range=column * row / 4,  # logits come nowhere near the bound
         row_norm=row,
-        precision=1 / 32,
+        precision=DEFAULT_PRECISION,
         column_norm=column,
     )
     return candidates(shape, max_bytes=1 << 40, max_modulus_bits=LARGEST_MODULUS_BITS)[0]

@@ -189,7 +189,7 @@ def serve(
         int | None, typer.Option(help="Told maps to remember; the oldest are forgotten.", show_default="64")
     ] = None,
     generation_precision: Annotated[
-        float | None, typer.Option(help="Error of a token's logit.", show_default="1/32")
+        float | None, typer.Option(help="Error of a token's logit.", show_default="1/16")
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Most new tokens of one generation.", show_default="1024")

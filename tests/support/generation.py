@@ -27,7 +27,7 @@ from tests.support.silo import Tls
 from tests.support.small_lms import public_texts, small_lm
 
 TASK = "reviews"
-PRECISION = 1 / 32
+PRECISION = 1 / 16
 _TEXTS = 160
 
 
