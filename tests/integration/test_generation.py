@@ -279,7 +279,7 @@ class TestLogitsTooLarge:
         empty_silo(directory)
         shutil.copytree(small_lm("two"), tmp_path / "large")
         large = AutoModelForCausalLM.from_pretrained(tmp_path / "large")
-        large.lm_head.weight.data *= 30
+        large.lm_head.weight.data *= 60
         large.save_pretrained(tmp_path / "large")
         options = ("--task", TASK, "--public", public)
         ran = command(
