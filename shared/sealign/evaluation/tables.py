@@ -42,11 +42,11 @@ def overview(summary: Summary) -> Table:
         for row in summary.rows
     ]  # fmt: skip
     return Table(
-        "Accuracy in percent, mean and standard deviation over seeds. Default is what a silo serves if neither side "
-        f"asks for more ({DEFAULT}). Best is the private method with the largest mean over the test texts, so chosen "
-        "with their labels; gap closed is its share of what the plain map loses against native. Encrypted and clear "
-        "are of the best method where all seeds sent it through the encrypted path, else of the default, over the "
-        "texts that were sent; agreement is how often both give the same answer.",
+        "Accuracy in percent, mean and standard deviation over seeds; without a deviation, of one seed. Default is "
+        f"what a silo serves if neither side asks for more ({DEFAULT}). Best is the private method with the largest "
+        "mean over the test texts, so chosen with their labels; gap closed is its share of what the plain map loses "
+        "against native. Encrypted and clear are of the best method where all seeds sent it through the encrypted "
+        "path, else of the default, over the texts that were sent; agreement is how often both give the same answer.",
         ("pair", "dataset", "public texts", "best method", "native", "client's own", "plain map", "default", "best",
          "gap closed", "sent", "encrypted", "same in the clear", "agreement"),
         lines,
