@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from math import ceil, log2
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import structlog
 
-from sealign.alignment import AffineMap, MapCovariances, MappedChannel
+from sealign.alignment import AffineMap, MapCovariances, MappedChannel, mapped_row_norm
 from sealign.ckks import Evaluator
 from sealign.encoders import EncoderCard
 from sealign.errors import (
@@ -229,8 +228,7 @@ class Silo:
         channel = self._store.load_channel(rows.map_id) if rows.map_id else None
         if rows.map_id and channel is None:
             raise UnknownMapError("the silo does not hold what was told about this map; register it again")
-        # A centred embedding is at most twice as long as the longest one.
-        row_norm = 2.0 ** (1 + ceil(log2(np.linalg.norm(public, axis=1).max()) - 1e-3))
+        row_norm = mapped_row_norm(public)
         mean = public.mean(axis=0)
         return lambda task: ServedTask.at_client(task, mean, row_norm, channel, rows.recentred, self._settings)
 

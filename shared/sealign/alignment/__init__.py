@@ -10,6 +10,7 @@ from sealign.alignment.cross_covariance import (
     TEXTS_PER_DIMENSION,
     ScaledRows,
     fit_cross_covariance,
+    mapped_row_norm,
     require_enough_texts,
 )
 from sealign.alignment.families import FAMILIES, fit_map
@@ -34,6 +35,7 @@ __all__ = [
     "fit_cross_covariance",
     "fit_map",
     "fit_ridge",
+    "mapped_row_norm",
     "require_enough_texts",
     "similarity_weights",
     "weigh_released",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from math import ceil, log2
 
 import numpy as np
 
@@ -37,6 +38,15 @@ def require_enough_texts(rows: int, dim_source: int, dim_target: int) -> None:
             f"this set has {rows}: with fewer, the silo's embeddings could be solved for. Use a larger public set, "
             "or plain alignment."
         )
+
+
+def mapped_row_norm(Y: np.typing.ArrayLike) -> float:
+    """Longest row that a client may send after it has applied such a map, given the silo's embeddings (n, t).
+
+    Mapped rows are centred, so at most twice as long as the longest of these; a power of two tells no more.
+    """
+    longest = np.linalg.norm(np.asarray(Y, dtype=np.float64), axis=1).max()
+    return float(2.0 ** (1 + ceil(log2(longest) - 1e-3)))
 
 
 @dataclass(frozen=True, eq=False)

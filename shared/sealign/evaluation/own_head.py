@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import ceil, log2
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from sealign.alignment import (
     RidgeStatistics,
     ScaledRows,
     fit_cross_covariance,
+    mapped_row_norm,
     require_enough_texts,
     similarity_weights,
 )
@@ -76,8 +76,7 @@ def encrypted_map(context: PairContext) -> AffineMap:
 def client_row_norm(context: PairContext) -> float:
     """Of rows that a client has mapped, as the silo plans for: they are centred, so at most twice as long as the
     longest of its embeddings."""
-    longest = float(np.linalg.norm(context.Y.astype(np.float64), axis=1).max())
-    return float(2.0 ** (1 + ceil(log2(longest) - 1e-3)))
+    return mapped_row_norm(context.Y)
 
 
 def few_shot(count: int) -> Callable[[PairContext], Classifier]:

@@ -25,7 +25,7 @@ _MEASURING = ("alignment", "heads", "ckks", "evaluation")
 """Packages whose code decides results."""
 
 _OTHER = frozenset({
-    "coverage", "coverage_report", "generation", "html", "markdown", "plots", "results", "run", "selection", "spec",
+    "coverage", "coverage_report", "html", "markdown", "plots", "results", "run", "selection", "spec",
     "summary", "tables", "writing",
 })  # fmt: skip
 """Modules of these which do not."""

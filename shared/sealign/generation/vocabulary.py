@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil, log2
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap
+from sealign.alignment import AffineMap, mapped_row_norm
 from sealign.ckks import (
     LARGEST_MODULUS_BITS,
     PackingPlan,
@@ -107,8 +106,7 @@ class MappedVocabulary:
     def over(cls, head: VocabularyHead, rows: NDArray[np.float32]) -> MappedVocabulary:
         """For rows that clients have mapped themselves and centred on the mean of the silo's public states, (n, d)."""
         public = rows.astype(np.float64)
-        norm = 2.0 ** (1 + ceil(log2(np.linalg.norm(public, axis=1).max()) - 1e-3))
-        return cls(head, None, public.mean(axis=0), norm, _sample(rows))
+        return cls(head, None, public.mean(axis=0), mapped_row_norm(public), _sample(rows))
 
     def columns(self, outputs: slice) -> NDArray[np.float64]:
         """W of some tokens, (dimension, those)."""
