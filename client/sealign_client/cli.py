@@ -19,10 +19,10 @@ from rich.console import Console
 
 from sealign.alignment import PublicSet
 from sealign.ckks import DEFAULT_PRECISION, ProductShape, SecurityTable
-from sealign.console import progress, run, stderr, transfer
+from sealign.app.console import progress, run, stderr, transfer
 from sealign.encoders import EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError, StorageError
-from sealign.logs import configure_logs
+from sealign.app.logs import configure_logs
 from sealign.protocol import Placement
 from sealign_client.adaptation import Adaptation
 from sealign_client.bench import bench_table, run_bench, write_bench
@@ -361,7 +361,7 @@ def evaluate(
 
     Both sides' encoders run here: for a silo's operator or a researcher, not for a client of somebody's silo.
     """
-    from sealign.evaluation import EvaluationSpec, run_evaluation, write_report  # needs matplotlib and scikit-learn
+    from sealign.lab import EvaluationSpec, run_evaluation, write_report  # needs matplotlib and scikit-learn
 
     command = f"sealign evaluate {spec}" + "".join(f" --only {item}" for item in only or ())
     report = run_evaluation(EvaluationSpec.load(spec), output, cache or output / "embeddings", only or (), command)

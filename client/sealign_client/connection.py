@@ -31,7 +31,7 @@ from sealign.protocol.status import error_of
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.generation_pb2_grpc import GenerationStub
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
-from sealign.tls import load_authorities, load_identity
+from sealign.app.tls import load_authorities, load_identity
 from sealign_client.settings import ClientSettings
 
 _MAX_MESSAGE_BYTES = 32 << 20

@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
-from sealign.settings import LayeredSettings
+from sealign.app.settings import LayeredSettings
 
 
 class AlignmentMode(str, enum.Enum):

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
 from sealign.generation import vocabulary as generation
-from sealign.settings import LayeredSettings
+from sealign.app.settings import LayeredSettings
 
 SETTINGS_FILE = "silo.toml"
 

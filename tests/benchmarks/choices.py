@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 
 from sealign.alignment.coverage import Coverage
 from sealign.alignment.families import refitted
-from sealign.evaluation import EvaluationSpec
-from sealign.evaluation.classifier import Classifier
-from sealign.evaluation.context import PairContext
-from sealign.evaluation.embedded import EmbeddedCorpus
-from sealign.evaluation.measures import accuracy
-from sealign.evaluation.methods import registry
-from sealign.evaluation.runner import Runner
-from sealign.evaluation.selection import Selection, Work
-from sealign.evaluation.texts import Corpus
+from sealign.lab import EvaluationSpec
+from sealign.lab.classifier import Classifier
+from sealign.lab.context import PairContext
+from sealign.lab.embedded import EmbeddedCorpus
+from sealign.lab.measures import accuracy
+from sealign.lab.methods import registry
+from sealign.lab.runner import Runner
+from sealign.lab.selection import Selection, Work
+from sealign.lab.texts import Corpus
 
 HERE = Path(__file__).parent
 PART = ("pair=minilm-use", "pair=use-minilm", "seed=0")

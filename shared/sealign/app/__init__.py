@@ -1,0 +1,1 @@
+"""The frame that every Sealign program stands in: console, logs, settings, TLS."""

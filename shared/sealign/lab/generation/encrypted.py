@@ -1,0 +1,60 @@
+"""A head's logits through the real encrypted path, under the plan that a silo chooses for a generation task."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from sealign.alignment import AffineMap
+from sealign.ckks import Cipher, ResidueWeights, SecretKey, VocabularyEvaluator, ZeroPool, part_outputs
+from sealign.encoders import Embeddings
+from sealign.encoders.causal import OutputHead
+from sealign.lab.results import EncryptedPrediction
+from sealign.generation.vocabulary import MappedVocabulary, VocabularyHead, plan_vocabulary
+
+
+def encrypted_prediction(
+    name: str, head: OutputHead, learned: AffineMap, public: Embeddings, X: Embeddings
+) -> EncryptedPrediction:
+    """Send states one by one, and compare what is decrypted with what the clear computation gives.
+
+    Args:
+        name: of the pair, for errors.
+        head: the silo's.
+        learned: the map, which the silo applies.
+        public: the client's states that the map was learned from, (m, s); no row of X is sent longer than theirs.
+        X: the client's states, (n, s).
+
+    Raises:
+        NoPlanError: no parameter set can hold the logits.
+        StorageError: the encoded weights do not fit the disk.
+    """
+    row_norm = float(np.linalg.norm(public, axis=1).max())
+    vocabulary = VocabularyHead.of(head.weight, head.bias)
+    mapped = MappedVocabulary.behind(vocabulary, learned, row_norm, public)
+    plan = plan_vocabulary(name, mapped)
+    key = SecretKey.generate(plan.parameters)
+    cipher, zeros = Cipher(plan, key), ZeroPool(key.public_key)
+    rows = X * np.minimum(1.0, row_norm / np.linalg.norm(X, axis=1, keepdims=True))
+    agreed, largest = 0, 0.0
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Path(scratch) / "weights.safetensors"
+        ResidueWeights.write(weights, plan, map(mapped.columns, part_outputs(plan)))
+        evaluator = VocabularyEvaluator(plan, weights, mapped.bias)
+        for row in rows:
+            clear, parts, first = vocabulary.logits(learned.apply(row[None]))[0], [], 0
+            for part in evaluator.evaluate_parts(cipher.encrypt(row[None]), zeros):
+                parts.append(cipher.decrypt_part(part, first)[0])
+                first += len(part.ciphertexts)
+            logits = np.concatenate(parts)
+            agreed += int(logits.argmax() == clear.argmax())
+            largest = max(largest, float(np.abs(logits - clear).max()))
+    return EncryptedPrediction(
+        positions=len(rows),
+        agreement=agreed / len(rows),
+        largest_error=largest,
+        precision=plan.precision,
+        parameters=plan.parameters.name,
+    )

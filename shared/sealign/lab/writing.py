@@ -1,0 +1,23 @@
+"""A report's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sealign.lab.html import html
+from sealign.lab.markdown import markdown
+from sealign.lab.results import Report, save
+from sealign.files import write_atomically
+
+
+def write_report(report: Report, directory: Path) -> list[Path]:
+    """Write report.html, report.md and report.json; returns their paths.
+
+    Raises:
+        StorageError: a file could not be written; an earlier one is intact.
+    """
+    paths = [directory / f"report.{kind}" for kind in ("html", "md", "json")]
+    write_atomically(paths[0], html(report).encode())
+    write_atomically(paths[1], markdown(report).encode())
+    save(report, paths[2])
+    return paths
