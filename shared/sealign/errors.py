@@ -1,7 +1,9 @@
 """The errors that Sealign raises, one class for each kind of thing that can be wrong.
 
-Every message says what is wrong, where, and what to do. No message carries a text, an embedding, a
-logit or a key. Each class names the gRPC status under which it crosses the wire.
+Every message says what is wrong, where, and what to do. No message carries a text, an embedding, a logit or a key.
+
+There are two kinds. What a caller did is sent to it, under a stable code and a gRPC status. What is wrong at this
+machine (:class:`MachineError`) is logged here under an id, and the other side gets the id alone.
 """
 
 from __future__ import annotations
@@ -10,96 +12,146 @@ from typing import ClassVar
 
 
 class SealignError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose.
 
+    Attributes:
+        code: stable name, for programs; the ``reason`` of ``google.rpc.ErrorInfo`` on the wire.
+        status: gRPC status under which the error crosses the wire.
+        retry_after: seconds after which it makes sense to ask again; None where waiting alone does not help.
+    """
+
+    code: ClassVar[str] = "INTERNAL"
     status: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class InvalidInputError(SealignError, ValueError):
     """Bytes, shapes, numbers or settings that cannot be used as they are."""
 
+    code = "INVALID_INPUT"
+    status = "INVALID_ARGUMENT"
+
+
+class InsecureParametersError(SealignError):
+    """Parameters below the demanded security level, or unknown here."""
+
+    code = "INSECURE_PARAMETERS"
     status = "INVALID_ARGUMENT"
 
 
 class NotFoundError(SealignError):
-    """A task, file or public set that does not exist."""
+    """A task, space, file or public set that does not exist."""
 
+    code = "NOT_FOUND"
     status = "NOT_FOUND"
 
 
 class UnknownKeyError(SealignError):
-    """The silo does not hold the public key; upload it and ask again."""
+    """The silo does not hold the public key; send it with the request."""
 
+    code = "UNKNOWN_KEY"
     status = "FAILED_PRECONDITION"
 
 
 class StalePlanError(SealignError):
     """The request was packed under a plan that the silo no longer serves; describe and ask again."""
 
+    code = "STALE_PLAN"
     status = "FAILED_PRECONDITION"
 
 
 class NoMapError(SealignError):
-    """No map has been learned for this encoder; align first."""
+    """The caller has no map for this encoder; align first."""
 
+    code = "NO_MAP"
     status = "FAILED_PRECONDITION"
 
 
 class NoPlanError(SealignError):
     """No parameter set can hold the outputs of this task; the silo's operator must change what is served."""
 
+    code = "NO_PLAN"
     status = "FAILED_PRECONDITION"
 
 
 class UnknownMapError(SealignError):
-    """The silo does not hold what a client has told about its map; tell it again."""
+    """The silo does not hold this registration of a map; register it again."""
 
+    code = "UNKNOWN_MAP"
     status = "FAILED_PRECONDITION"
 
 
 class UnknownSessionError(SealignError):
     """The silo does not hold this encrypted alignment any more; start it again."""
 
+    code = "UNKNOWN_SESSION"
     status = "FAILED_PRECONDITION"
 
 
-class ReleaseRefusedError(SealignError):
-    """The silo does not release this, or no more of it, to this client."""
+class NotPermittedError(SealignError):
+    """The caller's identity may not do this."""
 
+    code = "NOT_PERMITTED"
     status = "PERMISSION_DENIED"
 
 
-class InsecureParametersError(SealignError):
-    """Parameters below the demanded security level, or unknown here."""
+class ReleaseRefusedError(NotPermittedError):
+    """The silo does not release this, or no more of it, to this client."""
 
-    status = "INVALID_ARGUMENT"
+    code = "RELEASE_REFUSED"
 
 
-class DecryptionError(SealignError):
-    """A reply that does not decrypt to values within the promised range."""
+class BudgetExhaustedError(SealignError):
+    """The caller has used up what it may ask for in this period."""
 
-    status = "DATA_LOSS"
+    code = "BUDGET_EXHAUSTED"
+    status = "RESOURCE_EXHAUSTED"
 
 
 class OverloadedError(SealignError):
-    """The silo refuses work it could not do in time; try again later."""
+    """The silo refuses work that it could not do in time; try again later."""
 
+    code = "OVERLOADED"
     status = "RESOURCE_EXHAUSTED"
 
 
 class UnavailableError(SealignError):
     """The other side cannot be reached or is shutting down."""
 
+    code = "UNAVAILABLE"
     status = "UNAVAILABLE"
 
 
 class AuthenticationError(SealignError):
     """A certificate that is missing, expired or not trusted."""
 
+    code = "UNAUTHENTICATED"
     status = "UNAUTHENTICATED"
 
 
-class StorageError(SealignError):
+class DecryptionError(SealignError):
+    """A reply that does not decrypt to values within the promised range."""
+
+    code = "DECRYPTION_FAILED"
+    status = "DATA_LOSS"
+
+
+class PeerFailedError(SealignError):
+    """The other side failed, for a reason of its own; its log has the reason under the id in the message."""
+
+    code = "PEER_FAILED"
+
+
+class MachineError(SealignError):
+    """Something is wrong at this machine. Its message stays here; the other side gets an id."""
+
+    code = "MACHINE"
+
+
+class StorageError(MachineError):
     """A file that cannot be read or written; what was there before is still there."""
 
-    status = "INTERNAL"
+    code = "STORAGE"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,15 @@ class AffineMap:
         weight.flags.writeable = intercept.flags.writeable = False
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "intercept", intercept)
+
+    @cached_property
+    def id(self) -> str:
+        """The name of the content, 32 hexadecimal digits: of weight, intercept, both encoders and the public set."""
+        named = "\0".join((self.source_fingerprint, self.target_fingerprint, self.public_set))
+        state = sha256(b"sealign affine map v1\0" + named.encode() + b"\0")
+        state.update(self.weight.astype("<f8").tobytes())
+        state.update(self.intercept.astype("<f8").tobytes())
+        return state.hexdigest()[:32]
 
     def apply(self, X: ArrayLike) -> NDArray[np.float64]:
         """Predicted target embeddings (n, dim_target) of source embeddings (n, dim_source).

@@ -2,59 +2,64 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sealign.alignment import AffineMap
-from sealign.ckks import EncryptedProduct, PackingPlan
+from sealign.ckks import PackingPlan
+from sealign.encoders import EncoderCard
 from sealign.errors import NotFoundError
 from sealign.heads import OutputLayout
 
+EMBEDDINGS = "embeddings"
+"""The space of the silo's own encoder."""
+_GENERATION = "generation/"
 
-class Placement(str, enum.Enum):
-    """Where the map from the client's embedding space to the silo's is applied."""
 
-    SILO = "silo"
-    """Under encryption, composed with the head."""
-    CLIENT = "client"
-    """In the clear, before encryption; the silo sees neither embeddings nor map."""
+def generation_space(task: str) -> str:
+    """Return the name of a generation task's space."""
+    return _GENERATION + task
+
+
+def generation_task_of(space: str) -> str | None:
+    """Return the generation task that a space belongs to; None for others."""
+    return space.removeprefix(_GENERATION) if space.startswith(_GENERATION) else None
 
 
 @dataclass(frozen=True)
-class QueryRows:
-    """What kind of rows a client encrypts.
+class Limits:
+    """What the caller may ask a silo for.
 
     Attributes:
-        encoder: fingerprint of the encoder that made the embeddings.
-        mapped_over: empty for embeddings as they are, which the silo maps. Else the client has mapped them: the digest
-            of the public set that its map was learned over, and rows are centred on the silo's mean over that set.
-        map_id: names what the client has told the silo about its map (`RegisterMap`); empty if nothing.
-        recentred: rows are centred on the mean of the client's own texts, in place of which a task's mean is to come.
+        rows_per_request: rows in one request.
+        rows_per_day: per encoder and task in 24 hours; None if there is no limit.
+        may_align: whether it may align and register maps.
+        shares_examples: whether it may read shared examples.
     """
 
-    encoder: str
-    mapped_over: str = ""
-    map_id: str = ""
-    recentred: bool = False
+    rows_per_request: int
+    rows_per_day: int | None = None
+    may_align: bool = True
+    shares_examples: bool = False
 
 
 @dataclass(frozen=True)
-class AlignmentOffer:
-    """How the silo will go on with an encrypted alignment: its name, its plan, the first block that is missing."""
+class SiloCard:
+    """A silo, and who is calling it.
 
-    session: bytes
-    plan: PackingPlan
-    next_block: int
+    Attributes:
+        version: of its software.
+        identity: the caller's, as the silo records it.
+        spaces, tasks, generation_tasks: by name.
+    """
 
-
-@dataclass(frozen=True)
-class CrossCovariancePart:
-    """The reply to one row block, and the sum of squares of the silo's centred embeddings."""
-
-    index: int
-    product: EncryptedProduct
-    squared_norm: float
+    name: str
+    version: str
+    identity: str
+    spaces: tuple[str, ...]
+    tasks: tuple[str, ...]
+    generation_tasks: tuple[str, ...]
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class PublicSetCard:
     """A public text set that the silo holds.
 
     Attributes:
-        base: digest of the public set that released texts have joined to make this one; empty for others.
+        rows: number of texts; of a generation task, number of the silo's tokens in them.
+        base: digest of the public set that shared examples have joined to make this one; None for others.
         releases_left: cross-covariances that the silo would still release to the caller, for the encoder asked about;
             None where nobody asked.
     """
@@ -70,12 +76,12 @@ class PublicSetCard:
     digest: str
     rows: int
     name: str
-    base: str = ""
+    base: str | None = None
     releases_left: int | None = None
 
 
 def find_public_set(cards: Sequence[PublicSetCard], digest: str, holder: str = "the silo") -> PublicSetCard:
-    """The card of a public set among those that are held.
+    """Return the card of a public set among those that are held.
 
     Args:
         cards: of the sets that are held.
@@ -97,8 +103,14 @@ def find_public_set(cards: Sequence[PublicSetCard], digest: str, holder: str = "
 
 @dataclass(frozen=True)
 class MapCard:
-    """A learned map and how good it is; see `sealign.alignment.MapQuality`."""
+    """A learned map and how good it is; see `sealign.alignment.MapQuality`.
 
+    Attributes:
+        id: names the content.
+        encoder: fingerprint of the client's encoder.
+    """
+
+    id: str
     encoder: str
     public_set: str
     rows: int
@@ -111,9 +123,10 @@ class MapCard:
 
     @classmethod
     def of(cls, learned: AffineMap) -> MapCard:
-        """The card of a map."""
+        """Return the card of a map."""
         quality = learned.quality
         return cls(
+            id=learned.id,
             encoder=learned.source_fingerprint,
             public_set=learned.public_set,
             rows=quality.rows,
@@ -127,19 +140,33 @@ class MapCard:
 
 
 @dataclass(frozen=True)
+class SpaceCard:
+    """An embedding space of the silo, which clients align with.
+
+    Attributes:
+        encoder: the silo's own; maps lead to its rows.
+        maps: that the caller may use with the encoder asked about, the newest first: its own, then the operator's.
+    """
+
+    name: str
+    encoder: EncoderCard
+    public_sets: tuple[PublicSetCard, ...]
+    maps: tuple[MapCard, ...] = ()
+
+
+@dataclass(frozen=True)
 class TaskCard:
     """A classification task of the silo.
 
     Attributes:
-        temperature: divide logits by this before the softmax; measured for the map of the encoder asked about.
+        temperature: divide logits by this before the softmax.
         held_out_accuracy: of the head on the silo's own encoder.
-        ood_thresholds: by score name, measured likewise; texts that score below the first one's are reported as out of
-            distribution.
-        plans: empty while there is no map for the encoder asked about.
+        ood_thresholds: by score name; texts that score below the first one's are reported as out of distribution.
+        plans: none if the task is not served to the rows asked about.
         revision: names this version of head and map.
         reject, directions: how to read outputs, as in :class:`sealign.heads.OutputLayout`.
-        mapped_accuracy: of the head served to the encoder asked about, on held-out texts of the silo, as predicted for
-            its map; None where the silo knows too little about the map.
+        mapped_accuracy: promised for the rows asked about; None where the silo knows too little about the map.
+        calibrated: whether temperature and thresholds were measured for the map asked about.
     """
 
     name: str
@@ -153,6 +180,7 @@ class TaskCard:
     reject: bool = False
     directions: int = 0
     mapped_accuracy: float | None = None
+    calibrated: bool = False
 
     @property
     def layout(self) -> OutputLayout:
@@ -161,18 +189,27 @@ class TaskCard:
 
 
 @dataclass(frozen=True)
-class SiloCard:
-    """What a silo offers to one encoder.
+class GenerationCard:
+    """A silo's language-model head, as one kind of rows can use it.
 
     Attributes:
-        map: the one in use, at the silo or at the client; None until the client has aligned.
-        encoder: fingerprint of the silo's own encoder.
-        dimension: of its embeddings.
+        model: the silo's model; the dimension is that of its states.
+        vocabulary: outputs of its head.
+        tokenizer: fingerprint of its tokenizer, which turns tokens into text.
+        tokenizer_bytes: size of the tokenizer.
+        max_tokens: maximum number of new tokens per generation.
+        plan: None if the task is not served to the rows asked about.
+        revision: names this version of head and map.
+        unservable: there is no plan because no parameter set can hold the logits.
     """
 
     name: str
-    tasks: tuple[TaskCard, ...]
-    public_sets: tuple[PublicSetCard, ...]
-    map: MapCard | None
-    encoder: str
-    dimension: int
+    description: str
+    model: EncoderCard
+    vocabulary: int
+    tokenizer: str
+    tokenizer_bytes: int
+    max_tokens: int
+    plan: PackingPlan | None
+    revision: str
+    unservable: bool = False

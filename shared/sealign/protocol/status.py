@@ -1,88 +1,112 @@
-"""Sealign's errors as gRPC statuses and back, with the class of the error in the trailing metadata."""
+"""Sealign's errors as gRPC statuses with details (`google.rpc.ErrorInfo`, `RetryInfo`), and back."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from traceback import extract_tb
-from typing import Any
+import secrets
 
 import grpc
-import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 
 from sealign import errors
-from sealign.errors import SealignError
+from sealign.errors import MachineError, PeerFailedError, SealignError
 
-_log = structlog.get_logger()
-
-_CLASS_KEY = "sealign-error"
-_RETRY_KEY = "grpc-retry-pushback-ms"
+DOMAIN = "sealign"
+"""Of the stable codes in `ErrorInfo.reason`."""
+DETAILS_KEY = "grpc-status-details-bin"
+_MAX_DETAILS = 300
+_MAX_MESSAGE = 4096
 
 _CLASSES: dict[str, type[SealignError]] = {
-    name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, SealignError)
+    value.code: value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, SealignError) and not issubclass(value, MachineError)
 }
 
 
 def status_of(error: SealignError) -> grpc.StatusCode:
-    """The status under which the error crosses the wire."""
+    """Return the status under which the error crosses the wire."""
     status: grpc.StatusCode = grpc.StatusCode[error.status]
     return status
 
 
-def trailers_of(error: SealignError) -> tuple[tuple[str, str], ...]:
-    """Trailing metadata: the class of the error; for overload also when to come back."""
-    trailers = ((_CLASS_KEY, type(error).__name__),)
-    return (*trailers, (_RETRY_KEY, "1000")) if isinstance(error, errors.OverloadedError) else trailers
+def trailers_of(error: SealignError) -> tuple[tuple[str, bytes], ...]:
+    """Return the trailing metadata of an error: its code, and when to ask again if waiting helps."""
+    details = [_packed(error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN))]
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(error.retry_after * 1e3))
+        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    status = status_pb2.Status(code=status_of(error).value[0], message=str(error), details=details)
+    return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def sendable(error: Exception) -> tuple[SealignError, str | None]:
+    """Return what the other side may see of an error, and the id under which the error is to be logged here.
+
+    What the caller did is sent, and needs no id. What is wrong at this machine, or was not foreseen, becomes an id.
+    """
+    if isinstance(error, SealignError) and not isinstance(error, MachineError):
+        return error, None
+    incident = secrets.token_hex(6)
+    return PeerFailedError(f"the call failed at the other side; its log has the reason under id {incident}"), incident
 
 
 def error_of(failure: grpc.aio.AioRpcError, peer: str) -> SealignError:
-    """The error that a failed call stands for; ``peer`` names the other side in messages."""
-    details = failure.details() or ""
-    for key, value in failure.trailing_metadata() or ():
-        if key == _CLASS_KEY and isinstance(value, str) and value in _CLASSES:
-            return _CLASSES[value](details)
-    code = failure.code()
-    if code == grpc.StatusCode.UNAVAILABLE and _is_handshake(details):
-        return errors.AuthenticationError(
-            f"TLS with {peer} failed: a certificate is expired, made for another name, or not trusted by the other "
-            f"side. Check --tls-ca, --tls-cert and the silo's certificate. ({details[:300]})"
-        )
+    """Return the error that a failed call stands for; ``peer`` names the other side in messages."""
+    sent = _sent(failure)
+    if sent is not None:
+        return sent
+    details, code = (failure.details() or "")[:_MAX_DETAILS], failure.code()
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        advice = "Check the address and retry."
-        if "failed to connect" in details and "Socket closed" in details:  # how a refused certificate looks from here
-            advice = "It hung up: if it asks for client certificates, give one that it trusts (--tls-cert, --tls-key)."
-        return errors.UnavailableError(f"{peer} does not answer: {details[:300]}. {advice}")
+        return _unreachable(details, peer)
     if code == grpc.StatusCode.INTERNAL and details == "Internal error from Core":
         # A write that failed has hidden the status with which the other side ended the call (grpc/grpc#36066).
         return errors.UnavailableError(f"{peer} ended a stream early; ask again")
+    if code == grpc.StatusCode.CANCELLED:
+        return errors.UnavailableError(f"{peer} ended the call, as a silo does that shuts down; ask again")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return errors.OverloadedError(f"{peer} refuses the call: {details[:300]}")
-    return SealignError(f"the call to {peer} failed with {code.name}: {details[:300]}")
+        return errors.OverloadedError(f"{peer} refuses the call: {details}")
+    return PeerFailedError(f"the call to {peer} failed with {code.name}: {details}")
 
 
-def _is_handshake(details: str) -> bool:
-    lowered = details.lower()
-    return any(sign in lowered for sign in ("handshake", "certificate", "ssl", "tsi", "peer name", "verification"))
+def _sent(failure: grpc.aio.AioRpcError) -> SealignError | None:
+    """Return the error that the other side described; None where the status is gRPC's own."""
+    for key, value in failure.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return _described(value, (failure.details() or "")[:_MAX_MESSAGE])
+    return None
 
 
-@asynccontextmanager
-async def answering(context: Any, method: str) -> AsyncIterator[None]:
-    """Wrap a servicer's method: our errors become statuses with their message, others without any."""
+def _described(value: bytes, message: str) -> SealignError | None:
     try:
-        yield
-    except SealignError as error:
-        _log.warning("refused", method=method, error=type(error).__name__, reason=str(error))
-        await context.abort(status_of(error), str(error), trailers_of(error))
-    except (asyncio.CancelledError, grpc.aio.AbortError):
-        raise
-    except Exception as error:  # noqa: BLE001
-        # gRPC would send the exception's text, which may quote data.
-        _log.error("internal error", method=method, error=type(error).__name__, at=_place(error))
-        await context.abort(grpc.StatusCode.INTERNAL, f"internal error ({type(error).__name__}); the log has it")
+        details = status_pb2.Status.FromString(value).details
+    except Exception:  # noqa: BLE001 - whatever a peer sends, the status itself still says something
+        return None
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    for detail in details:
+        detail.Unpack(info) or detail.Unpack(retry)
+    if info.domain != DOMAIN or info.reason not in _CLASSES:
+        return None
+    after = retry.retry_delay.ToMilliseconds() / 1e3 if retry.HasField("retry_delay") else None
+    return _CLASSES[info.reason](message, retry_after=after)
 
 
-def _place(error: BaseException) -> str:
-    """File and line where an error came up, without its text, which may quote data."""
-    frame = extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}:{frame.lineno}"
+def _unreachable(details: str, peer: str) -> SealignError:
+    lowered = details.lower()
+    if any(sign in lowered for sign in ("certificate", "peer name", "verification")):
+        return errors.AuthenticationError(
+            f"TLS with {peer} failed: a certificate is expired, made for another name, or not trusted by the other "
+            f"side. Check --tls-ca, --tls-cert and the silo's certificate. ({details})"
+        )
+    advice = "Check the address and retry."
+    if "failed to connect" in details and "Socket closed" in details:  # how a refused certificate looks from here
+        advice = "It hung up: if it asks for client certificates, give one that it trusts (--tls-cert, --tls-key)."
+    return errors.UnavailableError(f"{peer} does not answer: {details}. {advice}")
+
+
+def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed

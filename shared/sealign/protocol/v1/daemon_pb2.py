@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sealign/protocol/v1/daemon.proto\x12\nsealign.v1\"\x12\n\x10ListTasksRequest\"u\n\x0eListTasksReply\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.sealign.v1.TaskSummary\x12;\n\x10generation_tasks\x18\x02 \x03(\x0b\x32!.sealign.v1.GenerationTaskSummary\"O\n\x0bTaskSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\"]\n\x15GenerationTaskSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\x08\"3\n\x14\x43lassifyTextsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"I\n\x12\x43lassifyTextsReply\x12\x33\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x1a.sealign.v1.Classification\"\xce\x01\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x0e\n\x06logits\x18\x03 \x03(\x01\x12=\n\nood_scores\x18\x04 \x03(\x0b\x32).sealign.v1.Classification.OodScoresEntry\x12\x17\n\x0fin_distribution\x18\x05 \x01(\x08\x1a\x30\n\x0eOodScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb2\x01\n\x13GenerateTextRequest\x12\x0c\n\x04task\x18\x14 \x01(\t\x12\x0e\n\x06prompt\x18\x15 \x01(\t\x12\x12\n\nmax_tokens\x18\x16 \x01(\r\x12\x13\n\x0btemperature\x18\x17 \x01(\x01\x12\r\n\x05top_k\x18\x18 \x01(\r\x12\r\n\x05top_p\x18\x19 \x01(\x01\x12\x1a\n\x12repetition_penalty\x18\x1a \x01(\x01\x12\x0c\n\x04seed\x18\x1b \x01(\x04\x12\x0c\n\x04stop\x18\x1c \x03(\t\"S\n\x0eGeneratedToken\x12\x0c\n\x04text\x18\x14 \x01(\t\x12\n\n\x02id\x18\x15 \x01(\r\x12\x17\n\x0flog_probability\x18\x16 \x01(\x01\x12\x0e\n\x06\x66inish\x18\x17 \x01(\t2\xf1\x01\n\x06\x44\x61\x65mon\x12\x45\n\tListTasks\x12\x1c.sealign.v1.ListTasksRequest\x1a\x1a.sealign.v1.ListTasksReply\x12Q\n\rClassifyTexts\x12 .sealign.v1.ClassifyTextsRequest\x1a\x1e.sealign.v1.ClassifyTextsReply\x12M\n\x0cGenerateText\x12\x1f.sealign.v1.GenerateTextRequest\x1a\x1a.sealign.v1.GeneratedToken0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sealign/protocol/v1/daemon.proto\x12\nsealign.v1\"\x12\n\x10ListTasksRequest\"u\n\x0eListTasksReply\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.sealign.v1.TaskSummary\x12;\n\x10generation_tasks\x18\x02 \x03(\x0b\x32!.sealign.v1.GenerationTaskSummary\"O\n\x0bTaskSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\"]\n\x15GenerationTaskSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\x08\"A\n\x14\x43lassifyTextsRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05texts\x18\x02 \x03(\tB\x07\n\x05_task\"E\n\x12\x43lassifyTextsReply\x12/\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x16.sealign.v1.Classified\"\xf4\x01\n\nClassified\x12\r\n\x05label\x18\x01 \x01(\t\x12\x18\n\x0bprobability\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06logits\x18\x03 \x03(\x01\x12\x39\n\nood_scores\x18\x04 \x03(\x0b\x32%.sealign.v1.Classified.OodScoresEntry\x12\x1c\n\x0fin_distribution\x18\x05 \x01(\x08H\x01\x88\x01\x01\x1a\x30\n\x0eOodScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0e\n\x0c_probabilityB\x12\n\x10_in_distribution\"\xb1\x02\n\x13GenerateTextRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\nmax_tokens\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x05 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x06\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\tB\x07\n\x05_taskB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"c\n\x0eGeneratedToken\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x13\n\x06\x66inish\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_finish2\xf1\x01\n\x06\x44\x61\x65mon\x12\x45\n\tListTasks\x12\x1c.sealign.v1.ListTasksRequest\x1a\x1a.sealign.v1.ListTasksReply\x12Q\n\rClassifyTexts\x12 .sealign.v1.ClassifyTextsRequest\x1a\x1e.sealign.v1.ClassifyTextsReply\x12M\n\x0cGenerateText\x12\x1f.sealign.v1.GenerateTextRequest\x1a\x1a.sealign.v1.GeneratedToken0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealign.protocol.v1.daemon_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLASSIFICATION_OODSCORESENTRY']._loaded_options = None
-  _globals['_CLASSIFICATION_OODSCORESENTRY']._serialized_options = b'8\001'
+  _globals['_CLASSIFIED_OODSCORESENTRY']._loaded_options = None
+  _globals['_CLASSIFIED_OODSCORESENTRY']._serialized_options = b'8\001'
   _globals['_LISTTASKSREQUEST']._serialized_start=48
   _globals['_LISTTASKSREQUEST']._serialized_end=66
   _globals['_LISTTASKSREPLY']._serialized_start=68
@@ -42,17 +42,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATIONTASKSUMMARY']._serialized_start=268
   _globals['_GENERATIONTASKSUMMARY']._serialized_end=361
   _globals['_CLASSIFYTEXTSREQUEST']._serialized_start=363
-  _globals['_CLASSIFYTEXTSREQUEST']._serialized_end=414
-  _globals['_CLASSIFYTEXTSREPLY']._serialized_start=416
-  _globals['_CLASSIFYTEXTSREPLY']._serialized_end=489
-  _globals['_CLASSIFICATION']._serialized_start=492
-  _globals['_CLASSIFICATION']._serialized_end=698
-  _globals['_CLASSIFICATION_OODSCORESENTRY']._serialized_start=650
-  _globals['_CLASSIFICATION_OODSCORESENTRY']._serialized_end=698
-  _globals['_GENERATETEXTREQUEST']._serialized_start=701
-  _globals['_GENERATETEXTREQUEST']._serialized_end=879
-  _globals['_GENERATEDTOKEN']._serialized_start=881
-  _globals['_GENERATEDTOKEN']._serialized_end=964
-  _globals['_DAEMON']._serialized_start=967
-  _globals['_DAEMON']._serialized_end=1208
+  _globals['_CLASSIFYTEXTSREQUEST']._serialized_end=428
+  _globals['_CLASSIFYTEXTSREPLY']._serialized_start=430
+  _globals['_CLASSIFYTEXTSREPLY']._serialized_end=499
+  _globals['_CLASSIFIED']._serialized_start=502
+  _globals['_CLASSIFIED']._serialized_end=746
+  _globals['_CLASSIFIED_OODSCORESENTRY']._serialized_start=662
+  _globals['_CLASSIFIED_OODSCORESENTRY']._serialized_end=710
+  _globals['_GENERATETEXTREQUEST']._serialized_start=749
+  _globals['_GENERATETEXTREQUEST']._serialized_end=1054
+  _globals['_GENERATEDTOKEN']._serialized_start=1056
+  _globals['_GENERATEDTOKEN']._serialized_end=1155
+  _globals['_DAEMON']._serialized_start=1158
+  _globals['_DAEMON']._serialized_end=1399
 # @@protoc_insertion_point(module_scope)

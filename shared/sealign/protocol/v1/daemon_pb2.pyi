@@ -41,11 +41,11 @@ class ListTasksReply(_message.Message):
     GENERATION_TASKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSummary]:
-        """For ClassifyTexts; empty if the daemon has no encoder."""
+        """For ClassifyTexts; none if the daemon has no encoder."""
 
     @_builtins.property
     def generation_tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenerationTaskSummary]:
-        """For GenerateText; empty if the daemon has no causal model."""
+        """For GenerateText; none if the daemon has no causal model."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class GenerationTaskSummary(_message.Message):
     name: _builtins.str
     description: _builtins.str
     max_tokens: _builtins.int
-    """Most new tokens of one generation."""
+    """Maximum number of new tokens per generation."""
     ready: _builtins.bool
     """False until this daemon's model has been aligned with the task."""
     def __init__(
@@ -128,19 +128,22 @@ class ClassifyTextsRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
+    """May be absent if the silo has one task."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
-        task: _builtins.str = ...,
+        task: _builtins.str | None = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_task", b"_task", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_task", b"_task", "task", b"task", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__task: _TypeAlias = _typing.Literal["task"]  # noqa: Y015
+    _WhichOneofArgType__task: _TypeAlias = _typing.Literal["_task", b"_task"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__task) -> _WhichOneofReturnType__task | None: ...
 
 Global___ClassifyTextsRequest: _TypeAlias = ClassifyTextsRequest  # noqa: Y015
 
@@ -150,11 +153,11 @@ class ClassifyTextsReply(_message.Message):
 
     CLASSIFICATIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def classifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classification]: ...
+    def classifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classified]: ...
     def __init__(
         self,
         *,
-        classifications: _abc.Iterable[Global___Classification] | None = ...,
+        classifications: _abc.Iterable[Global___Classified] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -165,7 +168,7 @@ class ClassifyTextsReply(_message.Message):
 Global___ClassifyTextsReply: _TypeAlias = ClassifyTextsReply  # noqa: Y015
 
 @_typing.final
-class Classification(_message.Message):
+class Classified(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -195,12 +198,12 @@ class Classification(_message.Message):
     IN_DISTRIBUTION_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     probability: _builtins.float
-    """Calibrated probability of the label."""
+    """Calibrated probability of the label; absent where the silo could not calibrate it for this daemon's map."""
     in_distribution: _builtins.bool
-    """False if the score that the silo decides by is below its threshold."""
+    """False if the score that the silo decides by is below its threshold; absent where it is not calibrated."""
     @_builtins.property
     def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """In the order of the task's labels."""
+        """In the order of the task's labels, rounded to the promised precision."""
 
     @_builtins.property
     def ood_scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
@@ -210,18 +213,25 @@ class Classification(_message.Message):
         self,
         *,
         label: _builtins.str = ...,
-        probability: _builtins.float = ...,
+        probability: _builtins.float | None = ...,
         logits: _abc.Iterable[_builtins.float] | None = ...,
         ood_scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
-        in_distribution: _builtins.bool = ...,
+        in_distribution: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_distribution", b"_in_distribution", "_probability", b"_probability", "in_distribution", b"in_distribution", "probability", b"probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_distribution", b"in_distribution", "label", b"label", "logits", b"logits", "ood_scores", b"ood_scores", "probability", b"probability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_distribution", b"_in_distribution", "_probability", b"_probability", "in_distribution", b"in_distribution", "label", b"label", "logits", b"logits", "ood_scores", b"ood_scores", "probability", b"probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__in_distribution: _TypeAlias = _typing.Literal["in_distribution"]  # noqa: Y015
+    _WhichOneofArgType__in_distribution: _TypeAlias = _typing.Literal["_in_distribution", b"_in_distribution"]  # noqa: Y015
+    _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
+    _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_distribution) -> _WhichOneofReturnType__in_distribution | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
 
-Global___Classification: _TypeAlias = Classification  # noqa: Y015
+Global___Classified: _TypeAlias = Classified  # noqa: Y015
 
 @_typing.final
 class GenerateTextRequest(_message.Message):
@@ -237,19 +247,20 @@ class GenerateTextRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     task: _builtins.str
-    """May be left out if the silo has one generation task."""
+    """May be absent if the silo has one generation task."""
     prompt: _builtins.str
     max_tokens: _builtins.int
-    """Most new tokens; 0: 64. The silo may allow fewer."""
+    """Maximum number of new tokens, by default 64. The silo may impose a lower limit."""
     temperature: _builtins.float
-    """0 takes the likeliest token each time."""
+    """By default 0, which takes the likeliest token each time."""
     top_k: _builtins.int
-    """0: all tokens."""
+    """Absent for all tokens."""
     top_p: _builtins.float
-    """0: 1, all tokens."""
+    """By default 1, all tokens."""
     repetition_penalty: _builtins.float
-    """0: 1, none."""
+    """By default 1, no penalty."""
     seed: _builtins.int
+    """Random seed for sampling."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Texts that end a generation before them."""
@@ -257,21 +268,48 @@ class GenerateTextRequest(_message.Message):
     def __init__(
         self,
         *,
-        task: _builtins.str = ...,
+        task: _builtins.str | None = ...,
         prompt: _builtins.str = ...,
-        max_tokens: _builtins.int = ...,
-        temperature: _builtins.float = ...,
-        top_k: _builtins.int = ...,
-        top_p: _builtins.float = ...,
-        repetition_penalty: _builtins.float = ...,
-        seed: _builtins.int = ...,
+        max_tokens: _builtins.int | None = ...,
+        temperature: _builtins.float | None = ...,
+        top_k: _builtins.int | None = ...,
+        top_p: _builtins.float | None = ...,
+        repetition_penalty: _builtins.float | None = ...,
+        seed: _builtins.int | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_task", b"_task", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "max_tokens", b"max_tokens", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "task", b"task", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "prompt", b"prompt", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "task", b"task", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_task", b"_task", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "max_tokens", b"max_tokens", "prompt", b"prompt", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "task", b"task", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
+    _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__task: _TypeAlias = _typing.Literal["task"]  # noqa: Y015
+    _WhichOneofArgType__task: _TypeAlias = _typing.Literal["_task", b"_task"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
+    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
+    _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__task) -> _WhichOneofReturnType__task | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
 Global___GenerateTextRequest: _TypeAlias = GenerateTextRequest  # noqa: Y015
 
@@ -289,19 +327,21 @@ class GeneratedToken(_message.Message):
     """In the silo's vocabulary."""
     log_probability: _builtins.float
     finish: _builtins.str
-    """Of the last token, why it is the last: "end", "stop", "length" or "window"; else empty."""
+    """Of the last token, why it is the last: "end", "stop", "length" or "window"."""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         id: _builtins.int = ...,
         log_probability: _builtins.float = ...,
-        finish: _builtins.str = ...,
+        finish: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_finish", b"_finish", "finish", b"finish"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "id", b"id", "log_probability", b"log_probability", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finish", b"_finish", "finish", b"finish", "id", b"id", "log_probability", b"log_probability", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__finish: _TypeAlias = _typing.Literal["finish"]  # noqa: Y015
+    _WhichOneofArgType__finish: _TypeAlias = _typing.Literal["_finish", b"_finish"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__finish) -> _WhichOneofReturnType__finish | None: ...
 
 Global___GeneratedToken: _TypeAlias = GeneratedToken  # noqa: Y015

@@ -69,7 +69,7 @@ class DaemonServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GenerateText(self, request, context):
-        """Goes on with a text, token by token.
+        """Continues a text, token by token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class DaemonStub:
     ClassifyTexts: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.ClassifyTextsRequest, _daemon_pb2.ClassifyTextsReply]
     """Labels of texts: embeds, encrypts, asks the silo, decrypts."""
     GenerateText: _grpc.UnaryStreamMultiCallable[_daemon_pb2.GenerateTextRequest, _daemon_pb2.GeneratedToken]
-    """Goes on with a text, token by token."""
+    """Continues a text, token by token."""
 
 @_typing.type_check_only
 class DaemonAsyncStub(DaemonStub):
@@ -46,7 +46,7 @@ class DaemonAsyncStub(DaemonStub):
     ClassifyTexts: _aio.UnaryUnaryMultiCallable[_daemon_pb2.ClassifyTextsRequest, _daemon_pb2.ClassifyTextsReply]  # type: ignore[assignment]
     """Labels of texts: embeds, encrypts, asks the silo, decrypts."""
     GenerateText: _aio.UnaryStreamMultiCallable[_daemon_pb2.GenerateTextRequest, _daemon_pb2.GeneratedToken]  # type: ignore[assignment]
-    """Goes on with a text, token by token."""
+    """Continues a text, token by token."""
 
 class DaemonServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -71,6 +71,6 @@ class DaemonServicer(metaclass=_abc_1.ABCMeta):
         request: _daemon_pb2.GenerateTextRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_daemon_pb2.GeneratedToken], _abc.AsyncIterator[_daemon_pb2.GeneratedToken]]:
-        """Goes on with a text, token by token."""
+        """Continues a text, token by token."""
 
 def add_DaemonServicer_to_server(servicer: DaemonServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,34 +22,28 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from sealign.protocol.v1 import silo_pb2 as sealign_dot_protocol_dot_v1_dot_silo__pb2
+from sealign.protocol.v1 import types_pb2 as sealign_dot_protocol_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sealign/protocol/v1/generation.proto\x12\nsealign.v1\x1a\x1esealign/protocol/v1/silo.proto\"R\n\x19\x44\x65scribeGenerationRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bmapped_over\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\"D\n\x17\x44\x65scribeGenerationReply\x12)\n\x05tasks\x18\x01 \x03(\x0b\x32\x1a.sealign.v1.GenerationCard\"\xde\x02\n\x0eGenerationCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x05model\x18\x03 \x01(\x0b\x32\x17.sealign.v1.EncoderCard\x12\x12\n\nvocabulary\x18\x04 \x01(\r\x12\x11\n\ttokenizer\x18\x05 \x01(\t\x12\x17\n\x0ftokenizer_bytes\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12*\n\x0bpublic_sets\x18\x08 \x03(\x0b\x32\x15.sealign.v1.PublicSet\x12%\n\x03map\x18\t \x01(\x0b\x32\x13.sealign.v1.MapCardH\x00\x88\x01\x01\x12#\n\x04plan\x18\n \x01(\x0b\x32\x10.sealign.v1.PlanH\x01\x88\x01\x01\x12\x10\n\x08revision\x18\x0b \x01(\t\x12\x12\n\nunservable\x18\x0c \x01(\x08\x42\x06\n\x04_mapB\x07\n\x05_plan\"%\n\x15\x46\x65tchTokenizerRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"!\n\x0eTokenizerPiece\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"k\n\x11\x41lignStatesHeader\x12\x0c\n\x04task\x18\x01 \x01(\t\x12&\n\x05model\x18\x02 \x01(\x0b\x32\x17.sealign.v1.EncoderCard\x12\x12\n\npublic_set\x18\x03 \x01(\t\x12\x0c\n\x04rows\x18\x04 \x01(\r\"x\n\x12\x41lignStatesRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.sealign.v1.AlignStatesHeaderH\x00\x12)\n\x04rows\x18\x02 \x01(\x0b\x32\x19.sealign.v1.EmbeddingRowsH\x00\x42\x06\n\x04part\"\x82\x01\n\x10NextTokenRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12*\n\x05query\x18\x03 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x13\n\x0bmapped_over\x18\x05 \x01(\t\"i\n\rNextTokenPart\x12\x13\n\x0b\x66irst_block\x18\x01 \x01(\r\x12,\n\x06logits\x18\x02 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x15\n\rserver_micros\x18\x03 \x01(\r2\xb2\x03\n\nGeneration\x12`\n\x12\x44\x65scribeGeneration\x12%.sealign.v1.DescribeGenerationRequest\x1a#.sealign.v1.DescribeGenerationReply\x12Q\n\x0e\x46\x65tchTokenizer\x12!.sealign.v1.FetchTokenizerRequest\x1a\x1a.sealign.v1.TokenizerPiece0\x01\x12G\n\x0b\x41lignStates\x12\x1e.sealign.v1.AlignStatesRequest\x1a\x16.sealign.v1.AlignReply(\x01\x12^\n\x14\x41lignStatesEncrypted\x12!.sealign.v1.EncryptedAlignRequest\x1a\x1f.sealign.v1.EncryptedAlignReply(\x01\x30\x01\x12\x46\n\tNextToken\x12\x1c.sealign.v1.NextTokenRequest\x1a\x19.sealign.v1.NextTokenPart0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sealign/protocol/v1/generation.proto\x12\nsealign.v1\x1a\x1fsealign/protocol/v1/types.proto\"L\n\x19\x44\x65scribeGenerationRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x04rows\x18\x02 \x01(\x0b\x32\x13.sealign.v1.RowKind\"\x83\x02\n\x0eGenerationCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x05model\x18\x03 \x01(\x0b\x32\x17.sealign.v1.EncoderCard\x12\x12\n\nvocabulary\x18\x04 \x01(\r\x12\x11\n\ttokenizer\x18\x05 \x01(\t\x12\x17\n\x0ftokenizer_bytes\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12#\n\x04plan\x18\x08 \x01(\x0b\x32\x10.sealign.v1.PlanH\x00\x88\x01\x01\x12\x10\n\x08revision\x18\t \x01(\t\x12\x12\n\nunservable\x18\n \x01(\x08\x42\x07\n\x05_plan\"%\n\x15\x46\x65tchTokenizerRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"!\n\x0eTokenizerPiece\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\xb2\x01\n\x10NextTokenRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x04rows\x18\x02 \x01(\x0b\x32\x13.sealign.v1.RowKind\x12\x10\n\x08revision\x18\x03 \x01(\t\x12*\n\x05query\x18\x04 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\x12\'\n\x03key\x18\x05 \x01(\x0b\x32\x15.sealign.v1.PublicKeyH\x00\x88\x01\x01\x42\x06\n\x04_key\"i\n\rNextTokenPart\x12\x13\n\x0b\x66irst_block\x18\x01 \x01(\r\x12,\n\x06logits\x18\x02 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x15\n\rserver_micros\x18\x03 \x01(\r2\x80\x02\n\nGeneration\x12W\n\x12\x44\x65scribeGeneration\x12%.sealign.v1.DescribeGenerationRequest\x1a\x1a.sealign.v1.GenerationCard\x12Q\n\x0e\x46\x65tchTokenizer\x12!.sealign.v1.FetchTokenizerRequest\x1a\x1a.sealign.v1.TokenizerPiece0\x01\x12\x46\n\tNextToken\x12\x1c.sealign.v1.NextTokenRequest\x1a\x19.sealign.v1.NextTokenPart0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealign.protocol.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DESCRIBEGENERATIONREQUEST']._serialized_start=84
-  _globals['_DESCRIBEGENERATIONREQUEST']._serialized_end=166
-  _globals['_DESCRIBEGENERATIONREPLY']._serialized_start=168
-  _globals['_DESCRIBEGENERATIONREPLY']._serialized_end=236
-  _globals['_GENERATIONCARD']._serialized_start=239
-  _globals['_GENERATIONCARD']._serialized_end=589
-  _globals['_FETCHTOKENIZERREQUEST']._serialized_start=591
-  _globals['_FETCHTOKENIZERREQUEST']._serialized_end=628
-  _globals['_TOKENIZERPIECE']._serialized_start=630
-  _globals['_TOKENIZERPIECE']._serialized_end=663
-  _globals['_ALIGNSTATESHEADER']._serialized_start=665
-  _globals['_ALIGNSTATESHEADER']._serialized_end=772
-  _globals['_ALIGNSTATESREQUEST']._serialized_start=774
-  _globals['_ALIGNSTATESREQUEST']._serialized_end=894
-  _globals['_NEXTTOKENREQUEST']._serialized_start=897
-  _globals['_NEXTTOKENREQUEST']._serialized_end=1027
-  _globals['_NEXTTOKENPART']._serialized_start=1029
-  _globals['_NEXTTOKENPART']._serialized_end=1134
-  _globals['_GENERATION']._serialized_start=1137
-  _globals['_GENERATION']._serialized_end=1571
+  _globals['_DESCRIBEGENERATIONREQUEST']._serialized_start=85
+  _globals['_DESCRIBEGENERATIONREQUEST']._serialized_end=161
+  _globals['_GENERATIONCARD']._serialized_start=164
+  _globals['_GENERATIONCARD']._serialized_end=423
+  _globals['_FETCHTOKENIZERREQUEST']._serialized_start=425
+  _globals['_FETCHTOKENIZERREQUEST']._serialized_end=462
+  _globals['_TOKENIZERPIECE']._serialized_start=464
+  _globals['_TOKENIZERPIECE']._serialized_end=497
+  _globals['_NEXTTOKENREQUEST']._serialized_start=500
+  _globals['_NEXTTOKENREQUEST']._serialized_end=678
+  _globals['_NEXTTOKENPART']._serialized_start=680
+  _globals['_NEXTTOKENPART']._serialized_end=785
+  _globals['_GENERATION']._serialized_start=788
+  _globals['_GENERATION']._serialized_end=1044
 # @@protoc_insertion_point(module_scope)

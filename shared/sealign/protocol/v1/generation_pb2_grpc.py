@@ -4,7 +4,6 @@ import grpc
 import warnings
 
 from sealign.protocol.v1 import generation_pb2 as sealign_dot_protocol_dot_v1_dot_generation__pb2
-from sealign.protocol.v1 import silo_pb2 as sealign_dot_protocol_dot_v1_dot_silo__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -38,22 +37,12 @@ class GenerationStub:
         self.DescribeGeneration = channel.unary_unary(
                 '/sealign.v1.Generation/DescribeGeneration',
                 request_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.DescribeGenerationRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.DescribeGenerationReply.FromString,
+                response_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.GenerationCard.FromString,
                 _registered_method=True)
         self.FetchTokenizer = channel.unary_stream(
                 '/sealign.v1.Generation/FetchTokenizer',
                 request_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.FetchTokenizerRequest.SerializeToString,
                 response_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.TokenizerPiece.FromString,
-                _registered_method=True)
-        self.AlignStates = channel.stream_unary(
-                '/sealign.v1.Generation/AlignStates',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.AlignStatesRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.AlignReply.FromString,
-                _registered_method=True)
-        self.AlignStatesEncrypted = channel.stream_stream(
-                '/sealign.v1.Generation/AlignStatesEncrypted',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.FromString,
                 _registered_method=True)
         self.NextToken = channel.unary_stream(
                 '/sealign.v1.Generation/NextToken',
@@ -66,28 +55,14 @@ class GenerationServicer:
     """Missing associated documentation comment in .proto file."""
 
     def DescribeGeneration(self, request, context):
-        """The generation tasks and, for one client model, the plan under which each is evaluated.
+        """A generation task and, for one kind of rows, the plan under which it is evaluated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FetchTokenizer(self, request, context):
-        """A task's tokenizer in pieces: clients need it to turn the silo's tokens into text.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def AlignStates(self, request_iterator, context):
-        """Streams the client's states over a public set; the silo learns and keeps the map.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def AlignStatesEncrypted(self, request_iterator, context):
-        """The same under encryption, as Silo.AlignEncrypted; the header names the task.
+        """The task's tokenizer in pieces. Clients need it to turn the silo's tokens into text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,22 +81,12 @@ def add_GenerationServicer_to_server(servicer, server):
             'DescribeGeneration': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeGeneration,
                     request_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.DescribeGenerationRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.DescribeGenerationReply.SerializeToString,
+                    response_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.GenerationCard.SerializeToString,
             ),
             'FetchTokenizer': grpc.unary_stream_rpc_method_handler(
                     servicer.FetchTokenizer,
                     request_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.FetchTokenizerRequest.FromString,
                     response_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.TokenizerPiece.SerializeToString,
-            ),
-            'AlignStates': grpc.stream_unary_rpc_method_handler(
-                    servicer.AlignStates,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.AlignStatesRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.AlignReply.SerializeToString,
-            ),
-            'AlignStatesEncrypted': grpc.stream_stream_rpc_method_handler(
-                    servicer.AlignStatesEncrypted,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.SerializeToString,
             ),
             'NextToken': grpc.unary_stream_rpc_method_handler(
                     servicer.NextToken,
@@ -155,7 +120,7 @@ class Generation:
             target,
             '/sealign.v1.Generation/DescribeGeneration',
             sealign_dot_protocol_dot_v1_dot_generation__pb2.DescribeGenerationRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_generation__pb2.DescribeGenerationReply.FromString,
+            sealign_dot_protocol_dot_v1_dot_generation__pb2.GenerationCard.FromString,
             options,
             channel_credentials,
             insecure,
@@ -183,60 +148,6 @@ class Generation:
             '/sealign.v1.Generation/FetchTokenizer',
             sealign_dot_protocol_dot_v1_dot_generation__pb2.FetchTokenizerRequest.SerializeToString,
             sealign_dot_protocol_dot_v1_dot_generation__pb2.TokenizerPiece.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def AlignStates(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
-            target,
-            '/sealign.v1.Generation/AlignStates',
-            sealign_dot_protocol_dot_v1_dot_generation__pb2.AlignStatesRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_silo__pb2.AlignReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def AlignStatesEncrypted(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/sealign.v1.Generation/AlignStatesEncrypted',
-            sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_silo__pb2.EncryptedAlignReply.FromString,
             options,
             channel_credentials,
             insecure,

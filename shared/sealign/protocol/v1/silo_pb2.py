@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esealign/protocol/v1/silo.proto\x12\nsealign.v1\"m\n\x0f\x44\x65scribeRequest\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x13\n\x0bmapped_over\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x0e\n\x06map_id\x18\x04 \x01(\t\x12\x11\n\trecentred\x18\x05 \x01(\x08\"H\n\x12RegisterMapRequest\x12\x13\n\x0bmapped_over\x18\x01 \x01(\t\x12\r\n\x05\x63ross\x18\x02 \x01(\x0c\x12\x0e\n\x06mapped\x18\x03 \x01(\x0c\"\"\n\x10RegisterMapReply\x12\x0e\n\x06map_id\x18\x01 \x01(\t\"\xbc\x01\n\x08SiloCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05tasks\x18\x02 \x03(\x0b\x32\x14.sealign.v1.TaskCard\x12*\n\x0bpublic_sets\x18\x03 \x03(\x0b\x32\x15.sealign.v1.PublicSet\x12%\n\x03map\x18\x04 \x01(\x0b\x32\x13.sealign.v1.MapCardH\x00\x88\x01\x01\x12\x0f\n\x07\x65ncoder\x18\x05 \x01(\t\x12\x11\n\tdimension\x18\x06 \x01(\rB\x06\n\x04_map\"s\n\tPublicSet\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1a\n\rreleases_left\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04\x62\x61se\x18\x06 \x01(\tB\x10\n\x0e_releases_left\"8\n\x14ReleasedTextsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x12\n\npublic_set\x18\x02 \x01(\t\"#\n\x12ReleasedTextsReply\x12\r\n\x05texts\x18\x01 \x03(\t\"\xcb\x01\n\x07MapCard\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x12\n\npublic_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07penalty\x18\x04 \x01(\x01\x12\x1a\n\x12\x65xplained_variance\x18\x05 \x01(\x01\x12\x13\n\x0bmean_cosine\x18\x06 \x01(\x01\x12\x12\n\nlinear_cka\x18\x07 \x01(\x01\x12\x0f\n\x07\x63reated\x18\x08 \x01(\t\x12\x17\n\ndivergence\x18\t \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_divergence\"\xa0\x02\n\x08TaskCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\x19\n\x11held_out_accuracy\x18\x05 \x01(\x01\x12(\n\nood_scores\x18\x06 \x03(\x0b\x32\x14.sealign.v1.OodScore\x12\x1f\n\x05plans\x18\x07 \x03(\x0b\x32\x10.sealign.v1.Plan\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x0e\n\x06reject\x18\t \x01(\x08\x12\x12\n\ndirections\x18\n \x01(\r\x12\x1c\n\x0fmapped_accuracy\x18\x0b \x01(\x01H\x00\x88\x01\x01\x42\x12\n\x10_mapped_accuracy\"+\n\x08OodScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\"\x98\x02\n\x04Plan\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rparameter_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\x0f\n\x07outputs\x18\x05 \x01(\r\x12\x12\n\nblock_rows\x18\x06 \x01(\r\x12\x13\n\x0b\x62lock_inner\x18\x07 \x01(\r\x12\x15\n\rblock_outputs\x18\x08 \x01(\r\x12\x18\n\x10input_scale_bits\x18\t \x01(\r\x12\x19\n\x11weight_scale_bits\x18\n \x01(\r\x12\x12\n\nreply_bits\x18\x0b \x01(\r\x12\r\n\x05range\x18\x0c \x01(\x01\x12\x11\n\tprecision\x18\r \x01(\x01\x12\x10\n\x08row_norm\x18\x0e \x01(\x01\"?\n\tPublicKey\x12\x15\n\rparameter_set\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x0c\x12\r\n\x05words\x18\x03 \x01(\x0c\"8\n\x12RegisterKeyRequest\x12\"\n\x03key\x18\x01 \x01(\x0b\x32\x15.sealign.v1.PublicKey\"\"\n\x10RegisterKeyReply\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\"W\n\x0b\x45ncoderCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x12\n\nnormalised\x18\x04 \x01(\x08\"Y\n\x0b\x41lignHeader\x12(\n\x07\x65ncoder\x18\x01 \x01(\x0b\x32\x17.sealign.v1.EncoderCard\x12\x12\n\npublic_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\"\x1f\n\rEmbeddingRows\x12\x0e\n\x06values\x18\x01 \x01(\x0c\"l\n\x0c\x41lignRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.sealign.v1.AlignHeaderH\x00\x12)\n\x04rows\x18\x02 \x01(\x0b\x32\x19.sealign.v1.EmbeddingRowsH\x00\x42\x06\n\x04part\".\n\nAlignReply\x12 \n\x03map\x18\x01 \x01(\x0b\x32\x13.sealign.v1.MapCard\"\x99\x01\n\x14\x45ncryptedAlignHeader\x12(\n\x07\x65ncoder\x18\x01 \x01(\x0b\x32\x17.sealign.v1.EncoderCard\x12\x12\n\npublic_set\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07session\x18\x04 \x01(\x0c\x12\x16\n\x0eparts_received\x18\x05 \x01(\r\x12\x0c\n\x04task\x18\x14 \x01(\t\"F\n\nInnerBlock\x12\r\n\x05index\x18\x01 \x01(\r\x12)\n\x04rows\x18\x02 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\"\x11\n\x0fProductReceived\"\xad\x01\n\x15\x45ncryptedAlignRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32 .sealign.v1.EncryptedAlignHeaderH\x00\x12\'\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x16.sealign.v1.InnerBlockH\x00\x12/\n\x08received\x18\x03 \x01(\x0b\x32\x1b.sealign.v1.ProductReceivedH\x00\x42\x06\n\x04part\"U\n\x0e\x41lignmentOffer\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x1e\n\x04plan\x18\x02 \x01(\x0b\x32\x10.sealign.v1.Plan\x12\x12\n\nnext_block\x18\x03 \x01(\r\"!\n\x0b\x42locksTaken\x12\x12\n\nnext_block\x18\x01 \x01(\r\"i\n\x13\x43rossCovariancePart\x12\r\n\x05index\x18\x01 \x01(\r\x12-\n\x07product\x18\x02 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x14\n\x0csquared_norm\x18\x03 \x01(\x01\"\xa8\x01\n\x13\x45ncryptedAlignReply\x12+\n\x05offer\x18\x01 \x01(\x0b\x32\x1a.sealign.v1.AlignmentOfferH\x00\x12(\n\x05taken\x18\x02 \x01(\x0b\x32\x17.sealign.v1.BlocksTakenH\x00\x12\x32\n\x07product\x18\x03 \x01(\x0b\x32\x1f.sealign.v1.CrossCovariancePartH\x00\x42\x06\n\x04part\"/\n\x10SeededCiphertext\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\x12\r\n\x05words\x18\x02 \x01(\x0c\"r\n\x0f\x45ncryptedMatrix\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\x0c\x12\x31\n\x0b\x63iphertexts\x18\x03 \x03(\x0b\x32\x1c.sealign.v1.SeededCiphertext\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"0\n\x0fReplyCiphertext\x12\x0f\n\x07outputs\x18\x01 \x01(\x0c\x12\x0c\n\x04mask\x18\x02 \x01(\x0c\"r\n\x10\x45ncryptedProduct\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\x0c\x12\x30\n\x0b\x63iphertexts\x18\x03 \x03(\x0b\x32\x1b.sealign.v1.ReplyCiphertext\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"\xa6\x01\n\x0f\x43lassifyRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12*\n\x05query\x18\x03 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x13\n\x0bmapped_over\x18\x05 \x01(\t\x12\x0e\n\x06map_id\x18\x06 \x01(\t\x12\x11\n\trecentred\x18\x07 \x01(\x08\"T\n\rClassifyReply\x12,\n\x06logits\x18\x01 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x15\n\rserver_micros\x18\x02 \x01(\r2\xdb\x04\n\x04Silo\x12=\n\x08\x44\x65scribe\x12\x1b.sealign.v1.DescribeRequest\x1a\x14.sealign.v1.SiloCard\x12K\n\x0bRegisterKey\x12\x1e.sealign.v1.RegisterKeyRequest\x1a\x1c.sealign.v1.RegisterKeyReply\x12;\n\x05\x41lign\x12\x18.sealign.v1.AlignRequest\x1a\x16.sealign.v1.AlignReply(\x01\x12X\n\x0e\x41lignEncrypted\x12!.sealign.v1.EncryptedAlignRequest\x1a\x1f.sealign.v1.EncryptedAlignReply(\x01\x30\x01\x12K\n\x0bRegisterMap\x12\x1e.sealign.v1.RegisterMapRequest\x1a\x1c.sealign.v1.RegisterMapReply\x12Q\n\rReleasedTexts\x12 .sealign.v1.ReleasedTextsRequest\x1a\x1e.sealign.v1.ReleasedTextsReply\x12\x42\n\x08\x43lassify\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply\x12L\n\x0e\x43lassifyStream\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esealign/protocol/v1/silo.proto\x12\nsealign.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x98\x01\n\x08SiloCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08identity\x18\x03 \x01(\t\x12\x0e\n\x06spaces\x18\x04 \x03(\t\x12\r\n\x05tasks\x18\x05 \x03(\t\x12\x18\n\x10generation_tasks\x18\x06 \x03(\t\x12\"\n\x06limits\x18\x07 \x01(\x0b\x32\x12.sealign.v1.Limits\"z\n\x06Limits\x12\x18\n\x10rows_per_request\x18\x01 \x01(\r\x12\x19\n\x0crows_per_day\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tmay_align\x18\x03 \x01(\x08\x12\x17\n\x0fshares_examples\x18\x04 \x01(\x08\x42\x0f\n\r_rows_per_day2E\n\x04Silo\x12=\n\x08\x44\x65scribe\x12\x1b.sealign.v1.DescribeRequest\x1a\x14.sealign.v1.SiloCardb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,71 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealign.protocol.v1.silo_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DESCRIBEREQUEST']._serialized_start=46
-  _globals['_DESCRIBEREQUEST']._serialized_end=155
-  _globals['_REGISTERMAPREQUEST']._serialized_start=157
-  _globals['_REGISTERMAPREQUEST']._serialized_end=229
-  _globals['_REGISTERMAPREPLY']._serialized_start=231
-  _globals['_REGISTERMAPREPLY']._serialized_end=265
-  _globals['_SILOCARD']._serialized_start=268
-  _globals['_SILOCARD']._serialized_end=456
-  _globals['_PUBLICSET']._serialized_start=458
-  _globals['_PUBLICSET']._serialized_end=573
-  _globals['_RELEASEDTEXTSREQUEST']._serialized_start=575
-  _globals['_RELEASEDTEXTSREQUEST']._serialized_end=631
-  _globals['_RELEASEDTEXTSREPLY']._serialized_start=633
-  _globals['_RELEASEDTEXTSREPLY']._serialized_end=668
-  _globals['_MAPCARD']._serialized_start=671
-  _globals['_MAPCARD']._serialized_end=874
-  _globals['_TASKCARD']._serialized_start=877
-  _globals['_TASKCARD']._serialized_end=1165
-  _globals['_OODSCORE']._serialized_start=1167
-  _globals['_OODSCORE']._serialized_end=1210
-  _globals['_PLAN']._serialized_start=1213
-  _globals['_PLAN']._serialized_end=1493
-  _globals['_PUBLICKEY']._serialized_start=1495
-  _globals['_PUBLICKEY']._serialized_end=1558
-  _globals['_REGISTERKEYREQUEST']._serialized_start=1560
-  _globals['_REGISTERKEYREQUEST']._serialized_end=1616
-  _globals['_REGISTERKEYREPLY']._serialized_start=1618
-  _globals['_REGISTERKEYREPLY']._serialized_end=1652
-  _globals['_ENCODERCARD']._serialized_start=1654
-  _globals['_ENCODERCARD']._serialized_end=1741
-  _globals['_ALIGNHEADER']._serialized_start=1743
-  _globals['_ALIGNHEADER']._serialized_end=1832
-  _globals['_EMBEDDINGROWS']._serialized_start=1834
-  _globals['_EMBEDDINGROWS']._serialized_end=1865
-  _globals['_ALIGNREQUEST']._serialized_start=1867
-  _globals['_ALIGNREQUEST']._serialized_end=1975
-  _globals['_ALIGNREPLY']._serialized_start=1977
-  _globals['_ALIGNREPLY']._serialized_end=2023
-  _globals['_ENCRYPTEDALIGNHEADER']._serialized_start=2026
-  _globals['_ENCRYPTEDALIGNHEADER']._serialized_end=2179
-  _globals['_INNERBLOCK']._serialized_start=2181
-  _globals['_INNERBLOCK']._serialized_end=2251
-  _globals['_PRODUCTRECEIVED']._serialized_start=2253
-  _globals['_PRODUCTRECEIVED']._serialized_end=2270
-  _globals['_ENCRYPTEDALIGNREQUEST']._serialized_start=2273
-  _globals['_ENCRYPTEDALIGNREQUEST']._serialized_end=2446
-  _globals['_ALIGNMENTOFFER']._serialized_start=2448
-  _globals['_ALIGNMENTOFFER']._serialized_end=2533
-  _globals['_BLOCKSTAKEN']._serialized_start=2535
-  _globals['_BLOCKSTAKEN']._serialized_end=2568
-  _globals['_CROSSCOVARIANCEPART']._serialized_start=2570
-  _globals['_CROSSCOVARIANCEPART']._serialized_end=2675
-  _globals['_ENCRYPTEDALIGNREPLY']._serialized_start=2678
-  _globals['_ENCRYPTEDALIGNREPLY']._serialized_end=2846
-  _globals['_SEEDEDCIPHERTEXT']._serialized_start=2848
-  _globals['_SEEDEDCIPHERTEXT']._serialized_end=2895
-  _globals['_ENCRYPTEDMATRIX']._serialized_start=2897
-  _globals['_ENCRYPTEDMATRIX']._serialized_end=3011
-  _globals['_REPLYCIPHERTEXT']._serialized_start=3013
-  _globals['_REPLYCIPHERTEXT']._serialized_end=3061
-  _globals['_ENCRYPTEDPRODUCT']._serialized_start=3063
-  _globals['_ENCRYPTEDPRODUCT']._serialized_end=3177
-  _globals['_CLASSIFYREQUEST']._serialized_start=3180
-  _globals['_CLASSIFYREQUEST']._serialized_end=3346
-  _globals['_CLASSIFYREPLY']._serialized_start=3348
-  _globals['_CLASSIFYREPLY']._serialized_end=3432
-  _globals['_SILO']._serialized_start=3435
-  _globals['_SILO']._serialized_end=4038
+  _globals['_DESCRIBEREQUEST']._serialized_end=63
+  _globals['_SILOCARD']._serialized_start=66
+  _globals['_SILOCARD']._serialized_end=218
+  _globals['_LIMITS']._serialized_start=220
+  _globals['_LIMITS']._serialized_end=342
+  _globals['_SILO']._serialized_start=344
+  _globals['_SILO']._serialized_end=413
 # @@protoc_insertion_point(module_scope)
