@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from sealign.alignment import AffineMap, MappedChannel, RidgeStatistics, fit_map, fit_ridge, weigh_released
 from sealign.alignment.families import ScoredCandidate, score_families
 from sealign.errors import InvalidInputError
-from sealign.lab.task import SiloTask
 from sealign.heads import CalibratedHead
+from sealign.lab.task import SiloTask
 
 Rows = NDArray[np.float32]
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sealign.alignment import AffineMap
+from sealign.heads import CalibratedHead, OutputLayout, train_head
 from sealign.lab.classifier import Classifier, Matrix, Score, as_it_is
 from sealign.lab.context import PairContext, channel_of
 from sealign.lab.own_head import behind, centring, client_row_norm, encrypted_map
-from sealign.heads import CalibratedHead, OutputLayout, train_head
 
 
 def round_trip(context: PairContext) -> Classifier:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sealign.heads import auroc, fpr_at_95
 from sealign.lab.classifier import Classifier, Matrix
 from sealign.lab.context import Rows
 from sealign.lab.encrypted import encrypted_outputs
 from sealign.lab.results import ROC_POINTS, Confusion, Encrypted, MethodResult, Ood
-from sealign.heads import auroc, fpr_at_95
 
 _CONFUSIONS = 10
 

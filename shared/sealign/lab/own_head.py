@@ -19,10 +19,10 @@ from sealign.alignment import (
 from sealign.alignment.families import refitted
 from sealign.alignment.regression import cross_validated_ridge
 from sealign.errors import InvalidInputError
-from sealign.lab.classifier import Classifier, Matrix
-from sealign.lab.context import NAMES, PairContext, channel_of
 from sealign.heads import LinearHead, class_indices, train_head
 from sealign.heads.calibration import log_losses
+from sealign.lab.classifier import Classifier, Matrix
+from sealign.lab.context import NAMES, PairContext, channel_of
 
 _PRODUCT_ERROR = 2.0**-15 / 7
 """Standard deviation of an entry's error after encrypted alignment, in units of the silo's mean dimension norm."""

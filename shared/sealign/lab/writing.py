@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sealign.files import write_atomically
 from sealign.lab.html import html
 from sealign.lab.markdown import markdown
 from sealign.lab.results import Report, save
-from sealign.files import write_atomically
 
 
 def write_report(report: Report, directory: Path) -> list[Path]:

@@ -11,8 +11,8 @@ from sealign.alignment import AffineMap
 from sealign.ckks import Cipher, ResidueWeights, SecretKey, VocabularyEvaluator, ZeroPool, part_outputs
 from sealign.encoders import Embeddings
 from sealign.encoders.causal import OutputHead
-from sealign.lab.results import EncryptedPrediction
 from sealign.generation.vocabulary import MappedVocabulary, VocabularyHead, plan_vocabulary
+from sealign.lab.results import EncryptedPrediction
 
 
 def encrypted_prediction(

@@ -14,11 +14,6 @@ from sealign.app.console import progress
 from sealign.encoders import EncoderSettings
 from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError
-from sealign.lab.generation.encrypted import encrypted_prediction
-from sealign.lab.generation.states import StateCache, States, enough_texts
-from sealign.lab.results import CausalResult, GenerationResult, Prediction, Sample
-from sealign.lab.spec import EvaluationSpec, GenerationSpec
-from sealign.lab.texts import Texts, digest
 from sealign.generation import (
     Agreement,
     Sampler,
@@ -28,6 +23,11 @@ from sealign.generation import (
     models_agreement,
 )
 from sealign.generation.kl import refine_by_divergence
+from sealign.lab.generation.encrypted import encrypted_prediction
+from sealign.lab.generation.states import StateCache, States, enough_texts
+from sealign.lab.results import CausalResult, GenerationResult, Prediction, Sample
+from sealign.lab.spec import EvaluationSpec, GenerationSpec
+from sealign.lab.texts import Texts, digest
 
 _MEASURING = ("alignment", "ckks", "generation", "evaluation/generation")
 """Packages whose code decides results."""

@@ -12,9 +12,9 @@ import numpy as np
 from sealign.encoders import Embeddings
 from sealign.encoders.causal import CausalModel
 from sealign.encoders.tokenizer import CausalTokenizer, Ids
-from sealign.lab.texts import Texts, digest
 from sealign.files import Array, load_arrays, save_arrays
 from sealign.generation.states import client_rows, counted, silo_rows
+from sealign.lab.texts import Texts, digest
 
 _FORMAT = "sealign.states/1"
 """Changes with what a row is; files of another format are not read."""
