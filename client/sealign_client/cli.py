@@ -18,11 +18,11 @@ import typer
 from rich.console import Console
 
 from sealign.alignment import PublicSet
-from sealign.ckks import DEFAULT_PRECISION, ProductShape, SecurityTable
 from sealign.app.console import progress, run, stderr, transfer
+from sealign.app.logs import configure_logs
+from sealign.ckks import DEFAULT_PRECISION, ProductShape, SecurityTable
 from sealign.encoders import EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError, StorageError
-from sealign.app.logs import configure_logs
 from sealign.protocol import Placement
 from sealign_client.adaptation import Adaptation
 from sealign_client.bench import bench_table, run_bench, write_bench

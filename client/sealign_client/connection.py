@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import MapCovariances
+from sealign.app.tls import load_authorities, load_identity
 from sealign.ckks import EncryptedMatrix, EncryptedProduct, PublicKey, SecurityTable
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, SealignError
@@ -31,7 +32,6 @@ from sealign.protocol.status import error_of
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.generation_pb2_grpc import GenerationStub
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
-from sealign.app.tls import load_authorities, load_identity
 from sealign_client.settings import ClientSettings
 
 _MAX_MESSAGE_BYTES = 32 << 20

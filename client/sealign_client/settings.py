@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import Field, SecretStr
 
+from sealign.app.settings import LayeredSettings
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
-from sealign.app.settings import LayeredSettings
 
 
 class AlignmentMode(str, enum.Enum):

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from sealign.alignment import PublicSet
-from sealign.ckks import SecurityTable
 from sealign.app.console import progress, run
+from sealign.app.logs import configure_logs
+from sealign.app.tls import load_authorities, load_identity
+from sealign.ckks import SecurityTable
 from sealign.encoders import EncoderSettings
 from sealign.errors import InvalidInputError, UnavailableError
 from sealign.labelled import read_labelled
-from sealign.app.logs import configure_logs
-from sealign.app.tls import load_authorities, load_identity
 from sealign_server.certificates import write_trial_certificates
 from sealign_server.generation_store import GenerationStore
 from sealign_server.releases import ReleaseLedger

@@ -18,12 +18,12 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sealign.errors import UnavailableError
 from sealign.app.logs import configure_logs
+from sealign.app.tls import load_authorities, load_identity
+from sealign.errors import UnavailableError
 from sealign.protocol.v1 import generation_pb2, silo_pb2
 from sealign.protocol.v1.generation_pb2_grpc import add_GenerationServicer_to_server
 from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
-from sealign.app.tls import load_authorities, load_identity
 from sealign_server.generation import GenerationTasks
 from sealign_server.generation_service import GenerationService
 from sealign_server.public_keys import PublicKeyCache

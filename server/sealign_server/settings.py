@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from sealign.app.settings import LayeredSettings
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
 from sealign.generation import vocabulary as generation
-from sealign.app.settings import LayeredSettings
 
 SETTINGS_FILE = "silo.toml"
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from sealign.errors import InvalidInputError
 from sealign.app.logs import configure_logs
+from sealign.errors import InvalidInputError
 
 _PROGRAM = """
 import sys, structlog

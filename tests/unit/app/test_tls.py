@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from sealign.errors import AuthenticationError, InvalidInputError
 from sealign.app.tls import load_authorities, load_identity
+from sealign.errors import AuthenticationError, InvalidInputError
 from tests.support.certificates import Authority
 
 

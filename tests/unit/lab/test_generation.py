@@ -16,14 +16,14 @@ pytest.importorskip("matplotlib", reason="needs the extra `evaluate`")
 from sealign.alignment import RidgeStatistics, fit_ridge
 from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
+from sealign.generation import measure_agreement
+from sealign.generation.states import client_rows, silo_rows
+from sealign.generation.vocabulary import DEFAULT_PRECISION
 from sealign.lab import EvaluationSpec, Report, run_evaluation, write_report
 from sealign.lab.generation import runner as runner_module
 from sealign.lab.generation import states as states_module
 from sealign.lab.generation.encrypted import encrypted_prediction
 from sealign.lab.selection import Selection
-from sealign.generation import measure_agreement
-from sealign.generation.states import client_rows, silo_rows
-from sealign.generation.vocabulary import DEFAULT_PRECISION
 from tests.support import small_lms
 
 SPEC = """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sealign.errors import UnavailableError
 from sealign.app.tls import load_authorities, load_identity
+from sealign.errors import UnavailableError
 from sealign_server.certificates import write_trial_certificates
 from sealign_server.serve import credentials, serve
 from sealign_server.settings import ServeSettings
