@@ -1,7 +1,7 @@
 """The wire contract: linted, documented field by field, and compatible with what was agreed.
 
-`proto/agreed.binpb` holds the descriptors of the contract as it was last agreed: ``make agreed`` writes it anew, which is
-a decision to break other implementations.
+`proto/agreed.binpb` holds the descriptors of the contract as it was last agreed. ``make agreed`` writes it anew, which
+is a decision to break other implementations.
 """
 
 from __future__ import annotations
