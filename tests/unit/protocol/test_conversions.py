@@ -214,7 +214,7 @@ def test_encoder_cards_survive_the_wire_and_bad_ones_do_not() -> None:
 def test_plans_that_contradict_themselves(field: str, value: object) -> None:
     message = plan_to_wire(PLAN)
     setattr(message, field, value)
-    with pytest.raises(InvalidInputError, match="packing plan: [a-z_.]+ is|another plan's name"):
+    with pytest.raises(InvalidInputError, match=r"packing plan: [a-z_.]+ is|another plan's name"):
         plan_from_wire(message, CLASSICAL)
 
 
