@@ -81,6 +81,10 @@ class DecryptionError(SealignError):
     status = "DATA_LOSS"
 
 
+class VerificationError(DecryptionError):
+    """A reply that is not the product of the encrypted rows."""
+
+
 class OverloadedError(SealignError):
     """The silo refuses work it could not do in time; try again later."""
 
