@@ -41,7 +41,6 @@ class Call:
         context: gRPC's; for layers.
         identity: of the caller; a layer sets it.
         idle_seconds: how long a stream may be silent.
-        unread: the peer does not read replies; no status can be sent either.
         facts: names and counts for the log; never content.
     """
 
@@ -50,7 +49,6 @@ class Call:
     context: Any
     idle_seconds: float
     identity: str = ""
-    unread: bool = False
     facts: dict[str, str | int | float] = field(default_factory=dict)
     started: float = field(default_factory=perf_counter)
 
@@ -80,12 +78,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class FrameLimits:
-    """Bounds of what a peer may make the frame wait for or hold.
+    """Bounds of what a peer may make the frame wait for, or hold in memory.
 
     Attributes:
         message_seconds: for the request of a call that is no stream.
         idle_seconds: silence within a stream.
-        write_seconds: for the peer to read a reply.
         slow_reads: requests that may take longer than a second to come, at once.
         message_bytes: by method; others may be as large as gRPC lets them.
         parts: of one message.
@@ -93,7 +90,6 @@ class FrameLimits:
 
     message_seconds: float = 30.0
     idle_seconds: float = 300.0
-    write_seconds: float = 60.0
     slow_reads: int = 16
     message_bytes: Mapping[str, int] = field(default_factory=dict)
     parts: int = MAX_PARTS
@@ -178,8 +174,8 @@ class Frame(grpc.aio.ServerInterceptor):
             async with self._around(method, context) as call:
                 request = await self._request(call, kind, raw, handler.request_streaming)
                 async for reply in behaviour(request, call):
-                    with Within(self._limits.write_seconds, lambda: self._unread(call)):
-                        await context.write(reply)
+                    # Ends when the peer has room for it. Nothing is held meanwhile but the stream itself.
+                    await context.write(reply)
 
         make = (
             grpc.stream_stream_rpc_method_handler
@@ -199,8 +195,6 @@ class Frame(grpc.aio.ServerInterceptor):
                     await stack.enter_async_context(layer.around(call))
                 yield call
         except SealignError as error:
-            if call.unread:  # a reply is under way still, and gRPC takes one thing at a time: cut the call
-                raise asyncio.CancelledError from error
             await _end(call, error)
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise
@@ -254,11 +248,6 @@ class Frame(grpc.aio.ServerInterceptor):
     @staticmethod
     def _silent(call: Call) -> SealignError:
         return UnavailableError(f"the client sent nothing for {call.idle_seconds:.0f} s")
-
-    @staticmethod
-    def _unread(call: Call) -> SealignError:
-        call.unread = True
-        return UnavailableError(f"the client of {call.method} does not read its replies")
 
 
 def _request_id(context: Any) -> str:

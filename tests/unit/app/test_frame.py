@@ -145,23 +145,6 @@ async def test_only_so_many_requests_may_be_slow() -> None:
         assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
 
 
-async def test_a_caller_that_does_not_read_is_given_up() -> None:
-    frame_limits = FrameLimits(write_seconds=0.2)
-    async with serving(limits=frame_limits) as channel:
-        stub = ClassificationStub(channel)
-        stream = stub.ClassifyStream(iter([pb.ClassifyRequest(task="x" * 500_000, revision="100")]))
-        replies = aiter(stream)
-        await anext(replies)
-        await asyncio.sleep(1.0)
-        failure = await refusal(_drained(replies))
-        assert failure.code() is grpc.StatusCode.CANCELLED
-
-
-async def _drained(stream: Any) -> None:
-    async for _ in stream:
-        pass
-
-
 def test_parts_are_counted_before_anything_is_made_of_them() -> None:
     """A message of millions of empty ciphertexts, two bytes each."""
     flood = b"\x1a\x00" * 4_000_000
