@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from sealign.app.addresses import ListenAddress, parse_address
 from sealign.app.settings import LayeredSettings
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
 from sealign.generation import vocabulary as generation
 
 SETTINGS_FILE = "silo.toml"
-_LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ServeSettings(LayeredSettings):
 
     prefix: ClassVar[str] = "SEALIGN_SILO_"
 
-    listen: str = Field(default="127.0.0.1:7443", pattern=r"^.+:\d+$", description="Address and port.")
+    listen: ListenAddress = Field(default="127.0.0.1:7443", description="Address and port.")
     tls_cert: Path = Field(description="Certificate chain, PEM.")
     tls_key: Path = Field(description="Its private key, PEM.")
     tls_client_ca: Path | None = Field(
@@ -157,16 +157,9 @@ class ServeSettings(LayeredSettings):
     drain_seconds: float = Field(default=10.0, ge=0, description="Seconds for calls to finish after SIGTERM.")
     log_level: str = Field(default="info", description="debug, info, warning or error.")
 
-    @field_validator("listen")
-    @classmethod
-    def _has_a_port(cls, listen: str) -> str:
-        if int(listen.rpartition(":")[2]) > 65535:
-            raise ValueError("ports are 0 to 65535")
-        return listen
-
     @model_validator(mode="after")
     def _says_who_may_call(self) -> ServeSettings:
-        if self.tls_client_ca is None and not self.anonymous and not self.listen.startswith(_LOOPBACK):
+        if self.tls_client_ca is None and not self.anonymous and not parse_address(self.listen).is_local:
             raise ValueError(
                 f"Anybody could call {self.listen} without a certificate: give --tls-client-ca, or --anonymous if "
                 "everybody who can connect may query."

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sealign.files import write_atomically
+from sealign.files import PUBLIC, write_atomically
 
 _VALID = timedelta(days=30)
 
@@ -30,7 +30,7 @@ def write_trial_certificates(directory: Path, hosts: list[str]) -> None:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    write_atomically(directory / "ca.pem", authority.public_bytes(serialization.Encoding.PEM))
+    write_atomically(directory / "ca.pem", authority.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
     for who, usage in (("silo", ExtendedKeyUsageOID.SERVER_AUTH), ("client", ExtendedKeyUsageOID.CLIENT_AUTH)):
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
@@ -43,8 +43,8 @@ def write_trial_certificates(directory: Path, hosts: list[str]) -> None:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_atomically(directory / f"{who}.pem", certificate.public_bytes(serialization.Encoding.PEM))
-        write_atomically(directory / f"{who}.key", private, mode=0o600)
+        write_atomically(directory / f"{who}.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+        write_atomically(directory / f"{who}.key", private)
 
 
 def _name(common: str) -> x509.Name:

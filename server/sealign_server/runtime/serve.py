@@ -11,10 +11,11 @@ from threading import Thread
 
 import structlog
 
-from sealign.errors import UnavailableError
+from sealign.app.addresses import Address, parse_address
+from sealign.errors import InvalidInputError, UnavailableError
 from sealign_server.ledger import Ledger
 from sealign_server.runtime.supervisor import supervise
-from sealign_server.runtime.tls import credentials, warn_of_expiry
+from sealign_server.runtime.tls import credentials
 from sealign_server.runtime.worker import run_worker
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
@@ -32,7 +33,6 @@ def serve(directory: Path, settings: ServeSettings) -> None:
         UnavailableError: the address cannot be listened on, or workers keep dying.
     """
     credentials(settings)  # refuse bad certificates before any process starts
-    warn_of_expiry(settings)
     if settings.tls_client_ca is None:
         _log.warning(
             "callers are anonymous: everybody who can connect may query, and nobody may align; see --tls-client-ca",
@@ -44,8 +44,7 @@ def serve(directory: Path, settings: ServeSettings) -> None:
     with closing(_reserved(settings.listen)) as reserved:
         # Beside serving, since large vocabularies take seconds.
         Thread(target=_check, args=(store, settings), daemon=True).start()
-        host = settings.listen.rpartition(":")[0]
-        address = f"{host}:{reserved.getsockname()[1]}"
+        address = str(Address(parse_address(settings.listen).host, reserved.getsockname()[1]))
         if settings.workers == 1:
             asyncio.run(run_worker(directory, settings, address))
         else:
@@ -68,16 +67,17 @@ def _raise_descriptor_limit() -> None:
 
 def _reserved(listen: str) -> socket.socket:
     """Return a bound socket that keeps the port for the workers, who share it by SO_REUSEPORT."""
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = parse_address(listen)
+    if address.path:
+        raise InvalidInputError(f"cannot listen on {listen}: a silo serves TCP; give host:port")
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     reserved = socket.socket(family, socket.SOCK_STREAM)
     try:
         with socket.socket(family, socket.SOCK_STREAM) as alone:  # SO_REUSEPORT would share with another silo
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind((host, int(port)))
+            alone.bind((address.host, address.port))
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind((host, int(port)))
+        reserved.bind((address.host, address.port))
     except OSError as error:
         reserved.close()
         raise UnavailableError(f"cannot listen on {listen}: {error.strerror}; choose another --listen") from error

@@ -232,7 +232,7 @@ class Generation:
                     )
                     return ServedVocabulary(task.document.head, revision, None)
                 ResidueWeights.write(path, plan, map(vocabulary.columns, part_outputs(plan)))
-                write_atomically(path.with_suffix(".json"), json.dumps(plan_to_document(plan)).encode(), mode=0o600)
+                write_atomically(path.with_suffix(".json"), json.dumps(plan_to_document(plan)).encode())
                 self._store.evict_weights(path, _ENCODED)
                 _log.info("vocabulary encoded", task=task.name, outputs=plan.outputs, bytes=path.stat().st_size)
         return ServedVocabulary(task.document.head, revision, VocabularyEvaluator(plan, path, vocabulary.bias))

@@ -10,10 +10,16 @@ from sealign_server.serving.generation import Generation
 from sealign_server.serving.heavy import HeavyWork
 from sealign_server.serving.space import Space
 from sealign_server.settings import ServingOptions
-from sealign_server.store import SiloStore
+from sealign_server.store import SiloStore, SpaceStore
 
 MAX_EXAMPLES = 128
 """Shared examples of one task."""
+
+
+def spaces_of(store: SiloStore) -> dict[str, SpaceStore]:
+    """Return the spaces of a silo by name."""
+    tasks = {generation_space(name): store.generation.space(name) for name in store.generation.names()}
+    return {EMBEDDINGS: store.space} | tasks
 
 
 class Silo:

@@ -18,7 +18,6 @@ from sealign.files import write_atomically
 
 _log = structlog.get_logger()
 
-PRIVATE = 0o600
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _LEFTOVER_SECONDS = 3600.0
 
@@ -44,13 +43,13 @@ class Document(BaseModel):
         except ValidationError as error:
             raise StorageError(f"{path} is damaged ({error.error_count()} faults); restore a copy") from error
 
-    def write(self, path: Path, *, mode: int = PRIVATE) -> None:
+    def write(self, path: Path) -> None:
         """Replace the document at a path.
 
         Raises:
             StorageError: it could not be written; the earlier one is intact.
         """
-        write_private(path, self.model_dump_json(indent=1).encode("utf-8", "surrogatepass"), mode=mode)
+        write_private(path, self.model_dump_json(indent=1).encode("utf-8", "surrogatepass"))
 
 
 def checked_name(name: str) -> str:
@@ -88,10 +87,10 @@ def private_directory(path: Path) -> Path:
     return path
 
 
-def write_private(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
+def write_private(path: Path, content: bytes) -> None:
     """Replace a file in a private directory (see `write_atomically`)."""
     private_directory(path.parent)
-    write_atomically(path, content, mode=mode)
+    write_atomically(path, content)
 
 
 def read_json(path: Path) -> object:

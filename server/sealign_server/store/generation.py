@@ -25,7 +25,6 @@ from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.files import ArrayWriter, map_arrays
 from sealign.generation.vocabulary import VocabularyHead
 from sealign_server.store.files import (
-    PRIVATE,
     Document,
     by_age,
     checked_name,
@@ -121,7 +120,7 @@ class GenerationStore:
         digest = sha256(np.ascontiguousarray(weight).data)
         digest.update(bias.data)
         shapes = {"weight": (weight.shape, weight.dtype), "bias": (bias.shape, bias.dtype)}
-        with ArrayWriter(directory / "head.safetensors", shapes, {"head": digest.hexdigest()}, mode=PRIVATE) as writer:
+        with ArrayWriter(directory / "head.safetensors", shapes, {"head": digest.hexdigest()}) as writer:
             writer.append("weight", weight)
             writer.append("bias", bias)
         write_private(directory / "tokenizer.json", model.tokenizer)

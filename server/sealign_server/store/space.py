@@ -29,7 +29,6 @@ from sealign.errors import InvalidInputError, SealignError, StorageError
 from sealign.files import ArrayWriter, load_arrays, map_arrays, save_arrays
 from sealign.protocol import MapCard, PublicSetCard, find_public_set
 from sealign_server.store.files import (
-    PRIVATE,
     Document,
     by_age,
     delete,
@@ -116,7 +115,7 @@ class SpaceStore:
         if following is not None:
             arrays["following"] = following
         private_directory(path.parent)
-        save_arrays(path.with_suffix(".safetensors"), arrays, {"digest": card.digest}, mode=PRIVATE)
+        save_arrays(path.with_suffix(".safetensors"), arrays, {"digest": card.digest})
         content = json.dumps({"rows": card.rows, "name": card.name, "base": card.base}).encode()
         write_private(path.with_suffix(".json"), content)
 
@@ -193,7 +192,7 @@ class SpaceStore:
         path = self._map(identity, learned.id)
         private_directory(path.parent)
         if rows is not None:
-            with ArrayWriter(_rows_of(path), {"rows": (rows.shape, rows.dtype)}, {}, mode=PRIVATE) as writer:
+            with ArrayWriter(_rows_of(path), {"rows": (rows.shape, rows.dtype)}, {}) as writer:
                 writer.append("rows", rows)
         learned.save(path.with_suffix(".safetensors"))
         record = MapRecord(identity=identity, row_norm=row_norm, card=MapCard.of(learned))
@@ -261,7 +260,7 @@ class SpaceStore:
         """
         path = self._registration(identity, name)
         private_directory(path.parent)
-        save_arrays(path, {part: getattr(channel, part) for part in MappedChannel.ARRAYS}, {}, mode=PRIVATE)
+        save_arrays(path, {part: getattr(channel, part) for part in MappedChannel.ARRAYS}, {})
         for old in by_age(list(path.parent.glob("*.safetensors")))[:-most]:
             delete(old)
 

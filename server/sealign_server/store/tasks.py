@@ -24,7 +24,6 @@ from sealign.errors import NotFoundError, SealignError, StorageError
 from sealign.files import load_arrays, save_arrays
 from sealign.heads import ClassStatistics, TrainedHead
 from sealign_server.store.files import (
-    PRIVATE,
     Document,
     by_age,
     checked_name,
@@ -207,7 +206,7 @@ def _save_calibration(path: Path, calibration: CalibrationRows) -> None:
     if calibration.statistics is not None:
         arrays |= {name: getattr(calibration.statistics, name) for name in _STATISTICS}
         metadata["classes"] = json.dumps(calibration.statistics.labels)
-    save_arrays(path, arrays, metadata, mode=PRIVATE)
+    save_arrays(path, arrays, metadata)
 
 
 def _load_calibration(path: Path) -> CalibrationRows:
@@ -224,7 +223,7 @@ def _load_calibration(path: Path) -> CalibrationRows:
 
 def _save_examples(path: Path, examples: SharedExamples) -> None:
     digest = {"texts": _digest(examples.texts)}
-    save_arrays(path.with_suffix(".safetensors"), {"embeddings": examples.embeddings}, digest, mode=PRIVATE)
+    save_arrays(path.with_suffix(".safetensors"), {"embeddings": examples.embeddings}, digest)
     content = json.dumps({"texts": examples.texts}, ensure_ascii=False, indent=1)
     write_private(path, content.encode("utf-8", "surrogatepass"))
 

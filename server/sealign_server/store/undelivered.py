@@ -21,7 +21,7 @@ from sealign.ckks import EncryptedProduct, PackingPlan, ReplyCiphertext, Securit
 from sealign.errors import OverloadedError, SealignError, StorageError
 from sealign.files import load_arrays, save_arrays
 from sealign.protocol import CrossCovariancePart
-from sealign_server.store.files import PRIVATE, by_age, delete, named_digest, private_directory
+from sealign_server.store.files import by_age, delete, named_digest, private_directory
 from sealign_server.store.plans import plan_from_document, plan_to_document
 
 _log = structlog.get_logger()
@@ -100,7 +100,7 @@ class UndeliveredStore:
         }
         path = self._path(result.identity, result.session)
         private_directory(path.parent)
-        save_arrays(path, arrays, {"facts": json.dumps(facts)}, mode=PRIVATE)
+        save_arrays(path, arrays, {"facts": json.dumps(facts)})
 
     def find(
         self, session: bytes, identity: str, about: Mapping[str, str | int], table: SecurityTable

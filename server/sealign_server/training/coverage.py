@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sealign.alignment import PublicSet
 from sealign.alignment.coverage import Coverage
 from sealign.alignment.coverage_report import measure_coverage
-from sealign.app.console import progress
+from sealign.app.progress import progress
 from sealign.encoders.encoder import Embeddings
 from sealign_server.store import SiloStore
 from sealign_server.training.embedding import silo_encoder

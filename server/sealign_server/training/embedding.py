@@ -16,7 +16,7 @@ from sealign.errors import InvalidInputError, StorageError
 from sealign.files import load_arrays, save_arrays
 from sealign.protocol import PublicSetCard
 from sealign_server.store import PublicRows, SiloDocument, SiloStore
-from sealign_server.store.files import PRIVATE, by_age, delete, private_directory
+from sealign_server.store.files import by_age, delete, private_directory
 
 Progress = Callable[[int], None]
 
@@ -75,7 +75,7 @@ def embedded(store: SiloStore, texts: Sequence[str], progress: Progress) -> Embe
         return rows
     rows = silo_encoder(store).encode(texts, progress=progress)
     private_directory(path.parent)
-    save_arrays(path, {"rows": np.asarray(rows, np.float32)}, {"created": str(int(time.time()))}, mode=PRIVATE)
+    save_arrays(path, {"rows": np.asarray(rows, np.float32)}, {"created": str(int(time.time()))})
     for old in by_age(list(path.parent.glob("*.safetensors")))[:-_RETAINED]:
         delete(old)
     return rows

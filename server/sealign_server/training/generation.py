@@ -34,9 +34,7 @@ def keep_generation(silo: SiloStore, task: str, settings: EncoderSettings, descr
         return model
     card = EncoderCard.model_validate(model.card.model_dump(include=set(EncoderCard.model_fields)))
     head = model.head
-    store.create(
-        task, ModelHead(settings, card, head.weight, head.bias, model.tokenizer.to_bytes()), description
-    )
+    store.create(task, ModelHead(settings, card, head.weight, head.bias, model.tokenizer.to_bytes()), description)
     return model
 
 

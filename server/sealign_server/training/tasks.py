@@ -68,11 +68,13 @@ def train_task(
     """
     _check(task, data)
     counts = Counter(data.labels)
-    if len(counts) < 2:  # noqa: PLR2004
+    if len(counts) < 2:
         raise InvalidInputError(f"a task needs at least two classes, the data have {len(counts)}")
     few = min(counts, key=counts.__getitem__)
     if counts[few] < _FEWEST:
-        raise InvalidInputError(f"class {few!r} has {counts[few]} rows; give at least {_FEWEST} of each, or leave it out")
+        raise InvalidInputError(
+            f"class {few!r} has {counts[few]} rows; give at least {_FEWEST} of each, or leave it out"
+        )
     rows = embedded(store, data.texts, progress)
     head = train_head(rows, data.labels, seed=data.seed)
     _save(store, task, description, data, rows, head)
