@@ -188,7 +188,7 @@ class TestKnownAnswer:
 
 
 def test_seal_in_webassembly_decrypts_the_known_answer() -> None:
-    """Another build of SEAL, another language, and PROTOCOL.md: expansion, packing, transforms, decryption, rounding."""
+    """Another build of SEAL, another language, and PROTOCOL.md: expansion, transforms, decryption, rounding."""
     home = Path(os.environ.get("SEALIGN_NODE", generate.HERE))
     node = shutil.which("node", path=f"{home / 'node_modules/.bin'}{os.pathsep}{os.environ['PATH']}")
     if node is None or not (home / "node_modules/node-seal").is_dir():
