@@ -13,9 +13,9 @@ from sealign.encoders import Embeddings, EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.files import save_arrays
 from sealign.labelled import read_labelled
-from sealign_server import training
 from sealign_server.store import SiloStore
-from sealign_server.training import import_task, train_task
+from sealign_server.training import embedding
+from sealign_server.training.tasks import TrainingData, import_task, train_task
 from tests.unit.server.conftest import SILO_DIMENSION
 
 LABELS = ["up", "down"] * 20
@@ -40,7 +40,7 @@ class WordCounts:
 
 @pytest.fixture(autouse=True)
 def _encoder(store: SiloStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "load_encoder", lambda _: WordCounts(store.document.encoder_card))
+    monkeypatch.setattr(embedding, "load_encoder", lambda _: WordCounts(store.document.encoder_card))
 
 
 def ignore(count: int) -> None:
@@ -143,13 +143,13 @@ def test_a_head_with_missing_classes_is_refused(store: SiloStore, labels: list[s
 
 def test_a_changed_encoder_is_noticed(store: SiloStore, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = store.document.encoder_card.model_copy(update={"fingerprint": "0" * 64})
-    monkeypatch.setattr(training, "load_encoder", lambda _: WordCounts(changed))
+    monkeypatch.setattr(embedding, "load_encoder", lambda _: WordCounts(changed))
     with pytest.raises(InvalidInputError, match="the silo's encoder has changed"):
         train_task(store, "direction", "", LABELS, TEXTS, ignore)
 
 
 def test_creating_a_silo_records_its_encoder(tmp_path: Path, store: SiloStore) -> None:
-    created = training.create_silo(tmp_path / "new", "new", EncoderSettings(family="use"))
+    created = embedding.create_silo(tmp_path / "new", "new", EncoderSettings(family="use"))
     assert created.document.encoder_card == store.document.encoder_card
 
 
