@@ -1,243 +1,196 @@
-"""Encrypted alignment at the client: send embeddings encrypted, get a cross-covariance, solve for the map.
-
-The silo sees ciphertexts, and the client keeps the map.
-"""
+"""Alignment with any space of a silo, plain or encrypted: from public texts to a pinned map."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap, ScaledRows, fit_cross_covariance
-from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan
+from sealign.alignment import AffineMap, PublicSet, require_enough_texts
 from sealign.encoders import EncoderCard
-from sealign.errors import (
-    InvalidInputError,
-    ReleaseRefusedError,
-    SealignError,
-    UnavailableError,
-    UnknownKeyError,
-    UnknownSessionError,
-)
-from sealign.protocol import AlignmentOffer, CrossCovariancePart, SiloCard
-from sealign_client.connection import SiloConnection
-from sealign_client.keyring import KeyRing
-from sealign_client.unfinished_alignment import UnfinishedAlignment
+from sealign.errors import InvalidInputError, ReleaseRefusedError, SealignError
+from sealign.files import write_atomically
+from sealign.protocol import AlignmentRequest, MapCard, Placement, PublicSetCard, SpaceCard, find_public_set
+from sealign_client.encrypted_alignment import AlignmentTask, EncryptedAlignment
+from sealign_client.local.directory import private
+from sealign_client.local.maps import Lane, Pin
+from sealign_client.local.unfinished import UnfinishedAlignment
+from sealign_client.options import AlignmentMode, AlignmentOptions
+from sealign_client.routes import Routes
 
-_ATTEMPTS = 6
-_RESTARTS = 3
+if TYPE_CHECKING:
+    from sealign_client.session import Calls
 
-Run = Callable[..., Awaitable[Any]]
+Rows: TypeAlias = NDArray[np.float32]
+
+_CHUNK_BYTES = 1 << 18
+CHANCE = 0.01
+"""Explained variance up to which a map says no more than the mean does: what unrelated embeddings reach by chance."""
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """How far an encrypted alignment has come.
+class Source:
+    """What gives the client's rows of a public set.
 
     Attributes:
-        sent, received: bytes of ciphertexts that the silo has summed, and that have come back.
-        total: of both, at the end.
-        note: something that a person should know, such as an interruption; mostly empty.
+        encoder: that makes them.
+        rows: makes them, (n, d); its second argument is told how many texts were done.
     """
 
-    sent: int
-    received: int
-    total: int
-    note: str = ""
+    encoder: EncoderCard
+    rows: Callable[[PublicSet, Callable[[int], None] | None], Awaitable[Rows]]
 
 
-class EncryptedAlignment:
-    """One encrypted alignment. A break is bridged; a silo that has lost its sums is begun with anew.
+class Aligner:
+    """Aligns one source with one space.
 
     Args:
-        connection: to the silo.
-        keys: the client's secret keys, for an alignment that ends with this process.
-        run: runs work in the client's worker thread.
-        encoder: the client's encoder.
-        silo: what the silo says about itself.
-        public_set: digest of the public texts.
-        embeddings: of these texts, shape (n, d).
-        keep: keeps the map, before the silo hears that all has come and forgets the product.
-        unfinished: keeps what another process needs to go on with; None for an alignment that ends with this one.
-        observe: told about progress.
-        task: a generation task, to align with its states; empty for the silo's own encoder.
-
-    Raises:
-        InvalidInputError: embeddings that are not finite or all the same.
+        routes: knows silo and pins.
+        source: of the client's rows.
+        space: name of the space.
+        passphrase: protects the key of an encrypted alignment under way.
     """
 
-    def __init__(
+    def __init__(self, routes: Routes, source: Source, space: str, passphrase: str | None) -> None:
+        self._routes = routes
+        self._session = routes.session
+        self._source = source
+        self._space = space
+        self._passphrase = passphrase
+
+    async def align(self, texts: PublicSet, options: AlignmentOptions) -> MapCard:
+        """Learn the map and pin it; see `AsyncClient.align`."""
+        mode = AlignmentMode(options.mode)
+        space = await self._routes.space(self._space, self._source.encoder)
+        held = find_public_set(space.public_sets, texts.digest, f"the silo's space {self._space!r}")
+        if options.shared_examples is not None:
+            texts = await self._with_examples(texts, options.shared_examples, options.accept_examples)
+            space = await self._routes.space(self._space, self._source.encoder)
+            held = find_public_set(space.public_sets, texts.digest, f"the silo's space {self._space!r}")
+        align = self._encrypted if mode is AlignmentMode.ENCRYPTED else self._plain
+        return await align(texts, space, held, options)
+
+    async def _plain(
+        self, texts: PublicSet, space: SpaceCard, held: PublicSetCard, options: AlignmentOptions
+    ) -> MapCard:
+        rows = await self._rows(texts, held, options)
+        request = self._request(held)
+        size = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
+        chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+
+        async def attempt(calls: Calls, _: float) -> MapCard:
+            return await calls.alignment.align(request, chunks)
+
+        card = await self._session.retried(attempt, long=True)
+        if (card.encoder, card.public_set, card.rows) != (request.encoder.fingerprint, held.digest, len(rows)):
+            raise InvalidInputError(
+                "The silo answers with a map of another encoder or public set; it runs a faulty version. The map was "
+                "not pinned."
+            )
+        require_better_than_chance(card.explained_variance, options)
+        lane = await self._routes.lane(space, self._source.encoder)
+        await self._session.run(self._routes.maps.pin, Pin(lane, Placement.SILO, card))
+        return card
+
+    async def _encrypted(
+        self, texts: PublicSet, space: SpaceCard, held: PublicSetCard, options: AlignmentOptions
+    ) -> MapCard:
+        require_enough_texts(held.rows, self._source.encoder.dimension, space.encoder.dimension)
+        lane = await self._routes.lane(space, self._source.encoder)
+        unfinished = await self._session.run(self._routes.maps.unfinished, lane, held.digest, self._passphrase)
+        rows = await self._rows(texts, held, options, unfinished)
+        task = AlignmentTask(self._request(held), space.encoder, rows)
+
+        def keep(learned: AffineMap) -> None:
+            require_better_than_chance(learned.quality.explained_variance, options)
+            pin = Pin(lane, Placement.CLIENT, MapCard.of(learned), registers=options.register)
+            self._routes.maps.pin(pin, learned)
+
+        alignment = EncryptedAlignment(self._session, task, unfinished, keep, options.transfer)
+        learned = await alignment.learn()
+        if options.register:
+            await self._register(lane, learned)
+        return MapCard.of(learned)
+
+    async def _register(self, lane: Lane, learned: AffineMap) -> None:
+        """Register the map now; if that fails, it is registered when it is first used."""
+        pin = self._routes.maps.pinned(lane, Placement.CLIENT)
+        try:
+            if pin is not None and self._routes.options.register:
+                await self._routes.register(pin, learned)
+        except SealignError:
+            return
+
+    async def _rows(
         self,
-        connection: SiloConnection,
-        keys: KeyRing,
-        run: Run,
-        encoder: EncoderCard,
-        silo: SiloCard,
-        public_set: str,
-        embeddings: NDArray[np.float32],
-        keep: Callable[[AffineMap], None],
-        unfinished: UnfinishedAlignment | None,
-        observe: Callable[[Transfer], None] | None,
-        task: str = "",
-    ) -> None:
-        self._task = task
-        self._connection = connection
-        self._keys = keys
-        self._run = run
-        self._encoder = encoder
-        self._silo = silo
-        self._public_set = public_set
-        self._embeddings = embeddings
-        self._source = ScaledRows.of(embeddings)
-        self._keep = keep
-        self._unfinished = unfinished
-        self._observe = observe
-        self._cipher: Cipher | None = None
-        self._block_bytes = 0
-        self._learned: AffineMap | None = None
-        self._begin(b"" if unfinished is None else unfinished.session)
+        texts: PublicSet,
+        held: PublicSetCard,
+        options: AlignmentOptions,
+        unfinished: UnfinishedAlignment | None = None,
+    ) -> Rows:
+        """Return the client's rows of the texts: those of an alignment under way, or new ones."""
+        if unfinished is not None:
+            if unfinished.begun is not None:
+                return unfinished.begun.embeddings
+            if held.releases_left == 0:  # before the expensive embedding
+                raise ReleaseRefusedError(
+                    f"The silo releases no cross-covariance over the public set {held.name} to this client any more: "
+                    "another encoder or an earlier run has used up what it allows. Use the map that was learned, or "
+                    "ask the silo's operator to raise max_releases."
+                )
+        rows = await self._source.rows(texts, options.progress)
+        if len(rows) != held.rows:
+            raise InvalidInputError(
+                f"The silo has {held.rows} rows of the public set {held.name}, and this client {len(rows)}: their "
+                "versions of Sealign differ. Use the same version."
+            )
+        return rows
 
-    def _begin(self, session: bytes) -> None:
-        self._session = session
-        self._sent = self._received = 0
-        self._parts: list[NDArray[np.float64]] = []
-        self._squared_norm = 0.0
+    def _request(self, held: PublicSetCard) -> AlignmentRequest:
+        return AlignmentRequest(self._space, self._source.encoder, held.digest, held.rows)
 
-    async def learn(self) -> AffineMap:
-        """The map, which is kept by then; or an error, no map, and an earlier one as it was.
+    async def _with_examples(
+        self, texts: PublicSet, task: str, accept: Callable[[Sequence[str]], bool] | None
+    ) -> PublicSet:
+        """Return the public set joined by the shared examples of a task, once the caller has accepted them.
 
         Raises:
-            UnavailableError: the silo went away and did not come back in time.
-            UnknownSessionError: the silo forgot the alignment again and again.
-            ReleaseRefusedError: the silo releases nothing more to this client over this set.
-            DecryptionError, InvalidInputError: replies that cannot be right.
-            StorageError: the map, or what is needed to go on later, could not be written.
+            InvalidInputError: the caller has not.
         """
-        if self._session:
-            self._tell("going on with the alignment that was interrupted")
-        failures = restarts = 0
-        while self._learned is None:
-            before = self._sent + self._received
-            try:
-                await self._attempt()
-            except (UnavailableError, UnknownKeyError):
-                failures = 1 if self._sent + self._received > before else failures + 1
-                if failures == _ATTEMPTS:
-                    raise
-                self._tell("the silo went away; going on where it stopped as soon as it answers")
-                await asyncio.sleep(0.25 * 2**failures)
-            except ReleaseRefusedError:
-                self._forget()
-                raise
-            except UnknownSessionError:
-                restarts += 1
-                if restarts == _RESTARTS:
-                    raise
-                self._begin(b"")
-                self._tell("the silo has restarted or waited too long; starting again")
-        return self._learned
-
-    async def _attempt(self) -> None:
-        replies = self._connection.align_encrypted(
-            self._encoder,
-            self._public_set,
-            self._source.rows.shape[1],
-            self._session,
-            len(self._parts),
-            self._blocks,
-            self._task,
+        examples = await self._session.retried(
+            lambda calls, seconds: calls.alignment.shared_examples(self._space, task, texts.digest, seconds)
         )
-        try:
-            async for reply in replies:
-                if isinstance(reply, AlignmentOffer):
-                    await self._run(self._accept, reply)
-                elif isinstance(reply, CrossCovariancePart):
-                    await self._take(reply)
-                else:
-                    self._sent = reply * self._block_bytes
-                self._tell()
-        except SealignError:
-            if self._learned is None:
-                raise
-            return  # the silo did not hear that all has come: it forgets the product in time
-        if self._learned is None:
-            raise UnavailableError("the silo ended the alignment before all of it had come")
-
-    def _accept(self, offer: AlignmentOffer) -> None:
-        plan = offer.plan
-        shape = (len(self._source.scales), self._source.rows.shape[1], self._silo.dimension)
-        if (plan.rows, plan.dimension, plan.outputs) != shape or plan.row_norm != 1.0:
+        joined = texts.joined(examples)
+        path = self._routes.maps.directory / f"shared-examples-{joined.digest[:12]}.txt"
+        await self._session.run(partial(_write_examples, path, examples))
+        if accept is None or not accept(examples):
             raise InvalidInputError(
-                f"the silo offers a product of shape {(plan.rows, plan.dimension, plan.outputs)} for one of {shape}: "
-                "it runs an incompatible or faulty version. Nothing was encrypted."
+                f"The silo shares {len(examples)} texts of task {task!r}, which it chose, and would learn how your "
+                f"encoder embeds them. They were written to {path} and not embedded. Read them, then accept: "
+                "accept_examples=…, or --accept-examples."
             )
-        keys = self._keys if self._unfinished is None else self._unfinished
-        if self._cipher is None or self._cipher.plan.id != plan.id:
-            self._cipher = Cipher(plan, keys.key(plan.parameters))
-        if self._unfinished is not None and self._unfinished.session != offer.session:
-            self._unfinished.keep(offer.session, self._cipher.key.public_key, self._embeddings)
-        self._session = offer.session
-        self._block_bytes = plan.cost.request_bytes // plan.counts[1]
-        self._sent = offer.next_block * self._block_bytes
+        return joined
 
-    async def _blocks(self, offer: AlignmentOffer) -> AsyncIterator[tuple[int, EncryptedMatrix]]:
-        """Inner blocks from where the silo goes on, each encrypted when it is to be sent."""
-        cipher = self._ready()
-        if offer.next_block == cipher.plan.counts[1]:
-            return
-        await self._connection.register(cipher.key.public_key)
-        blocks = cipher.encrypt_blocks(self._source.rows, offer.next_block)
-        for index in range(offer.next_block, cipher.plan.counts[1]):
-            yield index, await self._run(partial(next, blocks))
 
-    async def _take(self, part: CrossCovariancePart) -> None:
-        cipher = self._ready()
-        plan: PackingPlan = cipher.plan
-        if part.index != len(self._parts) or (self._parts and part.squared_norm != self._squared_norm):
-            raise InvalidInputError("the silo sends parts of another product; align again")
-        rows = min(plan.block.rows, plan.rows - part.index * plan.block.rows)
-        self._parts.append(await self._run(cipher.decrypt, part.product, rows))
-        self._squared_norm = part.squared_norm
-        self._received += part.product.byte_count
-        if len(self._parts) == plan.counts[0]:
-            await self._run(self._conclude)
+def require_better_than_chance(explained_variance: float, options: AlignmentOptions) -> None:
+    """Refuse a map that predicts no better than the mean.
 
-    def _ready(self) -> Cipher:
-        if self._cipher is None:
-            raise InvalidInputError("the silo did not begin with an offer; it runs an incompatible version")
-        return self._cipher
+    Raises:
+        InvalidInputError: its explained variance is no more than chance, and the options do not accept that.
+    """
+    if explained_variance <= CHANCE and not options.accept_poor_map:
+        raise InvalidInputError(
+            f"The map explains {explained_variance:.4f} of the variance of the silo's embeddings, no more than chance: "
+            "the encoders share nothing over this public set. It is not used. Choose another encoder or public set, or "
+            "accept it: accept_poor_map=True, --accept-poor-map."
+        )
 
-    def _conclude(self) -> None:
-        """Make the map of the whole product, and keep it."""
-        try:
-            learned = fit_cross_covariance(
-                self._source,
-                np.concatenate(self._parts),
-                self._squared_norm,
-                self._ready().plan.error_std,
-                source_fingerprint=self._encoder.fingerprint,
-                target_fingerprint=self._silo.encoder,
-                public_set=self._public_set,
-            )
-        except InvalidInputError:
-            self._forget()  # the same product would end the same way
-            raise
-        self._keep(learned)
-        self._forget()
-        self._learned = learned
 
-    def _forget(self) -> None:
-        if self._unfinished is not None:
-            self._unfinished.remove()
-
-    def _tell(self, note: str = "") -> None:
-        if self._observe is not None:
-            cost = None if self._cipher is None else self._cipher.plan.cost
-            total = 0 if cost is None else cost.request_bytes + cost.reply_bytes
-            self._observe(Transfer(self._sent, self._received, total, note))
+def _write_examples(path: Path, examples: Sequence[str]) -> None:
+    private(path.parent)
+    write_atomically(path, "".join(f"{text}\n" for text in examples).encode(), mode=0o600)

@@ -1,12 +1,9 @@
-"""Text by two models: the client's reads, the silo's head says, under encryption, what comes next."""
+"""Generation by two models: the client's encodes the text, the silo's head scores the next token under encryption."""
 
 from __future__ import annotations
 
-import asyncio
-import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,165 +11,146 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from sealign.alignment import AffineMap, PublicSet, require_enough_texts
-from sealign.ckks import LARGEST_MODULUS_BITS, Cipher, PackingPlan, ProductShape, candidates, checked_rows
-from sealign.errors import (
-    DecryptionError,
-    InvalidInputError,
-    NoMapError,
-    NoPlanError,
-    NotFoundError,
-    ReleaseRefusedError,
-    SealignError,
-    StalePlanError,
-    UnavailableError,
-    UnknownKeyError,
-)
-from sealign.generation.forecast import Compatibility, TokenCost, compare_tokenizers, token_cost
+from sealign.ckks import LARGEST_MODULUS_BITS, PackingPlan, ProductShape, candidates
+from sealign.errors import DecryptionError, InvalidInputError, NoPlanError, NotFoundError, SealignError, UnknownMapError
 from sealign.generation.sampling import Sampler, Sampling, StopStrings
 from sealign.generation.vocabulary import DEFAULT_PRECISION
-from sealign.protocol import GenerationCard, MapCard, Placement, PublicSetCard, SiloCard, find_public_set
-from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
-from sealign_client.generation_connection import GenerationConnection
-from sealign_client.keyring import KeyRing
-from sealign_client.maps import ClientMaps
-from sealign_client.results import Timing
+from sealign.protocol import GenerationCard, SpaceCard, generation_space
+from sealign_client.exchange import Exchange, Target
+from sealign_client.results import Finish, Forecast, GeneratedToken, GenerationDescription
+from sealign_client.retry import RETRIED
+from sealign_client.routes import Route, Routes, no_map
 
 if TYPE_CHECKING:
+    from sealign.encoders import EncoderSettings
     from sealign.encoders.causal import CausalModel, CausalSession
     from sealign.encoders.tokenizer import CausalTokenizer
 
-_ATTEMPTS = 6
-_ALIGN_CHUNK = 1024
 DEFAULT_TOKENS = 64
 
-Run = Callable[..., Awaitable[Any]]
-
-
-class Finish(str, enum.Enum):
-    """Why a generation ended."""
-
-    END = "end"
-    """The silo's model ends the text here."""
-    STOP = "stop"
-    """A stop string came."""
-    LENGTH = "length"
-    """As many tokens as asked for, or as the silo allows."""
-    WINDOW = "window"
-    """The client's model can read no more."""
-
 
 @dataclass(frozen=True)
-class GeneratedToken:
-    """One token of the silo's, as it came.
+class Generation:
+    """What to generate.
 
     Attributes:
-        text: what can be shown now; empty while it may be the beginning of a stop string.
-        id: of the token in the silo's vocabulary.
-        log_probability: natural, under the silo's head for the mapped state, temperature 1, exact to the precision.
-        alternatives: the likeliest tokens and their log-probabilities, as many as asked for.
-        finish: of the last token: why it is the last.
+        prompt: the text so far; special tokens in it are read as the text they are.
+        task: may be left out if there is one.
+        max_tokens: maximum number of new tokens; by default 64. The silo may impose a lower limit.
+        sampling: how tokens are chosen; by default the likeliest each time.
+        alternatives: number of likeliest tokens reported with each token.
     """
 
-    text: str
-    id: int
-    log_probability: float
-    alternatives: tuple[tuple[int, float], ...] = ()
-    finish: Finish | None = None
+    prompt: str
+    task: str | None = None
+    max_tokens: int | None = None
+    sampling: Sampling = Sampling()
+    alternatives: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise InvalidInputError(f"At least one new token must be requested, not {self.max_tokens}.")
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What generation may give and will cost, before anything is paid for.
+@dataclass(frozen=True, eq=False)
+class _Offer:
+    """A task as the client's model can use it."""
 
-    Attributes:
-        compatibility: of the two tokenizers.
-        cost: of a token; by a typical head where there is no map yet.
-        explained_variance: of the silo's states, by the map; None where there is no map yet.
-        divergence: of what the head predicts from mapped states from what it predicts from the silo's own, nats a
-            token; None where the map was not refined. A refined map is better by it and explains less of the states.
-        model_seconds: the client's own model, for one more token.
-    """
-
-    compatibility: Compatibility
-    cost: TokenCost
-    explained_variance: float | None
-    divergence: float | None
-    model_seconds: float
+    card: GenerationCard
+    space: SpaceCard
+    route: Route | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    """A task that can be asked, and what belongs to its card."""
+    """A task that can be asked."""
 
     card: GenerationCard
     plan: PackingPlan
-    own: AffineMap | None
+    route: Route
 
 
-class TextGenerator:
+class Generator:
     """Generates with one causal model through one silo.
 
     Args:
-        model: the client's.
-        connection: to the silo.
-        keys: the client's secret keys.
-        maps: those that the client has learned under encryption.
-        placement: where the map is applied; None: at the client if it has one, else at the silo.
-        run: runs work in the client's worker thread.
-        passphrase: protects what an encrypted alignment keeps.
-        observe: told the `Timing` of every token.
+        routes: chooses the map.
+        model: which model to load when it is first needed; None for a client without.
     """
 
-    def __init__(
-        self,
-        model: CausalModel,
-        connection: GenerationConnection,
-        keys: KeyRing,
-        maps: ClientMaps,
-        placement: Placement | None,
-        run: Run,
-        passphrase: str | None,
-        observe: Callable[[Timing], None] | None,
-    ) -> None:
-        self.model = model
-        self._connection = connection
-        self._keys = keys
-        self._maps = maps
-        self._placement = placement
-        self._run = run
-        self._passphrase = passphrase
-        self._observe = observe
-        self._cards: dict[str, tuple[GenerationCard, AffineMap | None]] = {}
+    def __init__(self, routes: Routes, model: EncoderSettings | None) -> None:
+        self.routes = routes
+        self.settings = model
+        self._session = routes.session
+        self._model: CausalModel | None = None
+        self._offers: dict[str, _Offer] = {}
         self._tokenizers: dict[str, CausalTokenizer] = {}
-        self._ciphers: dict[str, Cipher] = {}
-        self._registered: set[bytes] = set()
 
-    async def describe(self, *, refresh: bool = False) -> tuple[GenerationCard, ...]:
-        """The silo's generation tasks, as this model can use them; asked once and remembered until ``refresh``."""
-        if refresh or not self._cards:
-            cards = await self._connection.generation_tasks(self.model.card)
-            self._cards = {card.name: await self._placed_card(card) for card in cards}
-        return tuple(card for card, _ in self._cards.values())
+    async def model(self) -> CausalModel:
+        """Return the model, loaded when it is first needed.
+
+        Raises:
+            InvalidInputError: this client has none, or it cannot be loaded.
+        """
+        if self._model is None:
+            if self.settings is None:
+                raise InvalidInputError(
+                    "Name the local causal language model: model=…, --model or SEALIGN_CLIENT_MODEL."
+                )
+            self._model = await self._session.run(_loaded, self.settings)
+        return self._model
+
+    async def describe(self, *, refresh: bool = False) -> tuple[GenerationDescription, ...]:
+        """Return what the silo's generation tasks offer to this model; asked once until ``refresh``."""
+        silo = await self.routes.silo(refresh=refresh)
+        if refresh:
+            self._offers.clear()
+        offers = [await self._offered(name) for name in silo.generation_tasks]
+        return tuple(
+            GenerationDescription(offer.card, offer.space, None if offer.route is None else offer.route.card)
+            for offer in offers
+        )
 
     async def task(self, name: str | None = None) -> GenerationCard:
-        """The card of a task; without a name, of the only one.
+        """Return the card of a task; without a name, of the only one.
 
         Raises:
             NotFoundError: no such task.
             InvalidInputError: no name, and not exactly one task.
         """
-        cards = await self.describe()
-        names = ", ".join(card.name for card in cards) or "none"
-        if name is None and len(cards) != 1:
-            raise InvalidInputError(f"name a generation task; the silo's are: {names}")
-        for card in cards:
-            if name in (None, card.name):
-                return card
-        raise NotFoundError(f"the silo has no generation task {name!r}; its generation tasks are: {names}")
+        return (await self._offered(await self._name(name))).card
+
+    async def _name(self, name: str | None) -> str:
+        names = (await self.routes.silo()).generation_tasks
+        if name not in names:
+            names = (await self.routes.silo(refresh=True)).generation_tasks
+        listed = ", ".join(names) or "none"
+        if name is None and len(names) != 1:
+            raise InvalidInputError(f"Name a generation task. The silo's are: {listed}.")
+        if name is not None and name not in names:
+            raise NotFoundError(f"The silo has no generation task {name!r}; its generation tasks are: {listed}.")
+        return name or names[0]
+
+    async def _offered(self, name: str, *, refresh: bool = False) -> _Offer:
+        if name not in self._offers or refresh:
+            card = (await self.model()).card
+            space = await self.routes.space(generation_space(name), card)
+
+            async def attempt(*_: object) -> _Offer:
+                route = await self.routes.find(space, card)
+                calls = await self._session.calls()
+                task = await calls.generation.task(name, None if route is None else route.kind)
+                return _Offer(task, space, route)
+
+            async def renew(error: SealignError) -> None:
+                if isinstance(error, UnknownMapError):
+                    await self.routes.forget_registration(space, card)
+
+            self._offers[name] = await self._session.retried(attempt, renew)
+        return self._offers[name]
 
     async def tokenizer(self, task: str | None = None) -> CausalTokenizer:
-        """A task's tokenizer, fetched once.
+        """Return a task's tokenizer, fetched once.
 
         Raises:
             InvalidInputError: what came is not the tokenizer that the card names, or does not fit the vocabulary.
@@ -181,95 +159,32 @@ class TextGenerator:
 
         card = await self.task(task)
         if card.tokenizer not in self._tokenizers:
-            made = CausalTokenizer.from_bytes(await self._connection.tokenizer(card))
+            content = await self._session.retried(lambda calls, _: calls.generation.tokenizer(card))
+            made = await self._session.run(CausalTokenizer.from_bytes, content)
             if made.fingerprint != card.tokenizer:
                 raise InvalidInputError(
-                    f"the silo sent another tokenizer than the one that belongs to task {card.name}; it is damaged, or "
+                    f"The silo sent another tokenizer than the one that belongs to task {card.name}: it is damaged, or "
                     "was changed after the map was learned. Nothing was encrypted."
                 )
-            made.allowed(card.vocabulary)  # refuses a head of another model
+            await self._session.run(made.allowed, card.vocabulary)  # refuses a head of another model
             self._tokenizers[card.tokenizer] = made
         return self._tokenizers[card.tokenizer]
 
-    async def align(
-        self,
-        texts: PublicSet,
-        task: str | None = None,
-        progress: Callable[[int], None] | None = None,
-        *,
-        encrypted: bool = False,
-        transfer: Callable[[Transfer], None] | None = None,
-    ) -> MapCard:
-        """Learn the map for this model over public texts, which the silo has read too.
-
-        In plain mode the silo sees this model's states of the public texts and keeps the map; in encrypted mode it
-        sees ciphertexts, and this client keeps the map.
-
-        Raises:
-            NotFoundError: no such task, or the silo has not read these texts.
-            UnavailableError: the silo went away; nothing was learned, an earlier map stays.
-            NoPlanError: the map was learned, but the silo cannot serve the task behind it under any parameter set.
-            InvalidInputError: a text that this model cannot read whole.
-            ReleaseRefusedError: encrypted mode: the silo releases no more over this public set.
-        """
-        await self.describe(refresh=True)
-        card = await self.task(task)
-        held = find_public_set(card.public_sets, texts.digest, f"the silo's generation task {card.name}")
-        if encrypted:
-            require_enough_texts(held.rows, self.model.card.dimension, card.model.dimension)
-        states = await self._states(card, texts, held, progress, encrypted)
-        if encrypted:
-            await self._align_encrypted(card, held, states, transfer)
-        else:
-            chunks = [states[start : start + _ALIGN_CHUNK] for start in range(0, len(states), _ALIGN_CHUNK)]
-            await self._connection.align_states(card.name, self.model.card, held.digest, len(states), chunks)
-        await self.describe(refresh=True)
-        learned = (await self.task(card.name)).map
-        self._require_servable(await self.task(card.name))
-        if learned is None:
-            raise NoMapError("the map was learned, but the silo does not serve it; its log says why")
-        return learned
-
-    async def generate(
-        self,
-        prompt: str,
-        task: str | None = None,
-        max_tokens: int | None = None,
-        sampling: Sampling | None = None,
-        alternatives: int = 0,
-    ) -> AsyncIterator[GeneratedToken]:
-        """Continue a prompt, token by token.
-
-        Args:
-            prompt: the text so far; special tokens in it are read as the text they are.
-            task: may be left out if there is one.
-            max_tokens: most new tokens; by default 64, and never more than the silo allows.
-            sampling: how tokens are chosen; by default the likeliest each time.
-            alternatives: number of likeliest tokens told with each token.
-
-        Raises:
-            NotFoundError: no such task.
-            NoMapError: this model was never aligned with the task.
-            NoPlanError: the silo cannot serve the task to this model under any parameter set.
-            DecryptionError: a text so unlike the public ones that logits leave the promised range; what was yielded
-                stands.
-            InvalidInputError: an empty prompt, or one beyond the model's window; nothing was sent.
-            UnavailableError: the silo went away and did not come back in time; what was yielded stands.
-        """
-        sampling = sampling or Sampling()
-        if max_tokens is not None and max_tokens < 1:
-            raise InvalidInputError(f"at least one new token must be asked for, not {max_tokens}")
-        ready = await self._ready(task)
+    async def generate(self, wanted: Generation) -> AsyncIterator[GeneratedToken]:
+        """Yield new tokens; see `AsyncClient.generate`."""
+        ready = await self._ready(wanted.task)
         tokenizer = await self.tokenizer(ready.card.name)
-        limit = min(max_tokens or DEFAULT_TOKENS, ready.card.max_tokens)
-        stops = StopStrings(sampling.stop)
-        seen = [int(number) for number in tokenizer.encode(prompt).ids]
-        sampler = Sampler(sampling, tokenizer.allowed(ready.card.vocabulary), seen, alternatives)
-        session = self.model.session()
-        text, state = prompt, await self._run(session.advance, prompt)
+        model = await self.model()
+        limit = min(wanted.max_tokens or DEFAULT_TOKENS, ready.card.max_tokens)
+        stops = StopStrings(wanted.sampling.stop)
+        seen = [int(number) for number in tokenizer.encode(wanted.prompt).ids]
+        allowed = await self._session.run(tokenizer.allowed, ready.card.vocabulary)
+        sampler = Sampler(wanted.sampling, allowed, seen, wanted.alternatives)
+        session, text = model.session(), wanted.prompt
+        state = await self._session.run(session.advance, text)
         for count in range(1, limit + 1):
             ready, logits = await self._logits(ready, state)
-            choice = await self._run(sampler.choose, logits)
+            choice = await self._session.run(sampler.choose, logits)
             ended = choice.id in tokenizer.ends
             piece = "" if ended else tokenizer.pieces[choice.id]
             text += piece
@@ -278,7 +193,7 @@ class TextGenerator:
             if finish is None and count == limit:
                 finish = Finish.LENGTH
             if finish is None:
-                state = await self._run(_advanced, self.model, session, text)
+                state = await self._session.run(_advanced, model, session, text)
                 finish = Finish.WINDOW if state is None else None
             if finish is not None and finish is not Finish.STOP:
                 written += stops.rest()
@@ -287,197 +202,84 @@ class TextGenerator:
                 return
 
     async def forecast(self, texts: Sequence[str], task: str | None = None) -> Forecast:
-        """What a task may give and will cost, judged over some texts, which stay here.
+        """Return what a task may give and will cost; see `AsyncClient.forecast`."""
+        from sealign.generation.forecast import compare_tokenizers, token_cost
 
-        Raises:
-            NotFoundError: no such task.
-            NoPlanError: the silo cannot serve the task to this model under any parameter set.
-            InvalidInputError: no texts, or one that cannot be read.
-        """
-        card = await self.task(task)
-        self._require_servable(card)
-        tokenizer = await self.tokenizer(card.name)
-        compatibility = await self._run(compare_tokenizers, self.model.tokenizer, tokenizer, texts)
+        offer = await self._offered(await self._name(task))
+        self._require_servable(offer.card)
+        tokenizer, model = await self.tokenizer(offer.card.name), await self.model()
+        used = None if offer.route is None else offer.route.card
         return Forecast(
-            compatibility,
-            token_cost(card.plan or _typical_plan(self.model.card.dimension, card.vocabulary)),
-            None if card.map is None else card.map.explained_variance,
-            None if card.map is None else card.map.divergence,
-            await self._run(_seconds_a_token, self.model, texts[0]),
+            await self._session.run(compare_tokenizers, model.tokenizer, tokenizer, texts),
+            token_cost(offer.card.plan or _typical_plan(model.card.dimension, offer.card.vocabulary)),
+            None if used is None else used.explained_variance,
+            None if used is None else used.divergence,
+            await self._session.run(_seconds_a_token, model, texts[0]),
         )
 
-    async def _placed_card(self, card: GenerationCard) -> tuple[GenerationCard, AffineMap | None]:
-        """The card as the map's placement makes it, with the client's own map where that is applied."""
-        own = None
-        if self._placement is not Placement.SILO:
-            own = self._maps.find(_space(card), self.model.card.fingerprint)
-        if own is not None:
-            described = await self._connection.generation_tasks(self.model.card, own.public_set)
-            found = next((other for other in described if other.name == card.name), card)
-            return replace(found, map=MapCard.of(own), public_sets=card.public_sets), own
-        if self._placement is Placement.CLIENT:
-            card = replace(card, map=None, plan=None, unservable=False)
-        return card, None
+    def forget(self, task: str) -> None:
+        """Describe a task again when it is next used."""
+        self._offers.pop(task, None)
 
     async def _ready(self, task: str | None) -> _Ready:
-        card = await self.task(task)
-        if card.plan is None:
-            await self.describe(refresh=True)  # somebody may have aligned meanwhile
-            card = await self.task(task)
-        self._require_servable(card)
-        if card.plan is None:
-            raise NoMapError(
-                f"there is no map from {self.model.card.name} to generation task {card.name} yet: align first, with "
-                f"client.align_generation(public_texts) or sealign align --generation {card.name} --public FILE"
-            )
-        own = self._cards[card.name][1]
-        expected = self.model.card.dimension if own is None else own.weight.shape[1]
-        if card.plan.dimension != expected:
-            raise InvalidInputError("the silo's plan is for another dimension than this model's; align again")
-        return _Ready(card, card.plan, own)
+        name = await self._name(task)
+        offer = await self._offered(name)
+        if offer.card.plan is None:
+            offer = await self._offered(name, refresh=True)  # an alignment may have ended meanwhile
+        self._require_servable(offer.card)
+        if offer.route is None or offer.card.plan is None:
+            raise no_map((await self.model()).card, offer.space.name, self.routes.options.placement)
+        offer.route.require_dimension(offer.card.plan)
+        return _Ready(offer.card, offer.card.plan, offer.route)
 
     def _require_servable(self, card: GenerationCard) -> None:
         if card.unservable:
+            name = "this client's model" if self._model is None else self._model.card.name
             raise NoPlanError(
-                f"the silo cannot serve generation task {card.name} to {self.model.card.name} under any parameter set: "
-                "its logits are too large for the precision it asks for. The silo's operator can tell from its log "
-                "what to change."
+                f"The silo cannot serve generation task {card.name} to {name} under any parameter set: its logits are "
+                "too large for the precision it asks for. The silo's operator can tell from its log what to change."
             )
 
     async def _logits(self, ready: _Ready, state: NDArray[np.float32]) -> tuple[_Ready, NDArray[np.float64]]:
-        """Logits, shape (V,), of what follows a state; a break is bridged."""
-        failures = 0
-        while True:
-            answer = await self._attempt(ready, state)
-            if not isinstance(answer, SealignError):
-                return ready, answer
-            failures += 1
-            if failures == _ATTEMPTS:
-                raise answer
-            if isinstance(answer, UnavailableError):
-                await asyncio.sleep(0.25 * 2**failures)
-            elif isinstance(answer, UnknownKeyError):
-                self._registered.clear()  # the silo restarted, or forgot
-            else:
-                ready = await self._renewed(ready.card)
+        """Return logits, shape (V,), of what follows a state, and the task that gave them; a break is bridged."""
+        retry = self._session.patience()
 
-    async def _attempt(self, ready: _Ready, state: NDArray[np.float32]) -> NDArray[np.float64] | SealignError:
-        """Logits, or an error after which it makes sense to ask again."""
-        try:
-            return await self._asked(ready, state)
-        except (UnknownKeyError, StalePlanError, UnavailableError) as error:
-            return error
+        async def renew(_: SealignError) -> None:
+            nonlocal ready
+            ready = await self._renewed(ready.card)
+
+        while True:
+            try:
+                return ready, await self._asked(ready, state, retry.remaining)
+            except RETRIED as error:
+                await self._session.mend(error, retry, renew)
 
     async def _renewed(self, before: GenerationCard) -> _Ready:
-        await self.describe(refresh=True)
+        self.forget(before.name)
         ready = await self._ready(before.name)
         if (ready.card.tokenizer, ready.card.vocabulary) != (before.tokenizer, before.vocabulary):
-            raise InvalidInputError("the silo has put another model behind the task; start again")
+            raise InvalidInputError("The silo has put another model behind the task. Start the generation again.")
         return ready
 
-    async def _asked(self, ready: _Ready, state: NDArray[np.float32]) -> NDArray[np.float64]:
-        plan = ready.plan
-        if plan.id not in self._ciphers:
-            self._ciphers[plan.id] = Cipher(plan, self._keys.key(plan.parameters))
-        cipher = self._ciphers[plan.id]
-        key = cipher.key.public_key
-        if key.id not in self._registered:
-            await self._connection.register(key)
-            self._registered.add(key.id)
-        started = perf_counter()
-        query = await self._run(cipher.encrypt, _within(state[None], ready.own, plan))
-        encrypted = perf_counter()
-        mapped_over = "" if ready.own is None else ready.own.public_set
-        parts, decrypting, received, server = [], 0.0, 0, 0.0
-        next_block = 0
-        async for first, product, server in self._connection.next_token(  # noqa: B007
-            ready.card, self.model.card.fingerprint, query, mapped_over
-        ):
-            if first != next_block:
-                raise InvalidInputError("the silo sends parts of a reply out of order; it runs an incompatible version")
-            began = perf_counter()
-            try:
-                parts.append(await self._run(cipher.decrypt_part, product, first))
-            except DecryptionError as error:
-                raise DecryptionError(
-                    f"logits leave the ±{plan.range:g} that the silo promises for generation task {ready.card.name}: "
-                    "the text is unlike the public texts that the map was learned over, or the reply was damaged. Go "
-                    "on from another text, or align over public texts more like it."
-                ) from error
-            decrypting += perf_counter() - began
-            received += product.byte_count
-            next_block += len(product.ciphertexts)
-        if next_block != plan.counts[2]:
-            raise UnavailableError("the silo ended a reply before all of it had come; ask again")
-        if self._observe is not None:
-            self._observe(
-                Timing(
-                    encrypt=(encrypted - started) * 1e3,
-                    server=server,
-                    decrypt=decrypting * 1e3,
-                    round_trip=(perf_counter() - started) * 1e3,
-                    request_bytes=query.byte_count,
-                    reply_bytes=received,
-                )
+    async def _asked(self, ready: _Ready, state: NDArray[np.float32], seconds: float) -> NDArray[np.float64]:
+        calls, plan = (await self._session.calls()).generation, ready.plan
+        target = Target(ready.card.name, ready.card.revision, ready.route.kind, plan)
+        rows = ready.route.prepared(state[None], plan, clip=True)
+        try:
+            outputs = await Exchange(self._session, target).ask(
+                rows, lambda query: calls.next_token(query, plan, seconds)
             )
-        logits: NDArray[np.float64] = np.concatenate(parts, axis=1)[0]
-        return logits
-
-    async def _states(
-        self,
-        card: GenerationCard,
-        texts: PublicSet,
-        held: PublicSetCard,
-        progress: Callable[[int], None] | None,
-        encrypted: bool,
-    ) -> NDArray[np.float32]:
-        """This model's states, one row for each of the silo's tokens that count."""
-        unfinished = None
-        if encrypted:
-            unfinished = self._maps.unfinished(_space(card), self.model.card.fingerprint, held.digest, self._passphrase)
-        if unfinished is not None and unfinished.embeddings is not None:
-            return unfinished.embeddings
-        if encrypted and held.releases_left == 0:  # before the expensive reading
-            raise ReleaseRefusedError(
-                f"the silo releases no cross-covariance over the public set {held.name} to this client any more. Use "
-                "the map that was learned, or ask the silo's operator to raise max_releases."
-            )
-        tokenizer = await self.tokenizer(card.name)
-        states: NDArray[np.float32] = await self._run(_read, self.model, tokenizer, texts, progress)
-        if len(states) != held.rows:
-            raise InvalidInputError(
-                f"the silo has read {held.rows} tokens of the public set {held.name}, and this client {len(states)}: "
-                "their versions of Sealign differ"
-            )
-        return states
-
-    async def _align_encrypted(
-        self,
-        card: GenerationCard,
-        held: PublicSetCard,
-        states: NDArray[np.float32],
-        transfer: Callable[[Transfer], None] | None,
-    ) -> None:
-        space, fingerprint = _space(card), self.model.card.fingerprint
-        unfinished = self._maps.unfinished(space, fingerprint, held.digest, self._passphrase)
-        alignment = EncryptedAlignment(
-            self._connection,
-            self._keys,
-            self._run,
-            self.model.card,
-            space,
-            held.digest,
-            states,
-            partial(self._maps.keep, space),
-            unfinished,
-            transfer,
-            card.name,
-        )
-        await alignment.learn()
+        except DecryptionError as error:
+            raise DecryptionError(
+                f"Logits leave the ±{plan.range:g} that the silo promises for generation task {ready.card.name}: the "
+                "text is unlike the public texts that the map was learned over, or the reply was damaged. Do not send "
+                "the same text again; align over public texts that are more like it."
+            ) from error
+        return outputs[0]
 
 
 def sampling_of(**fields: Any) -> Sampling:
-    """How tokens are chosen, from options.
+    """Return how tokens are chosen, from options.
 
     Raises:
         InvalidInputError: an option is out of bounds, by name.
@@ -486,11 +288,17 @@ def sampling_of(**fields: Any) -> Sampling:
         return Sampling(**fields)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        raise InvalidInputError(f"tokens cannot be chosen so: {faults}") from None
+        raise InvalidInputError(f"Tokens cannot be chosen so: {faults}.") from None
+
+
+def _loaded(settings: EncoderSettings) -> CausalModel:
+    from sealign.encoders.causal import CausalModel  # needs torch
+
+    return CausalModel(settings)
 
 
 def _typical_plan(dimension: int, vocabulary: int) -> PackingPlan:
-    """The plan for a head of usual norms: those of SmolLM2 and Gemma 3 are of this size."""
+    """Return the plan for a head of usual norms: those of SmolLM2 and Gemma 3 are of this size."""
     column, row = 5.0, 50.0
     shape = ProductShape(
         rows=1,
@@ -506,7 +314,7 @@ def _typical_plan(dimension: int, vocabulary: int) -> PackingPlan:
 
 
 def _seconds_a_token(model: CausalModel, text: str) -> float:
-    """Time to read a text's last token, once all before it were read."""
+    """Return the time to read a text's last token, once all before it were read."""
     session = model.session()
     session.advance(text)
     started = perf_counter()
@@ -515,41 +323,6 @@ def _seconds_a_token(model: CausalModel, text: str) -> float:
 
 
 def _advanced(model: CausalModel, session: CausalSession, text: str) -> NDArray[np.float32] | None:
-    """The state after a text that has grown by a token; None if it has outgrown the model's window."""
+    """Return the state after a text that has grown by a token; None if it has outgrown the model's window."""
     tokens = len(model.tokenizer.prefix) + len(model.tokenizer.encode(text))
     return None if tokens > model.card.window else session.advance(text)
-
-
-def _read(
-    model: CausalModel,
-    silo: CausalTokenizer,
-    texts: PublicSet,
-    progress: Callable[[int], None] | None,
-) -> NDArray[np.float32]:
-    from sealign.generation.states import client_rows
-
-    rows = []
-    for states in client_rows(model, silo, texts.texts):
-        rows.append(states)
-        if progress is not None:
-            progress(1)
-    return np.concatenate(rows)
-
-
-def _within(row: NDArray[np.float32], own: AffineMap | None, plan: PackingPlan) -> NDArray[np.float64]:
-    """A state, mapped if the client has the map, on the ball of the plan's row norm, which few rows leave."""
-    placed = row.astype(np.float64) if own is None else own.apply(row)
-    norms = np.linalg.norm(placed, axis=1, keepdims=True)
-    return checked_rows(placed * (plan.row_norm / np.maximum(norms, plan.row_norm)), plan)
-
-
-def _space(card: GenerationCard) -> SiloCard:
-    """The states of a task as maps know them: a space that a map leads to."""
-    return SiloCard(
-        name=f"generation task {card.name}",
-        tasks=(),
-        public_sets=card.public_sets,
-        map=None,
-        encoder=card.model.fingerprint,
-        dimension=card.model.dimension,
-    )
