@@ -7,6 +7,7 @@ all that they share. Replies are always sanitised.
 """
 
 from sealign.ckks.cipher import Cipher, checked_rows
+from sealign.ckks.cost import Cost
 from sealign.ckks.evaluator import Evaluator, product_shape
 from sealign.ckks.keys import PublicKey, SecretKey
 from sealign.ckks.messages import (
@@ -24,16 +25,8 @@ from sealign.ckks.parameters import (
     parameter_set,
     require_secure,
 )
-from sealign.ckks.plan import (
-    DEFAULT_PRECISION,
-    Cost,
-    ErrorBudget,
-    PackingPlan,
-    ProductShape,
-    candidates,
-    noticed_range,
-    plan_product,
-)
+from sealign.ckks.plan import DEFAULT_PRECISION, ErrorBudget, PackingPlan, largest_outputs
+from sealign.ckks.planner import ProductShape, candidates, noticed_range, plan_product
 from sealign.ckks.residues import LARGEST_MODULUS_BITS, ResidueWeights, part_blocks, part_outputs, residue_bytes
 from sealign.ckks.sanitiser import ZeroPool
 from sealign.ckks.streaming import StreamedProduct
@@ -64,6 +57,7 @@ __all__ = [
     "ZeroPool",
     "candidates",
     "checked_rows",
+    "largest_outputs",
     "noticed_range",
     "parameter_set",
     "part_blocks",
