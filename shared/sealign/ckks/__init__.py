@@ -10,6 +10,7 @@ from sealign.ckks.cipher import Cipher, checked_rows
 from sealign.ckks.cost import Cost
 from sealign.ckks.evaluator import Evaluator, product_shape
 from sealign.ckks.keys import PublicKey, SecretKey
+from sealign.ckks.lifetime import LeakageMeter, replies_per_key, reply_bits_told
 from sealign.ckks.messages import (
     EncryptedMatrix,
     EncryptedProduct,
@@ -43,6 +44,7 @@ __all__ = [
     "EncryptedProduct",
     "ErrorBudget",
     "Evaluator",
+    "LeakageMeter",
     "PackingPlan",
     "ParameterSet",
     "ProductShape",
@@ -64,6 +66,8 @@ __all__ = [
     "part_outputs",
     "plan_product",
     "product_shape",
+    "replies_per_key",
+    "reply_bits_told",
     "require_secure",
     "residue_bytes",
     "verify_digest",

@@ -104,7 +104,8 @@ class Cipher:
 
         Raises:
             InvalidInputError: the reply is for another plan or key, or has another number of rows.
-            DecryptionError: the values are outside the promised range, as under a wrong key.
+            DecryptionError: the values are outside the promised range, as under a wrong key, which exhausts the key;
+                or it was exhausted by such a failure before.
         """
         plan = self.plan
         if not 1 <= rows <= plan.rows:
@@ -122,7 +123,8 @@ class Cipher:
 
         Raises:
             InvalidInputError: the part is for another plan or key, or holds blocks that the plan does not have.
-            DecryptionError: the values are outside the promised range, as under a wrong key.
+            DecryptionError: the values are outside the promised range, as under a wrong key, which exhausts the key;
+                or it was exhausted by such a failure before.
         """
         plan, count = self.plan, len(part.ciphertexts)
         if not 1 <= rows <= min(plan.rows, plan.block.rows):
@@ -139,16 +141,24 @@ class Cipher:
         plan = self.plan
         if product.plan != plan.id or product.key_id != self.key.public_key.id:
             raise InvalidInputError("the reply is for another plan or another key; ask again")
+        self._require_unfailed()
         values = np.array([self._outputs(reply) for reply in product.ciphertexts])
         values = values.reshape(-(-rows // plan.block.rows), -1, plan.block.rows, plan.block.outputs)
         rounded = np.rint(values / (plan.output_scale * plan.grid)) * plan.grid
         Y = unpack_outputs(rounded, plan.block, rows, outputs)
         if np.abs(Y).max() > plan.range + plan.precision:
+            self.key.leakage.fail()
             raise DecryptionError(
-                "the reply decrypts to values outside the promised range: it was made under another key, or was "
-                "damaged. Discard it and ask again."
+                "the reply decrypts to values outside the promised range: it was made under another key, was damaged, "
+                "or is a malicious silo's. Discard it and the key."
             )
+        self._require_unfailed()
         return Y
+
+    def _require_unfailed(self) -> None:
+        """Refuse to decrypt on: after a failure a key answers nothing, not even what was under way in other threads."""
+        if self.key.leakage.failed:
+            raise DecryptionError("the key is exhausted: a reply failed to decrypt under it. Generate a new key.")
 
     def _outputs(self, reply: ReplyCiphertext) -> NDArray[np.float64]:
         """Integer outputs of one reply ciphertext, shape (b·c,)."""

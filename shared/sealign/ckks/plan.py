@@ -17,6 +17,7 @@ from hashlib import sha256
 from math import e, floor, isfinite, log2, pi, sqrt
 
 from sealign.ckks.cost import Cost
+from sealign.ckks.lifetime import replies_per_key
 from sealign.ckks.packing import Block
 from sealign.ckks.parameters import ERROR_STD, ParameterSet, SecurityTable
 from sealign.errors import InvalidInputError
@@ -207,6 +208,10 @@ class PackingPlan:
         """Predicted bytes and time of one request with this many rows."""
         counts = self.block.counts(rows, self.dimension, self.outputs)
         return Cost.of(self.block, counts, self.parameters.poly_degree, self.parameters.modulus_bits, self.reply_bits)
+
+    def replies_per_key(self, labels: int, table: SecurityTable = SecurityTable.CLASSICAL) -> int:
+        """Return how many replies of one row a key may answer if one of ``labels`` is published for each."""
+        return replies_per_key(self.parameters, labels, table=table)
 
     def error_budget(self, frobenius_norm: float) -> ErrorBudget:
         """Predicted error for output blocks whose weights have at most this Frobenius norm."""
