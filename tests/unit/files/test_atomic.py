@@ -33,7 +33,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
 
     owner: object = os if step == "fsync" else Path
     monkeypatch.setattr(owner, step, full)
-    with pytest.raises(StorageError, match=r"could not write .*No space left on device; the previous file"):
+    with pytest.raises(StorageError, match=r"could not write .*No space left on device\. The previous file"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]

@@ -73,14 +73,14 @@ def test_files_of_other_programs_have_no_digest(tmp_path: Path) -> None:
 def test_numbers_that_numpy_does_not_know(tmp_path: Path) -> None:
     path = tmp_path / "arrays.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(2, dtype=torch.bfloat16)}, path)
-    with pytest.raises(StorageError, match="store its arrays as float32"):
+    with pytest.raises(StorageError, match="Store its arrays as float32"):
         load_arrays(path)
 
 
 def test_private_files_are_for_their_owner(tmp_path: Path) -> None:
     path = tmp_path / "arrays.safetensors"
     path.touch(0o644)
-    save_arrays(path, {"weight": np.eye(2)}, {}, mode=0o600)
+    save_arrays(path, {"weight": np.eye(2)}, {})
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
