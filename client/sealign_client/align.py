@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from sealign.alignment import AffineMap, PublicSet, require_enough_texts
-from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, ReleaseRefusedError, SealignError
 from sealign.files import write_atomically
 from sealign.protocol import AlignmentRequest, MapCard, Placement, PublicSetCard, SpaceCard, find_public_set
@@ -21,29 +16,14 @@ from sealign_client.local.directory import private
 from sealign_client.local.maps import Lane, Pin
 from sealign_client.local.unfinished import UnfinishedAlignment
 from sealign_client.options import AlignmentMode, AlignmentOptions
-from sealign_client.routes import Routes
+from sealign_client.routes import Routes, Rows, Source
 
 if TYPE_CHECKING:
     from sealign_client.session import Calls
 
-Rows: TypeAlias = NDArray[np.float32]
-
 _CHUNK_BYTES = 1 << 18
 CHANCE = 0.01
 """Explained variance up to which a map says no more than the mean does: what unrelated embeddings reach by chance."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What gives the client's rows of a public set.
-
-    Attributes:
-        encoder: that makes them.
-        rows: makes them, (n, d); its second argument is told how many texts were done.
-    """
-
-    encoder: EncoderCard
-    rows: Callable[[PublicSet, Callable[[int], None] | None], Awaitable[Rows]]
 
 
 class Aligner:

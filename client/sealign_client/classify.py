@@ -12,7 +12,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from sealign.alignment import PublicSet
 from sealign.ckks import PackingPlan
+from sealign.ckks.verification import CHECKS
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError, NotFoundError, SealignError, UnknownMapError
 from sealign.protocol import EMBEDDINGS, SpaceCard, TaskCard
@@ -20,10 +22,13 @@ from sealign_client.exchange import Exchange, Matrix, Target
 from sealign_client.local.recentring import OwnThresholds, Recentring, require_enough_for_thresholds
 from sealign_client.results import Classification, Description, classifications
 from sealign_client.retry import RETRIED
-from sealign_client.routes import Route, Routes, no_map
+from sealign_client.routes import Route, Routes, Source, no_map
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of texts or rows that have been done since the last call."""
+
+_SHARE = 0.9
+"""Share of what a key may tell that one batch may use up."""
 
 _PIECE = 128
 """Texts that are embedded and sent together where results appear as they are made."""
@@ -48,6 +53,12 @@ class _Ready:
 
     card: TaskCard
     route: Route
+
+    def target(self, rows: int, verify: bool | None) -> Target:
+        """Return the target under the plan by which so many rows take the least predicted time."""
+        plans = [plan for plan in self.card.plans if not verify or plan.rows > CHECKS] or self.card.plans
+        plan = _cheapest(plans, rows)
+        return Target(self.card.name, self.card.revision, self.route.kind, plan, len(self.card.labels), verify)
 
 
 class Classifier:
@@ -117,6 +128,19 @@ class Classifier:
         held = (own.put_in(task) if own.hold_for(task, offer.map_id) else task for task in offer.tasks)
         return replace(offer, tasks=tuple(held))
 
+    async def source(self) -> Source:
+        """Return what gives this encoder's rows of a public set."""
+        encoder = await self.encoder()
+
+        async def rows(texts: PublicSet, progress: Progress | None) -> NDArray[np.float32]:
+            return await self._session.run(partial(encoder.encode, texts.texts, progress=progress))
+
+        return Source(encoder.card, rows)
+
+    async def note_alignment(self) -> None:
+        """Use a new map from now on."""
+        self._offer = None
+
     async def task(self, name: str | None = None) -> TaskCard:
         """Return the card of a task; without a name, of the only one.
 
@@ -143,7 +167,12 @@ class Classifier:
         return _Ready(card, route)
 
     async def classify(
-        self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None
+        self,
+        texts: Sequence[str],
+        task: str | None = None,
+        progress: Progress | None = None,
+        *,
+        verify: bool | None = None,
     ) -> list[Classification]:
         """Return classifications of texts, in their order; see `AsyncClient.classify`."""
         card = (await self._ready(task)).card  # before the expensive embedding
@@ -151,7 +180,7 @@ class Classifier:
             return []
         encoder = await self.encoder()
         rows = await self._session.run(partial(encoder.encode, texts, progress=progress))
-        ready, outputs = await self.outputs(rows, card.name)
+        ready, outputs = await self.outputs(rows, card.name, verify=verify)
         return classifications(ready.card, outputs, self._thresholds(ready))
 
     async def classify_each(self, texts: Iterable[str], task: str | None = None) -> AsyncIterator[Classification]:
@@ -168,29 +197,36 @@ class Classifier:
             yield result
 
     async def logits(
-        self, rows: NDArray[np.floating], task: str | None = None, progress: Progress | None = None
+        self,
+        rows: NDArray[np.floating],
+        task: str | None = None,
+        progress: Progress | None = None,
+        *,
+        verify: bool | None = None,
     ) -> Matrix:
         """Return logits, (n, C), of embeddings, (n, d); see `AsyncClient.logits`."""
-        ready, outputs = await self.outputs(rows, task, progress)
+        ready, outputs = await self.outputs(rows, task, progress, verify=verify)
         return ready.card.layout.logits(outputs)
 
     async def outputs(
-        self, embeddings: NDArray[np.floating], task: str | None, progress: Progress | None = None
+        self,
+        embeddings: NDArray[np.floating],
+        task: str | None,
+        progress: Progress | None = None,
+        *,
+        verify: bool | None = None,
     ) -> tuple[_Ready, Matrix]:
         """Return outputs, (n, outputs), and the head that gave them: one head, whatever changes meanwhile."""
         ready = await self._ready(task)
         rows = ready.route.prepared(embeddings, ready.card.plans[0], clip=False)
         done: list[Matrix] = []
-        exchange: Exchange | None = None
-        retry = self._session.patience()
-        alone = False
+        retry, alone = self._session.patience(), False
         while (count := sum(map(len, done))) < len(rows):
-            plan = _cheapest(ready.card.plans, len(rows) - count)
-            remaining = rows[count:][: plan.rows if alone else None]  # alone: a stream may hide why it ended
-            target = Target(ready.card.name, ready.card.revision, ready.route.kind, plan)
+            target = ready.target(len(rows) - count, verify)
             exchange = Exchange(self._session, target)
+            batches = target.batches(rows[count:], _SHARE * target.plan.parameters.spare_bits(self._session.table))
             try:
-                async for part in self._answered(exchange, plan, remaining):
+                async for part in self._answered(exchange, target.plan, batches[: 1 if alone else None]):
                     done.append(part)
                     retry.progressed()
                     if progress is not None:
@@ -199,10 +235,9 @@ class Classifier:
                 alone = False
             except RETRIED as error:
                 exchange.conclude()
-                alone = True
-                before = ready
+                alone = True  # a stream may hide why it ended
                 await self._session.mend(error, retry, self._renew)
-                ready = await self._ready(ready.card.name)
+                before, ready = ready, await self._ready(ready.card.name)
                 if (ready.card.revision, ready.route.kind) != (before.card.revision, before.route.kind):
                     rows = ready.route.prepared(embeddings, ready.card.plans[0], clip=False)
                     done.clear()
@@ -213,10 +248,11 @@ class Classifier:
             await self.routes.forget_registration(self._offer.space, (await self.encoder()).card)
         await self._offered(refresh=True)
 
-    async def _answered(self, exchange: Exchange, plan: PackingPlan, rows: Matrix) -> AsyncIterator[Matrix]:
+    async def _answered(
+        self, exchange: Exchange, plan: PackingPlan, batches: Sequence[Matrix]
+    ) -> AsyncIterator[Matrix]:
         """Yield the outputs of rows, batch by batch, under one plan."""
         calls, seconds = (await self._session.calls()).classification, self._session.timeout
-        batches = [rows[start : start + plan.rows] for start in range(0, len(rows), plan.rows)]
         if len(batches) == 1:
             yield await exchange.ask(batches[0], lambda query: calls.classify(query, plan, seconds))
             return

@@ -6,17 +6,28 @@ The silo sees ciphertexts, and the client retains the map. Every alignment has a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from functools import partial
-from math import floor, log2, sqrt
+from math import ceil, floor, hypot, log2, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, ScaledRows, fit_cross_covariance
-from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan, ParameterSet, ProductShape, SecretKey, candidates
+from sealign.ckks import (
+    Cipher,
+    EncryptedMatrix,
+    ParameterSet,
+    ProductShape,
+    SecretKey,
+    VerifiedRows,
+    candidates,
+)
+from sealign.ckks.verification import CHECKS
 from sealign.encoders import EncoderCard
 from sealign.errors import (
+    DecryptionError,
     InvalidInputError,
     ReleaseRefusedError,
     SealignError,
@@ -24,7 +35,7 @@ from sealign.errors import (
     UnknownSessionError,
 )
 from sealign.protocol import AlignmentOffer, AlignmentRequest, CrossCovariancePart
-from sealign_client.local.unfinished import BegunAlignment, UnfinishedAlignment
+from sealign_client.local.unfinished import BegunAlignment, UnfinishedAlignment, resumed
 from sealign_client.results import Transfer
 from sealign_client.retry import TRANSIENT
 from sealign_client.session import Session
@@ -45,3 +56,221 @@ class AlignmentTask:
     request: AlignmentRequest
     target: EncoderCard
     rows: NDArray[np.float32]
+
+
+class EncryptedAlignment:
+    """One encrypted alignment. A break is bridged; a silo that has lost its sums is begun with anew.
+
+    Args:
+        session: with the silo.
+        task: what is to be learned.
+        unfinished: stores what another process needs to resume it.
+        keep: stores the map, before the silo hears that all has come and deletes the product.
+        observe: called with the progress.
+
+    Raises:
+        InvalidInputError: rows that are not finite or all the same.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        task: AlignmentTask,
+        unfinished: UnfinishedAlignment,
+        keep: Callable[[AffineMap], None],
+        observe: Callable[[Transfer], None] | None,
+    ) -> None:
+        self._session = session
+        self._task = task
+        self._source = ScaledRows.of(task.rows)
+        self._unfinished = unfinished
+        self._keep = keep
+        self._observe = observe
+        self._learned: AffineMap | None = None
+        self._block_bytes = 0
+        self._parts: list[NDArray[np.float64]] = []
+        self._failure: SealignError | None = None
+        self._begin()
+
+    def _begin(self, key: SecretKey | None = None) -> None:
+        """Prepare a new attempt: with the stored session if there is one, else under a key of its own."""
+        begun = self._unfinished.begun
+        self._key = key or (begun.key if begun is not None else SecretKey.generate(self._likely_parameters()))
+        self._cipher: Cipher | None = None
+        self._rows: VerifiedRows | None = None
+        self._sent = self._received = 0
+        self._parts = []
+        self._squared_norm = 0.0
+
+    async def learn(self) -> AffineMap:
+        """Return the map, which is stored by then; or raise, and an earlier map is as it was.
+
+        Raises:
+            UnavailableError: the silo went away and did not come back in time.
+            UnknownSessionError: the silo lost the alignment again and again.
+            ReleaseRefusedError: the silo releases nothing more to this client over this set.
+            DecryptionError: a reply that is not the product of the encrypted rows.
+            InvalidInputError: replies that contradict themselves.
+            StorageError: the map, or what is needed to resume later, could not be written.
+        """
+        if self._unfinished.begun is not None:
+            self._tell("resuming the alignment that was interrupted")
+        retry, restarts = self._session.patience(), 0
+        while self._learned is None:
+            before = self._sent + self._received
+            try:
+                await self._attempt()
+            except TRANSIENT as error:
+                if self._sent + self._received > before:
+                    retry.progressed()
+                self._tell("the silo went away; resuming as soon as it answers")
+                await self._session.mend(error, retry)
+            except ReleaseRefusedError:
+                self._unfinished.remove()
+                raise
+            except (UnknownSessionError, _OtherParametersError) as error:
+                restarts += 1
+                if restarts == _RESTARTS:
+                    raise
+                self._unfinished.remove()
+                self._begin(error.key if isinstance(error, _OtherParametersError) else None)
+                if isinstance(error, UnknownSessionError):
+                    self._tell("the silo has restarted or waited too long; starting again")
+        return self._learned
+
+    async def _attempt(self) -> None:
+        from sealign_client.transport.alignment import EncryptedRequest
+
+        begun = self._unfinished.begun
+        request = EncryptedRequest(
+            self._task.request, self._key.public_key, CHECKS, begun.session if begun else None, len(self._parts)
+        )
+        calls = (await self._session.calls()).alignment
+        try:
+            async with aclosing(calls.align_encrypted(request, self._blocks)) as replies:
+                async for reply in replies:
+                    if isinstance(reply, AlignmentOffer):
+                        await self._session.run(self._accept, reply)
+                    elif isinstance(reply, CrossCovariancePart):
+                        await self._take(reply)
+                    else:
+                        self._sent = reply * self._block_bytes
+                    self._tell()
+        except SealignError:
+            if self._learned is None:
+                raise
+            return  # the silo did not hear that all has come: it deletes the product in time
+        if self._learned is None:
+            raise UnavailableError("The silo ended the alignment before all of it had come.")
+
+    def _accept(self, offer: AlignmentOffer) -> None:
+        plan = offer.plan
+        shape = (len(self._source.scales) + CHECKS, self._source.rows.shape[1], self._task.target.dimension)
+        if (plan.rows, plan.dimension, plan.outputs) != shape or plan.row_norm != 1.0:
+            raise InvalidInputError(
+                f"The silo offers a product of shape {(plan.rows, plan.dimension, plan.outputs)} for one of {shape}: "
+                "it runs an incompatible or faulty version. Nothing was encrypted."
+            )
+        if plan.parameters != self._key.parameters:
+            raise _OtherParametersError(SecretKey.generate(plan.parameters, self._session.table))
+        begun = self._unfinished.begun
+        if self._cipher is None or self._cipher.plan.id != plan.id:
+            self._cipher = Cipher(plan, self._key)
+            fresh = VerifiedRows.of(self._source.rows, plan, self._key, checks=CHECKS, bias=np.zeros(plan.outputs))
+            self._rows = fresh if begun is None else resumed(begun, self._source.rows, fresh)
+        if self._rows is not None and (begun is None or begun.session != offer.session):
+            self._unfinished.keep(BegunAlignment.of(offer.session, self._task.rows, self._rows))
+        self._block_bytes = plan.cost.request_bytes // plan.counts[1]
+        self._sent = offer.next_block * self._block_bytes
+
+    async def _blocks(self, offer: AlignmentOffer) -> AsyncIterator[tuple[int, EncryptedMatrix]]:
+        """Yield inner blocks from where the silo continues, each encrypted when it is to be sent."""
+        cipher, rows = self._ready()
+        blocks = cipher.encrypt_blocks(rows.rows, offer.next_block)
+        for index in range(offer.next_block, cipher.plan.counts[1]):
+            yield index, await self._session.run(partial(next, blocks))
+
+    async def _take(self, part: CrossCovariancePart) -> None:
+        cipher, _ = self._ready()
+        plan = cipher.plan
+        if part.index != len(self._parts) or (self._parts and part.squared_norm != self._squared_norm):
+            raise InvalidInputError("The silo sends parts of another product. Align again.")
+        rows = min(plan.block.rows, plan.rows - part.index * plan.block.rows)
+        self._parts.append(await self._session.run(self._decrypted, cipher, part, rows))
+        self._squared_norm = part.squared_norm
+        self._received += part.product.byte_count
+        if len(self._parts) == plan.counts[0]:
+            await self._session.run(self._conclude)
+
+    def _decrypted(self, cipher: Cipher, part: CrossCovariancePart, rows: int) -> NDArray[np.float64]:
+        """Return a part of the product; NaN if it does not decrypt, which the silo must not see before the end."""
+        try:
+            return cipher.decrypt(part.product, rows)
+        except DecryptionError as error:
+            self._failure = self._failure or error
+            return np.full((rows, cipher.plan.outputs), np.nan)
+
+    def _ready(self) -> tuple[Cipher, VerifiedRows]:
+        if self._cipher is None or self._rows is None:
+            raise InvalidInputError("The silo did not begin with an offer; it runs an incompatible version.")
+        return self._cipher, self._rows
+
+    def _conclude(self) -> None:
+        """Verify the whole product, make the map of it, and store it."""
+        cipher, rows = self._ready()
+        try:
+            if self._failure is not None:
+                raise self._failure
+            product = rows.checked(np.concatenate(self._parts))
+            learned = self._fitted(product, cipher.plan.error_std)
+            # What is sent back to the silo comes from a product with noise, in which no trace of the key is left.
+            masked = self._fitted(rows.masked(product), hypot(cipher.plan.error_std, self._masking(rows)))
+            learned = replace(learned, covariances=masked.covariances)
+        except (DecryptionError, InvalidInputError):
+            self._unfinished.remove()  # the same product would end the same way, and its key is exhausted
+            raise
+        self._keep(learned)
+        self._unfinished.remove()
+        self._learned = learned
+
+    def _masking(self, rows: VerifiedRows) -> float:
+        return rows.masking_std(rows.key.leakage.budget / 2)
+
+    def _fitted(self, product: NDArray[np.float64], error: float) -> AffineMap:
+        return fit_cross_covariance(
+            self._source,
+            product,
+            self._squared_norm,
+            error,
+            source_fingerprint=self._task.request.encoder.fingerprint,
+            target_fingerprint=self._task.target.fingerprint,
+            public_set=self._task.request.public_set,
+        )
+
+    def _tell(self, note: str = "") -> None:
+        if self._observe is not None:
+            cost = None if self._cipher is None else self._cipher.plan.cost
+            total = 0 if cost is None else cost.request_bytes + cost.reply_bytes
+            self._observe(Transfer(self._sent, self._received, total, note))
+
+    def _likely_parameters(self) -> ParameterSet:
+        """Return the parameter set that the silo will probably offer: its rows are probably of norm one."""
+        count, outputs = self._source.rows.shape[1], self._task.target.dimension
+        column = sqrt(count / outputs)
+        shape = ProductShape(
+            rows=len(self._source.scales) + CHECKS,
+            dimension=count,
+            outputs=outputs,
+            frobenius_norm=sqrt(count),
+            range=2.0 ** ceil(log2(column)),
+            precision=2.0 ** floor(log2(column * 2.0**-15)),
+        )
+        return candidates(shape, self._session.table, streamed=True)[0].parameters
+
+
+class _OtherParametersError(SealignError):
+    """The silo's plan is of another parameter set than the key that was sent."""
+
+    def __init__(self, key: SecretKey) -> None:
+        super().__init__("The silo offers one parameter set after the other; it runs a faulty version.")
+        self.key = key

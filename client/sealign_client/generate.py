@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from sealign.ckks import LARGEST_MODULUS_BITS, PackingPlan, ProductShape, candidates
+from sealign.alignment import PublicSet
+from sealign.ckks import PackingPlan
 from sealign.errors import DecryptionError, InvalidInputError, NoPlanError, NotFoundError, SealignError, UnknownMapError
 from sealign.generation.sampling import Sampler, Sampling, StopStrings
-from sealign.generation.vocabulary import DEFAULT_PRECISION
 from sealign.protocol import GenerationCard, SpaceCard, generation_space
 from sealign_client.exchange import Exchange, Target
-from sealign_client.results import Finish, Forecast, GeneratedToken, GenerationDescription
+from sealign_client.results import Finish, GeneratedToken, GenerationDescription
 from sealign_client.retry import RETRIED
-from sealign_client.routes import Route, Routes, no_map
+from sealign_client.routes import Route, Routes, Source, no_map
 
 if TYPE_CHECKING:
     from sealign.encoders import EncoderSettings
@@ -44,7 +43,7 @@ class Generation:
     prompt: str
     task: str | None = None
     max_tokens: int | None = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling | None = None
     alternatives: int = 0
 
     def __post_init__(self) -> None:
@@ -53,7 +52,7 @@ class Generation:
 
 
 @dataclass(frozen=True, eq=False)
-class _Offer:
+class Offer:
     """A task as the client's model can use it."""
 
     card: GenerationCard
@@ -83,7 +82,7 @@ class Generator:
         self.settings = model
         self._session = routes.session
         self._model: CausalModel | None = None
-        self._offers: dict[str, _Offer] = {}
+        self._offers: dict[str, Offer] = {}
         self._tokenizers: dict[str, CausalTokenizer] = {}
 
     async def model(self) -> CausalModel:
@@ -131,16 +130,16 @@ class Generator:
             raise NotFoundError(f"The silo has no generation task {name!r}; its generation tasks are: {listed}.")
         return name or names[0]
 
-    async def _offered(self, name: str, *, refresh: bool = False) -> _Offer:
+    async def _offered(self, name: str, *, refresh: bool = False) -> Offer:
         if name not in self._offers or refresh:
             card = (await self.model()).card
             space = await self.routes.space(generation_space(name), card)
 
-            async def attempt(*_: object) -> _Offer:
+            async def attempt(*_: object) -> Offer:
                 route = await self.routes.find(space, card)
                 calls = await self._session.calls()
                 task = await calls.generation.task(name, None if route is None else route.kind)
-                return _Offer(task, space, route)
+                return Offer(task, space, route)
 
             async def renew(error: SealignError) -> None:
                 if isinstance(error, UnknownMapError):
@@ -175,14 +174,16 @@ class Generator:
         ready = await self._ready(wanted.task)
         tokenizer = await self.tokenizer(ready.card.name)
         model = await self.model()
+        sampling = wanted.sampling or Sampling()
         limit = min(wanted.max_tokens or DEFAULT_TOKENS, ready.card.max_tokens)
-        stops = StopStrings(wanted.sampling.stop)
+        stops = StopStrings(sampling.stop)
         seen = [int(number) for number in tokenizer.encode(wanted.prompt).ids]
         allowed = await self._session.run(tokenizer.allowed, ready.card.vocabulary)
-        sampler = Sampler(wanted.sampling, allowed, seen, wanted.alternatives)
+        sampler = Sampler(sampling, allowed, seen, wanted.alternatives)
         session, text = model.session(), wanted.prompt
-        state = await self._session.run(session.advance, text)
+        state: NDArray[np.float32] | None = await self._session.run(session.advance, text)
         for count in range(1, limit + 1):
+            assert state is not None  # noqa: S101 - the last round but one has ended where there is none
             ready, logits = await self._logits(ready, state)
             choice = await self._session.run(sampler.choose, logits)
             ended = choice.id in tokenizer.ends
@@ -201,25 +202,39 @@ class Generator:
             if finish is not None:
                 return
 
-    async def forecast(self, texts: Sequence[str], task: str | None = None) -> Forecast:
-        """Return what a task may give and will cost; see `AsyncClient.forecast`."""
-        from sealign.generation.forecast import compare_tokenizers, token_cost
+    async def offer(self, task: str | None) -> Offer:
+        """Return what a task offers to this model.
 
+        Raises:
+            NotFoundError, InvalidInputError: as :meth:`task`.
+            NoPlanError: no parameter set holds its logits.
+        """
         offer = await self._offered(await self._name(task))
         self._require_servable(offer.card)
-        tokenizer, model = await self.tokenizer(offer.card.name), await self.model()
-        used = None if offer.route is None else offer.route.card
-        return Forecast(
-            await self._session.run(compare_tokenizers, model.tokenizer, tokenizer, texts),
-            token_cost(offer.card.plan or _typical_plan(model.card.dimension, offer.card.vocabulary)),
-            None if used is None else used.explained_variance,
-            None if used is None else used.divergence,
-            await self._session.run(_seconds_a_token, model, texts[0]),
-        )
+        return offer
 
-    def forget(self, task: str) -> None:
-        """Describe a task again when it is next used."""
+    async def source(self, task: str) -> Source:
+        """Return what gives this model's rows of a public set: one for each of the silo's tokens that count."""
+        tokenizer, model = await self.tokenizer(task), await self.model()
+
+        async def rows(texts: PublicSet, progress: Callable[[int], None] | None) -> NDArray[np.float32]:
+            return await self._session.run(_read, model, tokenizer, texts, progress)
+
+        return Source(model.card, rows)
+
+    async def note_alignment(self, task: str) -> None:
+        """Use a new map from now on.
+
+        Raises:
+            NoPlanError: the silo can serve the task behind it under no parameter set.
+        """
         self._offers.pop(task, None)
+        try:
+            self._require_servable((await self._offered(task)).card)
+        except NoPlanError:
+            raise
+        except SealignError:
+            return  # the alignment has succeeded; the next use says what is wrong now
 
     async def _ready(self, task: str | None) -> _Ready:
         name = await self._name(task)
@@ -251,11 +266,11 @@ class Generator:
         while True:
             try:
                 return ready, await self._asked(ready, state, retry.remaining)
-            except RETRIED as error:
+            except RETRIED as error:  # noqa: PERF203
                 await self._session.mend(error, retry, renew)
 
     async def _renewed(self, before: GenerationCard) -> _Ready:
-        self.forget(before.name)
+        self._offers.pop(before.name, None)
         ready = await self._ready(before.name)
         if (ready.card.tokenizer, ready.card.vocabulary) != (before.tokenizer, before.vocabulary):
             raise InvalidInputError("The silo has put another model behind the task. Start the generation again.")
@@ -263,19 +278,20 @@ class Generator:
 
     async def _asked(self, ready: _Ready, state: NDArray[np.float32], seconds: float) -> NDArray[np.float64]:
         calls, plan = (await self._session.calls()).generation, ready.plan
-        target = Target(ready.card.name, ready.card.revision, ready.route.kind, plan)
+        target = Target(ready.card.name, ready.card.revision, ready.route.kind, plan, ready.card.vocabulary)
+        exchange = Exchange(self._session, target)
         rows = ready.route.prepared(state[None], plan, clip=True)
         try:
-            outputs = await Exchange(self._session, target).ask(
-                rows, lambda query: calls.next_token(query, plan, seconds)
-            )
+            outputs = await exchange.ask(rows, lambda query: calls.next_token(query, plan, seconds))
+            exchange.conclude()
         except DecryptionError as error:
             raise DecryptionError(
                 f"Logits leave the ±{plan.range:g} that the silo promises for generation task {ready.card.name}: the "
                 "text is unlike the public texts that the map was learned over, or the reply was damaged. Do not send "
                 "the same text again; align over public texts that are more like it."
             ) from error
-        return outputs[0]
+        logits: NDArray[np.float64] = outputs[0]
+        return logits
 
 
 def sampling_of(**fields: Any) -> Sampling:
@@ -297,32 +313,20 @@ def _loaded(settings: EncoderSettings) -> CausalModel:
     return CausalModel(settings)
 
 
-def _typical_plan(dimension: int, vocabulary: int) -> PackingPlan:
-    """Return the plan for a head of usual norms: those of SmolLM2 and Gemma 3 are of this size."""
-    column, row = 5.0, 50.0
-    shape = ProductShape(
-        rows=1,
-        dimension=dimension,
-        outputs=vocabulary,
-        frobenius_norm=column * vocabulary**0.5,
-        range=column * row / 4,  # logits come nowhere near the bound
-        row_norm=row,
-        precision=DEFAULT_PRECISION,
-        column_norm=column,
-    )
-    return candidates(shape, max_bytes=1 << 40, max_modulus_bits=LARGEST_MODULUS_BITS)[0]
-
-
-def _seconds_a_token(model: CausalModel, text: str) -> float:
-    """Return the time to read a text's last token, once all before it were read."""
-    session = model.session()
-    session.advance(text)
-    started = perf_counter()
-    session.advance(text)  # reads the last token again
-    return perf_counter() - started
-
-
 def _advanced(model: CausalModel, session: CausalSession, text: str) -> NDArray[np.float32] | None:
     """Return the state after a text that has grown by a token; None if it has outgrown the model's window."""
     tokens = len(model.tokenizer.prefix) + len(model.tokenizer.encode(text))
     return None if tokens > model.card.window else session.advance(text)
+
+
+def _read(
+    model: CausalModel, silo: CausalTokenizer, texts: PublicSet, progress: Callable[[int], None] | None
+) -> NDArray[np.float32]:
+    from sealign.generation.states import client_rows
+
+    rows = []
+    for states in client_rows(model, silo, texts.texts):
+        rows.append(states)
+        if progress is not None:
+            progress(1)
+    return np.concatenate(rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap
+from sealign.alignment import AffineMap, PublicSet
 from sealign.ckks import PackingPlan, checked_rows
 from sealign.encoders import EncoderCard
 from sealign.errors import BudgetExhaustedError, InvalidInputError, NoMapError, NotPermittedError
@@ -23,6 +25,21 @@ from sealign.protocol import (
 from sealign_client.local.maps import ClientMaps, Lane, Pin
 from sealign_client.local.recentring import Recentring
 from sealign_client.session import Calls, Session
+
+Rows: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What gives the client's rows of a public set.
+
+    Attributes:
+        encoder: that makes them.
+        rows: makes them, (n, d); its second argument is told how many texts were done.
+    """
+
+    encoder: EncoderCard
+    rows: Callable[[PublicSet, Callable[[int], None] | None], Awaitable[Rows]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +141,7 @@ class Routes:
         """Return under which name a map from an encoder to a space is pinned."""
         return Lane((await self.silo()).name, space.name, space.encoder.fingerprint, encoder.fingerprint)
 
-    async def find(
-        self, space: SpaceCard, encoder: EncoderCard, recentring: Recentring | None = None
-    ) -> Route | None:
+    async def find(self, space: SpaceCard, encoder: EncoderCard, recentring: Recentring | None = None) -> Route | None:
         """Return the route to a space; None if there is no map yet.
 
         The first map of the silo's that is used without an alignment is pinned, and no other is used from then on.
@@ -164,7 +179,7 @@ class Routes:
 
     async def _registration(self, pin: Pin, own: AffineMap) -> str | None:
         """Return what the silo calls a map's registration; registers the map if it never was."""
-        if not self.options.register or own.covariances is None:
+        if not (self.options.register and pin.registers):
             return None
         if pin.registration is None:
             await self.register(pin, own)
@@ -174,7 +189,8 @@ class Routes:
     async def register(self, pin: Pin, own: AffineMap) -> None:
         """Register a map that the client applies; a silo that refuses leaves it unregistered."""
         covariances = own.covariances
-        assert covariances is not None
+        if covariances is None:
+            return
 
         async def attempt(calls: Calls, seconds: float) -> str:
             lane = pin.lane
@@ -201,7 +217,8 @@ def no_map(encoder: EncoderCard, space: str, placement: Placement | None) -> NoM
     if placement is Placement.CLIENT:
         return NoMapError(
             f"This client has no map of its own from {encoder.name} to space {space!r}. Align first: "
-            f'client.align(public_texts, mode="encrypted"{where}), or sealign align --mode encrypted{option} --public FILE'
+            f'client.align(public_texts, mode="encrypted"{where}), or '
+            f"sealign align --mode encrypted{option} --public FILE"
         )
     return NoMapError(
         f"There is no map from {encoder.name} ({encoder.fingerprint[:12]}…) to space {space!r} yet. Align first: "

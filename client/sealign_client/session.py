@@ -7,11 +7,13 @@ import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from sealign.ckks import Cipher, PackingPlan, PublicKey, SecurityTable
+from sealign.ckks import Cipher, PackingPlan, PublicKey, SecretKey, SecurityTable
 from sealign.errors import MachineError, SealignError, UnavailableError, UnknownKeyError
 from sealign.protocol import SiloCard
+from sealign_client.endpoint import Endpoint
 from sealign_client.local.keys import KeyRing
 from sealign_client.results import Timing
 from sealign_client.retry import RETRIED, Retry
@@ -22,13 +24,14 @@ if TYPE_CHECKING:
     from sealign_client.transport import (
         AlignmentCalls,
         ClassificationCalls,
-        Endpoint,
         GenerationCalls,
         SiloConnection,
     )
 
 _FIRST_SECONDS = 5.0
 """Patience with a silo that has never answered: its address may be wrong."""
+
+_RESTARTS = 3
 
 _T = TypeVar("_T")
 
@@ -105,6 +108,7 @@ class Session:
         self._closed = True
         if self._calls is not None:
             await self._calls.silo.close()
+        self._worker.submit(self.keys.close)
         await asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown)
 
     async def calls(self) -> Calls:
@@ -143,18 +147,25 @@ class Session:
         self,
         attempt: Callable[[Calls, float], Awaitable[_T]],
         renew: Callable[[SealignError], Awaitable[object]] | None = None,
+        *,
+        long: bool = False,
     ) -> _T:
         """Return what an attempt gives, which may be made several times.
 
         Args:
             attempt: gets the services and the seconds that are left.
             renew: describes again what the request was made for, after a state that the silo has changed.
+            long: the call is long by nature. Its own seconds do not count, and it is made again three times at most.
         """
-        retry = self.patience()
+        retry, restarts = self.patience(), 0
         while True:
+            started = monotonic()
             try:
                 result = await attempt(await self.calls(), retry.remaining)
             except RETRIED as error:
+                if long and restarts < _RESTARTS and monotonic() - started > 1.0:
+                    restarts += 1
+                    retry.progressed()
                 await self.mend(error, retry, renew)
             else:
                 self._answered = True
@@ -174,9 +185,9 @@ class Session:
         elif renew is not None and error.status == "FAILED_PRECONDITION":
             await renew(error)
 
-    def cipher(self, plan: PackingPlan) -> Cipher:
-        """Return the cipher of a plan, under a key that may answer for one more query."""
-        key, made = self.keys.key(plan.parameters), self._ciphers.get(plan.id)
+    def cipher(self, plan: PackingPlan, key: SecretKey) -> Cipher:
+        """Return the cipher of a plan under a key. Call it in the worker thread."""
+        made = self._ciphers.get(plan.id)
         if made is None or made.key is not key:
             made = self._ciphers[plan.id] = Cipher(plan, key)
         return made

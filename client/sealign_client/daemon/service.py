@@ -16,13 +16,13 @@ from typing import Any
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from sealign_client.generation import sampling_of
 
 from sealign.errors import InvalidInputError, SealignError, UnavailableError
 from sealign.protocol.status import answering
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer, add_DaemonServicer_to_server
 from sealign_client.client import AsyncClient
-from sealign_client.generation import sampling_of
 from sealign_client.settings import ClientSettings
 
 _log = structlog.get_logger()

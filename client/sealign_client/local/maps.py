@@ -52,12 +52,14 @@ class Pin:
         placement: where the map is applied.
         card: the map and its quality.
         registration: what the silo calls its registration; None if there is none.
+        registers: whether the map may be registered.
     """
 
     lane: Lane
     placement: Placement
     card: MapCard
     registration: str | None = None
+    registers: bool = True
 
 
 class ClientMaps:
@@ -163,6 +165,7 @@ def _read(path: Path) -> Pin:
             Placement(content["placement"]),
             MapCard(**content["card"]),
             content["registration"],
+            content["registers"],
         )
     except OSError as error:
         raise StorageError(f"could not read {path}: {error.strerror or error}") from error

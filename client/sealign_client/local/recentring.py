@@ -110,7 +110,7 @@ class Recentring:
     def __post_init__(self) -> None:
         mean = np.array(self.mean, dtype=np.float64)
         if mean.ndim != 1 or not mean.size or not np.isfinite(mean).all():
-            raise InvalidInputError("A recentring file's mean must be one finite row. Make the file again: sealign adapt")
+            raise InvalidInputError("A recentring file holds one finite row. Make it again: sealign adapt")
         mean.flags.writeable = False
         object.__setattr__(self, "mean", mean)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -96,7 +96,7 @@ class AlignmentCalls:
         request = pb.SharedExamplesRequest(space=space, task=task, public_set=public_set)
         return examples_from_wire(await self._connection.call(self._stub.SharedExamples(request, timeout=timeout)))
 
-    async def align_encrypted(self, request: EncryptedRequest, blocks: Blocks) -> AsyncIterator[AlignmentReply]:
+    async def align_encrypted(self, request: EncryptedRequest, blocks: Blocks) -> AsyncGenerator[AlignmentReply, None]:
         """Begin or resume an encrypted alignment, and yield what the silo answers.
 
         The silo hears that the last part has come when the caller asks for what follows it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from time import monotonic
+from typing import Any
 
 import grpc
 
@@ -67,7 +68,7 @@ class ClassificationCalls:
         try:
             with self._connection.errors():
                 while True:
-                    reading = asyncio.ensure_future(call.read())
+                    reading: asyncio.Future[Any] = asyncio.ensure_future(call.read())
                     while not reading.done():
                         await asyncio.wait({reading}, timeout=max(0.0, flow.deadline(timeout) - monotonic()))
                         if not reading.done() and flow.deadline(timeout) <= monotonic():

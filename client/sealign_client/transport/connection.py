@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import grpc
 
+from sealign.app.addresses import parse_address
 from sealign.app.tls import load_authorities, load_identity
-from sealign.ckks import SecurityTable
 from sealign.protocol import SiloCard
 from sealign.protocol.conversions.silo import silo_from_wire
 from sealign.protocol.status import error_of
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
+from sealign_client.endpoint import Endpoint
 
 MAX_MESSAGE_BYTES = 32 << 20
 LONG_SECONDS = 3600.0
@@ -30,27 +29,8 @@ KEEPALIVE = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
-_LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
 _Reply = TypeVar("_Reply")
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a silo is and how its connection is protected.
-
-    Attributes:
-        address: host and port.
-        tls_ca: authority of the silo's certificate; None for the system's authorities.
-        tls_cert, tls_key: the client's certificate and key; both or neither.
-        table: security table that the silo's plans must satisfy.
-    """
-
-    address: str
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    table: SecurityTable = SecurityTable.CLASSICAL
 
 
 def credentials_of(endpoint: Endpoint) -> grpc.ChannelCredentials:
@@ -84,7 +64,7 @@ class SiloConnection:
                 ("grpc.max_reconnect_backoff_ms", 2_000),
                 # A silo that has moved is found at its new address after a second, not after the default 30 s.
                 ("grpc.dns_min_time_between_resolutions_ms", 1_000),
-                ("grpc.enable_http_proxy", int(not endpoint.address.startswith(_LOOPBACK))),
+                ("grpc.enable_http_proxy", int(not parse_address(endpoint.address).is_local)),
             ],
         )
         self._silo = SiloStub(self.channel)
