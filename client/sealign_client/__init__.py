@@ -8,8 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sealign_client.version import __version__
-
 if TYPE_CHECKING:
     from sealign.alignment import PublicSet as PublicSet
     from sealign.errors import AuthenticationError as AuthenticationError
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
     from sealign_client.results import Transfer as Transfer
     from sealign_client.settings import ClientSettings as ClientSettings
     from sealign_client.settings import client_settings as client_settings
+    from sealign_client.version import __version__ as __version__
 
 _HOMES = {
     "sealign.alignment": ("PublicSet",),
@@ -65,6 +64,7 @@ _HOMES = {
         "Transfer",
     ),
     "sealign_client.settings": ("ClientSettings", "client_settings"),
+    "sealign_client.version": ("__version__",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -175,5 +175,5 @@ class Client:
 
 
 for _name, _method in vars(Client).items():
-    if callable(_method) and not _method.__doc__:
+    if callable(_method) and not _name.startswith("_") and not _method.__doc__:
         _method.__doc__ = getattr(AsyncClient, _name).__doc__

@@ -305,7 +305,7 @@ def chosen(cards: Sequence[TaskCard], name: str | None, kind: str) -> TaskCard:
     for card in cards:
         if card.name == name:
             return card
-    raise NotFoundError(f"The silo has no {kind} {name!r}; its {kind}s are: {names}.")
+    raise NotFoundError(f"The silo has no {kind} {name[:64]!r}; its {kind}s are: {names}.")
 
 
 def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:

@@ -112,6 +112,7 @@ class Exchange:
         self._session = session
         self._target = target
         self._failure: DecryptionError | None = None
+        self._sent: set[bytes] = set()
 
     async def ask(self, rows: Matrix, send: Callable[[Query], AsyncIterator[Reply]]) -> Matrix:
         """Return the outputs, (n, C), of at most one batch of rows.
@@ -192,8 +193,10 @@ class Exchange:
     def _query(self, asked: _Asked) -> Query:
         from sealign_client.transport import Query
 
-        key, target = self._session.unsent(asked.cipher.key.public_key), self._target
-        return Query(target.task, target.revision, target.rows, asked.matrix, key)
+        key, target = asked.cipher.key.public_key, self._target
+        known = key.id in self._sent or not self._session.must_send(key)
+        self._sent.add(key.id)
+        return Query(target.task, target.revision, target.rows, asked.matrix, None if known else key)
 
     async def _encrypted(self, rows: Matrix) -> _Asked:
         return await self._session.run(self._encrypt, rows)

@@ -127,7 +127,7 @@ class Generator:
         if name is None and len(names) != 1:
             raise InvalidInputError(f"Name a generation task. The silo's are: {listed}.")
         if name is not None and name not in names:
-            raise NotFoundError(f"The silo has no generation task {name!r}; its generation tasks are: {listed}.")
+            raise NotFoundError(f"The silo has no generation task {name[:64]!r}; its generation tasks are: {listed}.")
         return name or names[0]
 
     async def _offered(self, name: str, *, refresh: bool = False) -> Offer:

@@ -192,9 +192,9 @@ class Session:
             made = self._ciphers[plan.id] = Cipher(plan, key)
         return made
 
-    def unsent(self, key: PublicKey) -> PublicKey | None:
-        """Return the key that is to travel with a request; None if the silo has it."""
-        return None if key.id in self._known else key
+    def must_send(self, key: PublicKey) -> bool:
+        """Return whether a key is to travel with the next request."""
+        return key.id not in self._known
 
     def note_answer(self, key: PublicKey) -> None:
         """Remember that the silo has answered a request under a key, and so has it."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from sealign.app.addresses import PeerAddress
+from sealign.app.addresses import ListenAddress, PeerAddress
 from sealign.app.settings import LayeredSettings
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
+
+DAEMON_SETTINGS = ("listen", "token_file", "log_level")
+"""Settings that only the daemon reads."""
 
 
 class ClientSettings(LayeredSettings):
@@ -53,6 +56,15 @@ class ClientSettings(LayeredSettings):
     )
     timeout: float = Field(
         default=60.0, gt=0, le=86_400, description="Seconds that a request may take, retries included."
+    )
+    listen: ListenAddress = Field(
+        default="127.0.0.1:7450", description="Daemon: address for applications, host:port or unix:/path."
+    )
+    token_file: Path | None = Field(
+        default=None, description="Daemon: file of the token that applications send; by default in the data folder."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Daemon: level of the log on standard error."
     )
 
     @model_validator(mode="after")

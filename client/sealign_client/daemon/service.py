@@ -1,153 +1,103 @@
-"""The daemon: keeps model, key and connection warm, and serves applications on this machine.
-
-Applications send texts in the clear, so it listens on loopback unless told otherwise; what leaves for
-the silo is ciphertext.
-"""
+"""The calls of applications: texts in, labels and tokens out."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
 
-import grpc
-import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from sealign_client.generation import sampling_of
-
-from sealign.errors import InvalidInputError, SealignError, UnavailableError
-from sealign.protocol.status import answering
+from sealign.app.frame import Call
+from sealign.encoders.checks import check_texts
+from sealign.errors import InvalidInputError
 from sealign.protocol.v1 import daemon_pb2 as pb
-from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer, add_DaemonServicer_to_server
+from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer
 from sealign_client.client import AsyncClient
-from sealign_client.settings import ClientSettings
+from sealign_client.daemon.batching import Batcher
+from sealign_client.results import Classification
 
-_log = structlog.get_logger()
-
-SERVICE = pb.DESCRIPTOR.services_by_name["Daemon"].full_name
-_MAX_MESSAGE_BYTES = 32 << 20
-_LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
+MAX_TEXTS = 1024
+"""Texts in one request: a reply stays within the 4 MiB that gRPC clients accept by default."""
 
 
 class DaemonService(DaemonServicer):
-    """Answers applications with plain labels."""
+    """Answers applications in the clear.
+
+    Args:
+        client: classifies and generates.
+    """
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
+        self._batcher = Batcher(client.classify)
 
-    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksReply:  # noqa: N802, ARG002
-        """The silo's tasks, and whether this daemon's encoder and model can use them."""
-        async with answering(context, "ListTasks"):
-            reply = pb.ListTasksReply()
-            if self._client.classifies:
-                reply.tasks.extend(
-                    pb.TaskSummary(name=t.name, description=t.description, labels=t.labels, ready=bool(t.plans))
-                    for t in (await self._client.describe(refresh=True)).tasks
-                )
-            if self._client.generates:
-                generator = await self._client.generation()
-                reply.generation_tasks.extend(
-                    pb.GenerationTaskSummary(
-                        name=t.name, description=t.description, max_tokens=t.max_tokens, ready=t.plan is not None
-                    )
-                    for t in await generator.describe(refresh=True)
-                )
-            return reply
-
-    async def ClassifyTexts(  # noqa: N802
-        self, request: pb.ClassifyTextsRequest, context: Any
-    ) -> pb.ClassifyTextsReply:
-        """Labels of texts, in their order."""
-        async with answering(context, "ClassifyTexts"):
-            if not self._client.classifies:
-                raise InvalidInputError("this daemon has no encoder: start it with --encoder to classify texts")
-            results = await self._client.classify(list(request.texts), request.task or None)
-            return pb.ClassifyTextsReply(
-                classifications=[
-                    pb.Classification(
-                        label=r.label,
-                        probability=r.probability,
-                        logits=r.logits,
-                        ood_scores=r.ood_scores,
-                        in_distribution=r.in_distribution,
-                    )
-                    for r in results
-                ]
+    async def ListTasks(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksReply:  # noqa: N802
+        """Return the silo's tasks, and whether this daemon's encoder and model can use them."""
+        del request, call
+        reply = pb.ListTasksReply()
+        if self._client.classifies:
+            reply.tasks.extend(
+                pb.TaskSummary(name=t.name, description=t.description, labels=t.labels, ready=bool(t.plans))
+                for t in (await self._client.describe(refresh=True)).tasks
             )
+        if self._client.generates:
+            reply.generation_tasks.extend(
+                pb.GenerationTaskSummary(
+                    name=d.card.name,
+                    description=d.card.description,
+                    max_tokens=d.card.max_tokens,
+                    ready=d.card.plan is not None,
+                )
+                for d in await self._client.describe_generation()
+            )
+        return reply
+
+    async def ClassifyTexts(self, request: pb.ClassifyTextsRequest, call: Call) -> pb.ClassifyTextsReply:  # noqa: N802
+        """Return the labels of texts, in their order."""
+        if not self._client.classifies:
+            raise InvalidInputError("This daemon has no encoder. Start it with --encoder to classify texts.")
+        texts = list(request.texts)
+        call.note(texts=len(texts))
+        if len(texts) > MAX_TEXTS:
+            raise InvalidInputError(f"A request holds at most {MAX_TEXTS} texts, not {len(texts)}. Send several.")
+        check_texts(texts)  # before they share a batch with others
+        task = request.task if request.HasField("task") else None
+        results = await self._batcher.classify(texts, task)
+        return pb.ClassifyTextsReply(classifications=map(_classified, results))
 
     async def GenerateText(  # noqa: N802
-        self, request: pb.GenerateTextRequest, context: Any
+        self, request: pb.GenerateTextRequest, call: Call
     ) -> AsyncIterator[pb.GeneratedToken]:
-        """What comes after a text, token by token."""
-        async with answering(context, "GenerateText"):
-            if not self._client.generates:
-                raise InvalidInputError("this daemon has no causal model: start it with --model to generate text")
-            sampling = sampling_of(
-                temperature=request.temperature,
-                top_k=request.top_k or None,
-                top_p=request.top_p or 1.0,
-                repetition_penalty=request.repetition_penalty or 1.0,
-                seed=request.seed,
-                stop=tuple(request.stop),
-            )
-            tokens = self._client.generate(request.prompt, request.task or None, request.max_tokens or None, sampling)
-            async with aclosing(tokens):
-                async for token in tokens:
-                    yield pb.GeneratedToken(
-                        text=token.text,
-                        id=token.id,
-                        log_probability=token.log_probability,
-                        finish="" if token.finish is None else token.finish.value,
-                    )
+        """Yield the tokens that follow a text."""
+        del call
+        if not self._client.generates:
+            raise InvalidInputError("This daemon has no causal model. Start it with --model to generate text.")
+        from sealign_client.generate import sampling_of
 
-
-async def run_daemon(settings: ClientSettings, listen: str) -> None:
-    """Serve applications on ``listen`` until SIGTERM or SIGINT.
-
-    Raises:
-        UnavailableError: the address cannot be listened on.
-        InvalidInputError, AuthenticationError: settings that cannot work.
-    """
-    async with AsyncClient(settings) as client:
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-                ("grpc.so_reuseport", 0),
-            ]
+        given = {name: getattr(request, name) for name in _SAMPLING if request.HasField(name)}
+        sampling = sampling_of(**given, stop=tuple(request.stop))
+        tokens = self._client.generate(
+            request.prompt,
+            request.task if request.HasField("task") else None,
+            request.max_tokens if request.HasField("max_tokens") else None,
+            sampling,
         )
-        add_DaemonServicer_to_server(DaemonService(client), server)
-        status = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(status, server)
-        try:
-            port = server.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise UnavailableError(f"cannot listen on {listen}: in use or not permitted; choose another") from error
-        stopping = asyncio.Event()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
-        await server.start()
-        for name in ("", SERVICE):
-            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
-        if not listen.startswith(_LOOPBACK):
-            _log.warning("texts arrive here unencrypted, and this address can be reached from other machines")
-        address = f"{listen.rpartition(':')[0]}:{port}"
-        encoder = "none" if settings.encoder is None else client.encoder.card.name
-        _log.info("serving", address=address, encoder=encoder, model=settings.model or "none", pid=os.getpid())
-        if settings.encoder is not None:
-            await _greet(client)
-        await stopping.wait()
-        await status.enter_graceful_shutdown()
-        await server.stop(5.0)
+        async with aclosing(tokens):
+            async for token in tokens:
+                yield pb.GeneratedToken(
+                    text=token.text,
+                    id=token.id,
+                    log_probability=token.log_probability,
+                    finish=None if token.finish is None else token.finish.value,
+                )
 
 
-async def _greet(client: AsyncClient) -> None:
-    """Connect now rather than at the first query; a silo that is away is no reason to stop."""
-    try:
-        card = await client.describe()
-        _log.info("connected", silo=card.name, tasks=[task.name for task in card.tasks], aligned=card.map is not None)
-    except SealignError as error:
-        _log.warning("silo not reached yet", reason=str(error))
+_SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+
+
+def _classified(result: Classification) -> pb.Classified:
+    return pb.Classified(
+        label=result.label,
+        probability=result.probability,
+        logits=result.logits,
+        ood_scores=result.ood_scores,
+        in_distribution=result.in_distribution,
+    )
