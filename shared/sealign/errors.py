@@ -111,6 +111,10 @@ class BudgetExhaustedError(SealignError):
     status = "RESOURCE_EXHAUSTED"
 
 
+class VerificationError(DecryptionError):
+    """A reply that is not the product of the encrypted rows."""
+
+
 class OverloadedError(SealignError):
     """The silo refuses work that it could not do in time; try again later."""
 

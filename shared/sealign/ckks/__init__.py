@@ -31,6 +31,7 @@ from sealign.ckks.planner import ProductShape, candidates, noticed_range, plan_p
 from sealign.ckks.residues import LARGEST_MODULUS_BITS, ResidueWeights, part_blocks, part_outputs, residue_bytes
 from sealign.ckks.sanitiser import ZeroPool
 from sealign.ckks.streaming import StreamedProduct
+from sealign.ckks.verification import VerifiedRows, free_rows
 from sealign.ckks.vocabulary import VocabularyEvaluator
 
 __all__ = [
@@ -55,10 +56,12 @@ __all__ = [
     "SecurityTable",
     "SeededCiphertext",
     "StreamedProduct",
+    "VerifiedRows",
     "VocabularyEvaluator",
     "ZeroPool",
     "candidates",
     "checked_rows",
+    "free_rows",
     "largest_outputs",
     "noticed_range",
     "parameter_set",
