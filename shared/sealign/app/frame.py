@@ -142,7 +142,8 @@ class Frame(grpc.aio.ServerInterceptor):
         self._limits = limits
         self._framed: dict[str, Any] = {}
         self._slow_reads = 0
-        self.active = 0
+        self.begun = 0
+        """Calls that have come so far."""
 
     async def intercept_service(  # the handler's types are its method's
         self,
@@ -188,7 +189,7 @@ class Frame(grpc.aio.ServerInterceptor):
     async def _around(self, method: str, context: Any) -> AsyncIterator[Call]:
         """Enter the layers; whatever is raised inside ends the call with one status."""
         call = Call(method, _request_id(context), context, self._limits.idle_seconds)
-        self.active += 1
+        self.begun += 1
         try:
             async with AsyncExitStack() as stack:
                 for layer in self._layers:
@@ -200,8 +201,6 @@ class Frame(grpc.aio.ServerInterceptor):
             raise
         except Exception as error:  # noqa: BLE001 - the last place where one can be turned into a status
             await _end(call, error)
-        finally:
-            self.active -= 1
 
     async def _request(self, call: Call, kind: type[Message], raw: AsyncIterator[bytes], streaming: bool) -> Any:
         """Return what the handler takes: the message, or an iterator of messages."""
