@@ -111,10 +111,6 @@ class BudgetExhaustedError(SealignError):
     status = "RESOURCE_EXHAUSTED"
 
 
-class VerificationError(DecryptionError):
-    """A reply that is not the product of the encrypted rows."""
-
-
 class OverloadedError(SealignError):
     """The silo refuses work that it could not do in time; try again later."""
 
@@ -141,6 +137,12 @@ class DecryptionError(SealignError):
 
     code = "DECRYPTION_FAILED"
     status = "DATA_LOSS"
+
+
+class VerificationError(DecryptionError):
+    """A reply that is not the product of the encrypted rows."""
+
+    code = "VERIFICATION_FAILED"
 
 
 class PeerFailedError(SealignError):
