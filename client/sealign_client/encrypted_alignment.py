@@ -5,11 +5,12 @@ The silo sees ciphertexts, and the client retains the map. Every alignment has a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil, floor, hypot, log2, sqrt
+from math import hypot
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,8 @@ from sealign.alignment import AffineMap, ScaledRows, fit_cross_covariance
 from sealign.ckks import (
     Cipher,
     EncryptedMatrix,
-    ParameterSet,
-    ProductShape,
     SecretKey,
     VerifiedRows,
-    candidates,
 )
 from sealign.ckks.verification import CHECKS
 from sealign.encoders import EncoderCard
@@ -39,6 +37,9 @@ from sealign_client.local.unfinished import BegunAlignment, UnfinishedAlignment,
 from sealign_client.results import Transfer
 from sealign_client.retry import TRANSIENT
 from sealign_client.session import Session
+
+if TYPE_CHECKING:
+    from sealign_client.transport.alignment import AlignmentReply
 
 _RESTARTS = 3
 
@@ -92,10 +93,11 @@ class EncryptedAlignment:
         self._failure: SealignError | None = None
         self._begin()
 
-    def _begin(self, key: SecretKey | None = None) -> None:
-        """Prepare a new attempt: with the stored session if there is one, else under a key of its own."""
+    def _begin(self) -> None:
+        """Prepare an alignment: the one under way if there is one, else a new one."""
         begun = self._unfinished.begun
-        self._key = key or (begun.key if begun is not None else SecretKey.generate(self._likely_parameters()))
+        self._key = None if begun is None else begun.key
+        self._name = None if begun is None else begun.session
         self._cipher: Cipher | None = None
         self._rows: VerifiedRows | None = None
         self._sent = self._received = 0
@@ -128,26 +130,20 @@ class EncryptedAlignment:
             except ReleaseRefusedError:
                 self._unfinished.remove()
                 raise
-            except (UnknownSessionError, _OtherParametersError) as error:
+            except UnknownSessionError:
                 restarts += 1
                 if restarts == _RESTARTS:
                     raise
                 self._unfinished.remove()
-                self._begin(error.key if isinstance(error, _OtherParametersError) else None)
-                if isinstance(error, UnknownSessionError):
-                    self._tell("the silo has restarted or waited too long; starting again")
+                self._begin()
+                self._tell("the silo has restarted or waited too long; starting again")
         return self._learned
 
     async def _attempt(self) -> None:
-        from sealign_client.transport.alignment import EncryptedRequest
-
-        begun = self._unfinished.begun
-        request = EncryptedRequest(
-            self._task.request, self._key.public_key, CHECKS, begun.session if begun else None, len(self._parts)
-        )
-        calls = (await self._session.calls()).alignment
+        if self._key is None:
+            self._key = await self._made_key()
         try:
-            async with aclosing(calls.align_encrypted(request, self._blocks)) as replies:
+            async with aclosing(await self._replies()) as replies:
                 async for reply in replies:
                     if isinstance(reply, AlignmentOffer):
                         await self._session.run(self._accept, reply)
@@ -163,6 +159,22 @@ class EncryptedAlignment:
         if self._learned is None:
             raise UnavailableError("The silo ended the alignment before all of it had come.")
 
+    async def _replies(self) -> AsyncGenerator[AlignmentReply, None]:
+        from sealign_client.transport.alignment import EncryptedRequest
+
+        key = None if self._key is None else self._key.public_key
+        request = EncryptedRequest(self._task.request, key, CHECKS, self._name, len(self._parts))
+        return (await self._session.calls()).alignment.align_encrypted(request, self._blocks)
+
+    async def _made_key(self) -> SecretKey:
+        """Return a key of the parameter set that the silo offers; it has begun then."""
+        async with aclosing(await self._replies()) as replies:
+            offer = await anext(replies, None)
+        if not isinstance(offer, AlignmentOffer):
+            raise UnavailableError("The silo ended the alignment before it offered a plan.")
+        self._name = offer.session
+        return await self._session.run(SecretKey.generate, offer.plan.parameters, self._session.table)
+
     def _accept(self, offer: AlignmentOffer) -> None:
         plan = offer.plan
         shape = (len(self._source.scales) + CHECKS, self._source.rows.shape[1], self._task.target.dimension)
@@ -171,15 +183,16 @@ class EncryptedAlignment:
                 f"The silo offers a product of shape {(plan.rows, plan.dimension, plan.outputs)} for one of {shape}: "
                 "it runs an incompatible or faulty version. Nothing was encrypted."
             )
-        if plan.parameters != self._key.parameters:
-            raise _OtherParametersError(SecretKey.generate(plan.parameters, self._session.table))
-        begun = self._unfinished.begun
+        key, begun = self._key, self._unfinished.begun
+        if key is None or plan.parameters != key.parameters:
+            raise InvalidInputError("The silo offers another parameter set than before; it runs a faulty version.")
         if self._cipher is None or self._cipher.plan.id != plan.id:
-            self._cipher = Cipher(plan, self._key)
-            fresh = VerifiedRows.of(self._source.rows, plan, self._key, checks=CHECKS, bias=np.zeros(plan.outputs))
+            self._cipher = Cipher(plan, key)
+            fresh = VerifiedRows.of(self._source.rows, plan, key, checks=CHECKS, bias=np.zeros(plan.outputs))
             self._rows = fresh if begun is None else resumed(begun, self._source.rows, fresh)
         if self._rows is not None and (begun is None or begun.session != offer.session):
             self._unfinished.keep(BegunAlignment.of(offer.session, self._task.rows, self._rows))
+        self._name = offer.session
         self._block_bytes = plan.cost.request_bytes // plan.counts[1]
         self._sent = offer.next_block * self._block_bytes
 
@@ -252,25 +265,3 @@ class EncryptedAlignment:
             cost = None if self._cipher is None else self._cipher.plan.cost
             total = 0 if cost is None else cost.request_bytes + cost.reply_bytes
             self._observe(Transfer(self._sent, self._received, total, note))
-
-    def _likely_parameters(self) -> ParameterSet:
-        """Return the parameter set that the silo will probably offer: its rows are probably of norm one."""
-        count, outputs = self._source.rows.shape[1], self._task.target.dimension
-        column = sqrt(count / outputs)
-        shape = ProductShape(
-            rows=len(self._source.scales) + CHECKS,
-            dimension=count,
-            outputs=outputs,
-            frobenius_norm=sqrt(count),
-            range=2.0 ** ceil(log2(column)),
-            precision=2.0 ** floor(log2(column * 2.0**-15)),
-        )
-        return candidates(shape, self._session.table, streamed=True)[0].parameters
-
-
-class _OtherParametersError(SealignError):
-    """The silo's plan is of another parameter set than the key that was sent."""
-
-    def __init__(self, key: SecretKey) -> None:
-        super().__init__("The silo offers one parameter set after the other; it runs a faulty version.")
-        self.key = key

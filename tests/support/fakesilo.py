@@ -138,13 +138,15 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
     def AlignEncrypted(self, requests: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         self.calls.append("AlignEncrypted")
         header = next(requests).header
-        key = wire.public_key_from_wire(header.key, TABLE)
-        self.keys.append(key.id)
         target = self.rows - self.rows.mean(axis=0)
         rows = header.alignment.encoder.dimension + header.check_rows
         shape = product_shape(target, np.zeros(SILO_DIMENSION), rows=rows, precision=2.0**-12)
         plan = candidates(shape, TABLE, streamed=True)[0]
         yield from self._sent(context, lambda: self._offer(plan))
+        if not header.HasField("key"):
+            return  # the client comes back with a key of the plan's parameter set
+        key = wire.public_key_from_wire(header.key, TABLE)
+        self.keys.append(key.id)
         product = StreamedProduct(plan, target, ZeroPool(key))
         for _ in range(plan.counts[1]):
             block = next(requests).block

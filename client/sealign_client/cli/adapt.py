@@ -9,17 +9,17 @@ import typer
 
 from sealign.app.options import with_options
 from sealign.errors import InvalidInputError
-from sealign_client.cli.common import Config, settings_of, texts_of
+from sealign_client.cli.common import Config, settings_of, single_command, texts_of
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
 
 _NO_SILO = "localhost:1"
 
 
-def add(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(with_options(ClientSettings, exclude=("model", "recentring", *DAEMON_SETTINGS))(adapt))
+app = single_command()
 
 
+@app.command()
+@with_options(ClientSettings, exclude=("model", "recentring", *DAEMON_SETTINGS))
 def adapt(
     given: dict[str, Any],
     texts: Annotated[Path, typer.Option("--texts", help="Your own texts without labels, one per line, 50 or more.")],

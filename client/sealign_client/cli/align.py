@@ -14,7 +14,7 @@ from sealign.app.options import with_options
 from sealign.app.terminal import stderr, visible
 from sealign.errors import InvalidInputError, SealignError
 from sealign.protocol import EMBEDDINGS, MapCard, generation_space
-from sealign_client.cli.common import Config, settings_of
+from sealign_client.cli.common import Config, settings_of, single_command
 from sealign_client.options import AlignmentMode
 from sealign_client.results import Transfer
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
@@ -22,15 +22,14 @@ from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
 if TYPE_CHECKING:
     from sealign_client.blocking import Client
 
+app = single_command()
+
 _FAR = 0.1
 """Difference between the silo's own accuracy and the promised one that is worth a warning."""
 
 
-def add(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(with_options(ClientSettings, exclude=("recentring", "placement", *DAEMON_SETTINGS))(align))
-
-
+@app.command()
+@with_options(ClientSettings, exclude=("recentring", "placement", *DAEMON_SETTINGS))
 def align(
     given: dict[str, Any],
     public: Annotated[Path, typer.Option(help="Public texts, one per line; the silo must hold the same file.")],

@@ -14,16 +14,15 @@ import typer
 from sealign.app.options import with_options
 from sealign.app.terminal import visible
 from sealign.errors import InvalidInputError
-from sealign_client.cli.common import AsJson, Config, iterate_file, settings_of
+from sealign_client.cli.common import AsJson, Config, iterate_file, settings_of, single_command
 from sealign_client.results import Classification
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
 
-
-def add(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(with_options(ClientSettings, exclude=("model", *DAEMON_SETTINGS))(classify))
+app = single_command()
 
 
+@app.command()
+@with_options(ClientSettings, exclude=("model", *DAEMON_SETTINGS))
 def classify(
     given: dict[str, Any],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, one per line from --file.")] = None,

@@ -18,6 +18,16 @@ Config = Annotated[Path | None, typer.Option("--config", help="TOML file of sett
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def single_command() -> typer.Typer:
+    """Return the command line of one command."""
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
 def settings_of(config: Path | None, given: dict[str, Any], **more: Any) -> ClientSettings:
     """Return the settings of a command."""
     return client_settings(config, **given, **more)

@@ -11,7 +11,7 @@ import typer
 
 from sealign.app.options import with_options
 from sealign.errors import InvalidInputError
-from sealign_client.cli.common import AsJson, Config, settings_of, texts_of
+from sealign_client.cli.common import AsJson, Config, settings_of, single_command, texts_of
 from sealign_client.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from sealign.encoders.encoder import Embeddings
 
 
-def add(app: typer.Typer) -> None:
-    """Add the command."""
-    others = [name for name in ClientSettings.model_fields if name != "encoder"]
-    app.command()(with_options(ClientSettings, exclude=others)(coverage))
+app = single_command()
+_OTHERS = [name for name in ClientSettings.model_fields if name != "encoder"]
 
 
+@app.command()
+@with_options(ClientSettings, exclude=_OTHERS)
 def coverage(
     given: dict[str, Any],
     texts: Annotated[Path, typer.Option("--texts", help="Your own texts, one per line, 50 or more.")],

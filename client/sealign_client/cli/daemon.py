@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
-
 from sealign.app.options import with_options
-from sealign_client.cli.common import Config, settings_of
+from sealign_client.cli.common import Config, settings_of, single_command
 from sealign_client.settings import ClientSettings
 
-
-def add(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(with_options(ClientSettings)(daemon))
+app = single_command()
 
 
+@app.command()
+@with_options(ClientSettings)
 def daemon(given: dict[str, Any], config: Config = None) -> None:
     """Keep models, keys and connection warm, and serve applications on this machine over gRPC.
 

@@ -11,16 +11,15 @@ import typer
 
 from sealign.app.options import with_options
 from sealign.app.terminal import print_table, visible
-from sealign_client.cli.common import Config, settings_of
+from sealign_client.cli.common import Config, settings_of, single_command
 from sealign_client.results import Forecast
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
 
-
-def add(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(with_options(ClientSettings, exclude=("encoder", "recentring", *DAEMON_SETTINGS))(generate))
+app = single_command()
 
 
+@app.command()
+@with_options(ClientSettings, exclude=("encoder", "recentring", *DAEMON_SETTINGS))
 def generate(
     given: dict[str, Any],
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],

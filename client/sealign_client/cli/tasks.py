@@ -9,15 +9,14 @@ import typer
 
 from sealign.app.options import with_options
 from sealign.app.terminal import print_table
-from sealign_client.cli.common import AsJson, Config, settings_of
+from sealign_client.cli.common import AsJson, Config, settings_of, single_command
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
 
-
-def add(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(with_options(ClientSettings, exclude=DAEMON_SETTINGS)(tasks))
+app = single_command()
 
 
+@app.command()
+@with_options(ClientSettings, exclude=DAEMON_SETTINGS)
 def tasks(given: dict[str, Any], as_json: AsJson = False, config: Config = None) -> None:
     """List the silo's tasks: labels, promised accuracy, and whether your models are aligned with them."""
     from sealign_client.blocking import Client

@@ -43,14 +43,14 @@ class EncryptedRequest:
 
     Attributes:
         alignment: what it is about.
-        key: of this alignment alone.
+        key: of this alignment alone; None to see the silo's offer first, whose parameter set decides.
         check_rows: combinations of the client's rows hidden among them.
         session: of the alignment to resume; None to begin.
         parts_received: parts of the product that the client has.
     """
 
     alignment: AlignmentRequest
-    key: PublicKey
+    key: PublicKey | None
     check_rows: int
     session: bytes | None
     parts_received: int
@@ -155,7 +155,7 @@ class AlignmentCalls:
 def _header(request: EncryptedRequest) -> pb.AlignEncryptedHeader:
     return pb.AlignEncryptedHeader(
         alignment=request_to_wire(request.alignment),
-        key=public_key_to_wire(request.key),
+        key=None if request.key is None else public_key_to_wire(request.key),
         check_rows=request.check_rows,
         session=request.session,
         parts_received=request.parts_received,
