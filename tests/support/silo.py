@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sealign_server.served_task import LoadedTask
 
 from sealign.alignment import AffineMap
 from sealign.encoders import Encoder
 from sealign.heads import ServedHead
 from sealign_client import Client, ClientSettings
-from sealign_server.served_task import LoadedTask
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore
 from tests.support.certificates import Authority, Identity

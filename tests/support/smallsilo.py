@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sealign_server.few_shot import drawn_texts
 
 from sealign.alignment import PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.settings import ENTRY_POINT_GROUP
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
-from sealign_server.few_shot import drawn_texts
 from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
 from sealign_server.training import calibration_rows
 
