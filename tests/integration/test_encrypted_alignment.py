@@ -110,7 +110,7 @@ def assert_right(client: Client, directory: Path) -> None:
     assert card.map is not None
     encoder = client_encoder()
     learned = clear_ridge(directory, encoder, card.map.penalty)
-    head = SiloStore(directory).tasks.load("colours").head.head
+    head = SiloStore(directory).tasks.load("colours").trained.head
     rows = encoder.encode(QUERIES)
     assert np.abs(client.logits(rows) - head.logits(learned.apply(rows))).max() < 0.02
 
