@@ -361,7 +361,7 @@ def evaluate(
 
     Both sides' encoders run here: for a silo's operator or a researcher, not for a client of somebody's silo.
     """
-    from sealign.lab import EvaluationSpec, run_evaluation, write_report  # needs matplotlib and scikit-learn
+    from sealign.lab.evaluation import EvaluationSpec, run_evaluation, write_report  # needs matplotlib and scikit-learn
 
     command = f"sealign evaluate {spec}" + "".join(f" --only {item}" for item in only or ())
     report = run_evaluation(EvaluationSpec.load(spec), output, cache or output / "embeddings", only or (), command)
