@@ -30,7 +30,7 @@ from sealign.files import write_atomically
 OUTPUT = Path("demo-output")
 PUBLIC_TEXTS = 4000
 FOREIGN = 500
-FIRST_PUBLIC, FIRST_TRAIN = 500, 600
+FIRST_PUBLIC, FIRST_TRAIN = 400, 500
 """Texts of the first, small run."""
 
 _BIN = Path(sys.executable).parent
