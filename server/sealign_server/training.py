@@ -17,6 +17,7 @@ from sealign.heads import (
     calibrate,
     class_indices,
     import_head,
+    require_fitting,
     stratified_hold_out,
     train_head,
 )
@@ -115,8 +116,8 @@ def import_task(
     ``seed`` and ``release`` as for :func:`train_task`.
 
     Raises:
-        InvalidInputError: the head does not fit the data's labels or the silo's encoder, or there are fewer texts than
-            are to be released.
+        InvalidInputError: the head does not fit the data's labels or the silo's encoder, is right no more often than
+            chance or far less often than a head fitted here, or there are fewer texts than are to be released.
     """
     linear = import_head(head, labels=None)
     dimension = store.document.encoder_card.dimension
@@ -124,6 +125,7 @@ def import_task(
         raise InvalidInputError(f"{head} takes {linear.dimension} dimensions, the silo's encoder gives {dimension}")
     rows = silo_encoder(store).encode(texts, progress=progress)
     released = drawn_texts(rows, texts, release, seed)
+    require_fitting(linear, rows, labels, seed=seed)
     calibrated = calibrate(linear, rows, labels)
     calibration = calibration_rows(rows, labels, linear.labels, seed)
     store.save_task(task, TaskDocument(description=description), calibrated, calibration, released)
