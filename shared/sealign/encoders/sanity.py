@@ -67,7 +67,7 @@ def check_tokenizer(tokenizer: Any, model: Any, checkpoint: Checkpoint) -> Pair:
     shares = {sentence: _unknown(tokenizer, sentence) for sentence in SENTENCES}
     sentence = min(SENTENCES, key=lambda text: shares[text])
     if shares[sentence] < _UNKNOWN:
-        return sentence, f"{sentence} {sentence[::-1]}"
+        return sentence, f"{sentence[::-1]} {sentence}"  # they differ from the first token on
     words = _own_words(tokenizer) if rows < _SMALL else []
     if len(words) < 2:
         raise InvalidInputError(

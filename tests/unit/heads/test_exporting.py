@@ -69,7 +69,7 @@ def test_a_scrambled_weight_is_refused_and_recognised(tmp_path: Path) -> None:
 def test_heads_of_other_embeddings_are_refused() -> None:
     labels = tuple(sorted(set(LABELS)))
     elsewhere = LinearHead(RANDOM.normal(size=(DIMENSION, CLASSES)), np.zeros(CLASSES), labels)
-    constant = LinearHead(np.zeros((DIMENSION, CLASSES)), np.arange(CLASSES), labels)
+    constant = LinearHead(np.zeros((DIMENSION, CLASSES)), np.arange(CLASSES, dtype=np.float64), labels)
     good = import_head(LogisticRegression(max_iter=500).fit(X, LABELS))
     swapped = LinearHead(good.weight[:, ::-1], good.bias[::-1], labels)
     for head in (elsewhere, constant, swapped):
