@@ -41,7 +41,7 @@ def loaded(path: Path, **options: Any) -> TextEncoder:
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "xlm-roberta", "mpnet", "t5", "electra"])
 def test_a_folder_without_tokenizer_files_is_refused(kind: str, tmp_path: Path) -> None:
-    config = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 400}
+    config: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 400}
     path = model_folder(tmp_path / "model", kind, tokenizer=None, **(config if kind == "t5" else KINDS.get(kind, {})))
     with pytest.raises(InvalidInputError, match="tokenizer"):
         loaded(path)
@@ -79,7 +79,7 @@ def test_a_vector_does_not_depend_on_its_batch(kind: str, config: dict[str, Any]
 
 
 def test_a_model_that_is_random_is_refused_with_the_figure(tmp_path: Path) -> None:
-    config = {
+    config: dict[str, Any] = {
         "attention_head_size": 8, "axial_pos_embds": False, "feed_forward_size": 32, "hidden_size": 16,
         "attn_layers": ["lsh", "lsh"], "num_attention_heads": 2, "lsh_attn_chunk_length": 8, "num_buckets": 4,
     }  # fmt: skip
