@@ -62,7 +62,7 @@ def test_a_calibrated_head_gives_the_same_label_twice(name: str) -> None:
     np.testing.assert_array_equal(served.head.logits(fresh).argmax(1), HEADS[name].logits(fresh).argmax(1))
 
 
-@pytest.mark.parametrize("name", ["times 1e-3", "times 1e-4", "C = 1e-4"])
+@pytest.mark.parametrize("name", ["times 1e-3", "times 1e-4"])
 def test_the_head_that_was_given_does_not(name: str) -> None:
     assert same_twice(HEADS[name], texts(1000, 3)[0]) < 0.97
 
