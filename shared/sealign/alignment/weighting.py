@@ -24,7 +24,7 @@ _SHARPEST = 100.0
 def public_names(labels: Sequence[str], description: str = "") -> tuple[str, ...]:
     """Return a task's label names, and its description, as public texts: both are on its card anyway.
 
-    Underscores, hyphens, dots and slashes of a name become spaces. Names without letters (numbers, signs) say nothing of
+    Underscores, hyphens, dots and slashes of a name become spaces. Names without letters say nothing of
     the task and are left out, as are repeated ones. With them as shared examples (:func:`weigh_shared`), a map is
     learned where the task's classes are.
 
