@@ -10,23 +10,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sealign.defaults import FEWEST_OUTLIERS, OOD_DIRECTIONS, OUTLIERS
 from sealign.errors import InvalidInputError
 from sealign.heads import (
-    ClassStatistics,
+    LinearHead,
+    TaskProfile,
     TrainedHead,
     calibrate,
     class_indices,
     import_head,
-    stratified_hold_out,
+    measure_task,
+    require_fitting,
     train_head,
 )
-from sealign_server.store import CalibrationRows, SharedExamples, SiloStore, StoredTask
+from sealign_server.store import SharedExamples, SiloStore, StoredTask
 from sealign_server.store.files import checked_name
 from sealign_server.training.embedding import Progress, embedded
 
-CALIBRATION_ROWS = 2000
-"""Enough for a 5 % quantile; few enough to calibrate every map when a silo starts."""
-HELD_OUT = 0.2
 MAX_EXAMPLES = 128
 """Shared examples of one task: clients accept no more."""
 _FEWEST = 2
@@ -41,12 +41,14 @@ class TrainingData:
         texts: to embed and train on.
         seed: random seed for what is drawn: held-out rows, shared examples.
         share: how many texts, without labels, a silo with ``--share-examples`` gives to clients.
+        outliers: general texts that are not of the task; None for texts of the silo's public sets.
     """
 
     labels: Sequence[str]
     texts: Sequence[str]
     seed: int = 0
     share: int = 0
+    outliers: Sequence[str] | None = None
 
 
 def train_task(
@@ -89,8 +91,8 @@ def import_task(
     Arguments are those of :func:`train_task`, and the head's file.
 
     Raises:
-        InvalidInputError: the head does not fit the data's labels or the silo's encoder, or there are fewer texts than
-            are to be shared.
+        InvalidInputError: the head does not fit the data's labels or the silo's encoder, is right no more often than
+            chance or far less often than a head fitted here, or there are fewer texts than are to be shared.
     """
     _check(task, data)
     linear = import_head(head, labels=None)
@@ -99,29 +101,49 @@ def import_task(
         raise InvalidInputError(f"{head} takes {linear.dimension} dimensions, the silo's encoder gives {dimension}")
     class_indices(data.labels, linear.labels, len(data.texts))
     rows = embedded(store, data.texts, progress)
+    require_fitting(linear, rows, data.labels, seed=data.seed)
     calibrated = calibrate(linear, rows, data.labels)
     _save(store, task, description, data, rows, calibrated)
     return calibrated
 
 
-def calibration_rows(
-    embeddings: NDArray[np.float32], labels: Sequence[str], classes: Sequence[str], seed: int = 0
-) -> CalibrationRows:
-    """Return a fifth of the labelled embeddings of each class, at most 2,000 in all, and statistics of the others.
+def task_profile(
+    rows: NDArray[np.float32],
+    labels: Sequence[str],
+    head: TrainedHead,
+    outliers: NDArray[np.float32] | None,
+    seed: int = 0,
+) -> TaskProfile | None:
+    """Measure what heads behind maps need to be fitted and promised; None where a class has one row.
 
-    Where a class has fewer than two: at most 2,000 of all, and no statistics.
+    Args:
+        rows: labelled embeddings, (n, d).
+        labels: one per row.
+        head: trained here, or imported.
+        outliers: embeddings of texts of another kind, (m, d); None for a task without a class of outliers.
+        seed: random seed of the folds.
     """
-    targets = class_indices(labels, classes, len(embeddings))
-    random = np.random.default_rng(seed)
-    if np.bincount(targets, minlength=len(classes)).min() < _FEWEST:
-        chosen = np.sort(random.permutation(len(labels))[:CALIBRATION_ROWS])
-        return CalibrationRows(embeddings[chosen], tuple(labels[row] for row in chosen))
-    held = stratified_hold_out(targets, classes, HELD_OUT, seed)
-    rows = np.sort(random.permutation(np.flatnonzero(held))[:CALIBRATION_ROWS])
-    kept = frozenset(rows.tolist())
-    others = [row for row in range(len(labels)) if row not in kept]
-    statistics = ClassStatistics.of(embeddings[others], [labels[row] for row in others], classes)
-    return CalibrationRows(embeddings[rows], tuple(labels[row] for row in rows), statistics)
+    if min(Counter(dict.fromkeys(head.head.labels, 0) | Counter(labels)).values()) < _FEWEST:
+        return None
+
+    def train(some: NDArray[np.float64], named: Sequence[str]) -> LinearHead:
+        if head.penalty is None:
+            return head.head
+        return train_head(some, named, classes=head.head.labels, penalties=[head.penalty], seed=seed).head
+
+    return measure_task(rows, labels, head.head, train, outliers=outliers, directions=OOD_DIRECTIONS, seed=seed)
+
+
+def outlier_rows(store: SiloStore, texts: Sequence[str] | None, progress: Progress) -> NDArray[np.float32] | None:
+    """Return embeddings of texts that are not of the task, at most 4,000: given ones, or those of the public sets.
+
+    None where the silo has too few.
+    """
+    if texts is not None:
+        return embedded(store, texts[:OUTLIERS], progress)
+    sets = [store.space.load_public_set(card.digest).rows for card in store.space.public_sets() if card.base is None]
+    rows = np.concatenate(sets) if sets else np.empty((0, 0), np.float32)
+    return rows[:: -(-len(rows) // OUTLIERS)] if len(rows) >= FEWEST_OUTLIERS else None
 
 
 def drawn_examples(
@@ -145,6 +167,8 @@ def _check(task: str, data: TrainingData) -> None:
     checked_name(task)
     if not data.texts or len(data.labels) != len(data.texts):
         raise InvalidInputError(f"a task needs texts with one label each, not {len(data.texts)} and {len(data.labels)}")
+    if data.outliers is not None and len(data.outliers) < FEWEST_OUTLIERS:
+        raise InvalidInputError(f"{len(data.outliers)} outlier texts are too few; give at least {FEWEST_OUTLIERS}")
     if data.share > MAX_EXAMPLES:
         raise InvalidInputError(f"{data.share} texts cannot be shared: clients accept at most {MAX_EXAMPLES}")
     if data.share:
@@ -164,6 +188,7 @@ def _save(
     rows: NDArray[np.float32],
     head: TrainedHead,
 ) -> None:
-    calibration = calibration_rows(rows, data.labels, head.head.labels, data.seed)
+    outliers = outlier_rows(store, data.outliers, progress)
+    profile = task_profile(rows, data.labels, head, outliers, data.seed)
     examples = drawn_examples(rows, data.texts, data.share, data.seed)
-    store.tasks.save(task, StoredTask(head, description, calibration, examples))
+    store.tasks.save(task, StoredTask(head, description, profile, examples))
