@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+from sealign_client.connection import SiloConnection
 
 from sealign.ckks import EncryptedMatrix
 from sealign.errors import InvalidInputError, NotFoundError
 from sealign.protocol import QueryRows
 from sealign_client import Client
-from sealign_client.connection import SiloConnection
 from tests.support.corpus import Corpus
 from tests.support.processes import Server
 from tests.support.silo import Tls

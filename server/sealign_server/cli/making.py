@@ -75,6 +75,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a task's head on labelled texts, or import one. Clients are served the new version at once."""
+    from sealign.alignment import PublicSet
     from sealign.app.progress import progress
     from sealign.labelled import read_labelled
     from sealign_server.store import SiloStore

@@ -40,19 +40,20 @@ class LoadedTask:
     def load(cls, name: str, version: str, stored: StoredTask) -> LoadedTask:
         """Return the task with its digest."""
         trained = stored.trained
-        state = sha256(b"sealign task v1\0" + (b"" if stored.profile is None else stored.profile.digest))
-        for text in trained.head.labels:
-            content = text.encode("utf-8", "surrogatepass")
-            state.update(len(content).to_bytes(8, "little") + content)
-        thresholds = np.array([trained.ood[score] for score in sorted(trained.ood)])
-        for array in (trained.head.weight, trained.head.bias, thresholds):
-            state.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
+        numbers = [trained.temperature, trained.precision, *(trained.ood[score] for score in sorted(trained.ood))]
+        state = sha256(b"sealign task v1\0")
+        for label in trained.head.labels:
+            state.update(len(label).to_bytes(8, "little") + label.encode("utf-8", "surrogatepass"))
+        for array in (trained.head.weight, trained.head.bias, np.array(numbers)):
+            state.update(np.ascontiguousarray(array, dtype="<f8").data)
+        if stored.profile is not None:
+            state.update(stored.profile.digest)
         return cls(name, version, stored, state.digest())
 
     def behind(self, channel: MappedChannel | None, options: ServingOptions) -> CalibratedHead:
         """Return the head for embeddings that come through a map's channel.
 
-        Where nothing is known of the map, or the task has too few rows to have a profile, it is the trained one.
+        Where nothing is known of the map, or the task was kept without a profile, it is the silo's trained one.
         """
         trained, profile = self.stored.trained, self.stored.profile
         if profile is None or channel is None:
@@ -106,7 +107,9 @@ class ServedTask:
         layout = calibrated.head.layout
         shape = f"{recentred}\0{layout.outputs}\0{layout.reject}\0{layout.directions}\0{options.fit_heads}"
         made_of = sha256(b"\0".join((b"sealign served task v1", shape.encode(), task.digest, mapped.key)))
-        precision, evaluators = min(options.precision, calibrated.precision), {}
+        # A head whose labels are close together needs finer logits than the operator asks for.
+        precision = min(options.precision, calibrated.precision)
+        evaluators = {}
         for rows in options.batch_rows:
             wanted = product_shape(head.weight, head.bias, rows=rows, precision=precision, row_norm=row_norm)
             plan = candidates(wanted, options.security_table, max_bytes=options.batch_bytes)[0]
@@ -264,7 +267,7 @@ def _card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
         name=task.name,
         description=stored.description or "",
         labels=stored.trained.head.labels,
-        temperature=1.0,
+        temperature=1.0,  # it is divided out of every head
         held_out_accuracy=stored.trained.held_out_accuracy,
         ood_thresholds=dict(stored.trained.ood),
         plans=(),

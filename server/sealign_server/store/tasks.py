@@ -3,7 +3,7 @@
 tasks/<task>/current           name of the version that is served; it makes the task
 tasks/<task>/<version>/task.json        its description
 tasks/<task>/<version>/head.safetensors  the trained head
-tasks/<task>/<version>/profile.safetensors  class statistics and what was measured once, to fit heads to maps
+tasks/<task>/<version>/profile.safetensors  class statistics and measures, to fit heads to maps
 tasks/<task>/<version>/shared.json       texts that clients may get for alignment (optional)
 tasks/<task>/<version>/shared.safetensors  their embeddings
 """
@@ -58,7 +58,7 @@ class StoredTask:
     Attributes:
         trained: a head for the silo's own embeddings.
         description: for people; None keeps an earlier version's.
-        profile: None to serve the trained head, uncalibrated, behind every map.
+        profile: None to serve the head's own thresholds for every map.
         examples: None to share none.
     """
 
@@ -125,17 +125,16 @@ class TaskStore:
             StorageError: a file is missing or damaged.
         """
         directory = self._current(name)
+        profile, examples = directory / "profile.safetensors", directory / "shared.json"
         try:
             trained = TrainedHead.load(directory / "head.safetensors")
-            kept = directory / "profile.safetensors"
-            profile = TaskProfile.load(kept) if kept.exists() else None
+            measured = TaskProfile.load(profile) if profile.exists() else None
         except SealignError as error:
-            raise StorageError(f"the head of task {name} cannot be used: {error}") from error
-        examples = directory / "shared.json"
+            raise StorageError(f"a file of task {name} cannot be used: {error}") from error
         return StoredTask(
             trained,
             TaskDocument.read(directory / "task.json").description,
-            profile,
+            measured,
             _load_examples(examples) if examples.exists() else None,
         )
 

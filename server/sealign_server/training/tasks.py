@@ -1,4 +1,4 @@
-"""Heads: trained on labelled texts, or imported, with what is needed to fit and calibrate others for maps."""
+"""Heads: trained on labelled texts, or imported, with a profile from which others are fitted to maps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TrainingData:
         texts: to embed and train on.
         seed: random seed for what is drawn: held-out rows, shared examples.
         share: how many texts, without labels, a silo with ``--share-examples`` gives to clients.
-        outliers: general texts that are not of the task; None for texts of the silo's public sets.
+        outliers: general texts that are not of the task; None for texts of the largest public set.
     """
 
     labels: Sequence[str]
@@ -54,7 +54,7 @@ class TrainingData:
 def train_task(
     store: SiloStore, task: str, description: str | None, data: TrainingData, progress: Progress
 ) -> TrainedHead:
-    """Train a head on labelled texts and keep it as a task, with a sample of them to calibrate it for maps.
+    """Train a head on labelled texts and keep it as a task, with a profile from which heads are fitted to maps.
 
     What can be refused is refused before anything is embedded.
 
@@ -79,7 +79,7 @@ def train_task(
         )
     rows = embedded(store, data.texts, progress)
     head = train_head(rows, data.labels, seed=data.seed)
-    _save(store, task, description, data, rows, head)
+    store.tasks.save(task, _made(data, description, rows, outlier_rows(store, data, progress), head))
     return head
 
 
@@ -91,8 +91,8 @@ def import_task(
     Arguments are those of :func:`train_task`, and the head's file.
 
     Raises:
-        InvalidInputError: the head does not fit the data's labels or the silo's encoder, is right no more often than
-            chance or far less often than a head fitted here, or there are fewer texts than are to be shared.
+        InvalidInputError: the head does not fit the data's labels or the silo's encoder, or there are fewer texts than
+            are to be shared.
     """
     _check(task, data)
     linear = import_head(head, labels=None)
@@ -103,47 +103,40 @@ def import_task(
     rows = embedded(store, data.texts, progress)
     require_fitting(linear, rows, data.labels, seed=data.seed)
     calibrated = calibrate(linear, rows, data.labels)
-    _save(store, task, description, data, rows, calibrated)
+    store.tasks.save(task, _made(data, description, rows, outlier_rows(store, data, progress), calibrated))
     return calibrated
 
 
-def task_profile(
-    rows: NDArray[np.float32],
-    labels: Sequence[str],
-    head: TrainedHead,
-    outliers: NDArray[np.float32] | None,
-    seed: int = 0,
-) -> TaskProfile | None:
-    """Measure what heads behind maps need to be fitted and promised; None where a class has one row.
+def outlier_rows(store: SiloStore, data: TrainingData, progress: Progress) -> NDArray[np.float32] | None:
+    """Return embeddings of texts of another kind than a task's, at most 4,000: given, or of the largest public set.
 
-    Args:
-        rows: labelled embeddings, (n, d).
-        labels: one per row.
-        head: trained here, or imported.
-        outliers: embeddings of texts of another kind, (m, d); None for a task without a class of outliers.
-        seed: random seed of the folds.
+    None where neither is there, or the public set has fewer than 20 texts.
     """
-    if min(Counter(dict.fromkeys(head.head.labels, 0) | Counter(labels)).values()) < _FEWEST:
+    if data.outliers is not None:
+        return embedded(store, data.outliers[:OUTLIERS], progress)
+    cards = [card for card in store.space.public_sets() if card.base is None and card.rows >= FEWEST_OUTLIERS]
+    if not cards:
+        return None
+    rows = store.space.load_public_set(max(cards, key=lambda card: card.rows).digest).rows
+    return rows[np.sort(np.random.default_rng(data.seed).permutation(len(rows))[:OUTLIERS])]
+
+
+def profiled(
+    rows: NDArray[np.float32], data: TrainingData, head: TrainedHead, outliers: NDArray[np.float32] | None
+) -> TaskProfile | None:
+    """Measure a task once, so that no map ever meets its rows; None where a class has fewer than two."""
+    own = head.head
+    if min(Counter(data.labels)[label] for label in own.labels) < _FEWEST:
         return None
 
-    def train(some: NDArray[np.float64], named: Sequence[str]) -> LinearHead:
+    def train(part: NDArray[np.float64], labels: Sequence[str]) -> LinearHead:
         if head.penalty is None:
-            return head.head
-        return train_head(some, named, classes=head.head.labels, penalties=[head.penalty], seed=seed).head
+            return own
+        return train_head(part, labels, classes=own.labels, penalties=[head.penalty], seed=data.seed).head
 
-    return measure_task(rows, labels, head.head, train, outliers=outliers, directions=OOD_DIRECTIONS, seed=seed)
-
-
-def outlier_rows(store: SiloStore, texts: Sequence[str] | None, progress: Progress) -> NDArray[np.float32] | None:
-    """Return embeddings of texts that are not of the task, at most 4,000: given ones, or those of the public sets.
-
-    None where the silo has too few.
-    """
-    if texts is not None:
-        return embedded(store, texts[:OUTLIERS], progress)
-    sets = [store.space.load_public_set(card.digest).rows for card in store.space.public_sets() if card.base is None]
-    rows = np.concatenate(sets) if sets else np.empty((0, 0), np.float32)
-    return rows[:: -(-len(rows) // OUTLIERS)] if len(rows) >= FEWEST_OUTLIERS else None
+    return measure_task(
+        rows, data.labels, own, train, outliers=outliers, directions=min(OOD_DIRECTIONS, own.dimension), seed=data.seed
+    )
 
 
 def drawn_examples(
@@ -180,15 +173,12 @@ def _require_distinct(count: int, distinct: int) -> None:
         raise InvalidInputError(f"{count} texts cannot be shared of {distinct} distinct ones; choose fewer")
 
 
-def _save(
-    store: SiloStore,
-    task: str,
-    description: str | None,
+def _made(
     data: TrainingData,
+    description: str | None,
     rows: NDArray[np.float32],
+    outliers: NDArray[np.float32] | None,
     head: TrainedHead,
-) -> None:
-    outliers = outlier_rows(store, data.outliers, progress)
-    profile = task_profile(rows, data.labels, head, outliers, data.seed)
-    examples = drawn_examples(rows, data.texts, data.share, data.seed)
-    store.tasks.save(task, StoredTask(head, description, profile, examples))
+) -> StoredTask:
+    profile = profiled(rows, data, head, outliers)
+    return StoredTask(head, description, profile, drawn_examples(rows, data.texts, data.share, data.seed))
