@@ -69,7 +69,7 @@ def test_a_map_that_cannot_be_written(
     alignment = PlainAlignment(space_of(store), BOB, request_)
     alignment.add(public_rows)
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(StorageError, match="No space left on device. The previous file, if any, is intact"):
+    with pytest.raises(StorageError, match=r"No space left on device\. The previous file, if any, is intact"):
         alignment.learn()
     assert maps(store) == before
 
