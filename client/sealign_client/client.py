@@ -114,11 +114,7 @@ class AsyncClient:
         return self._generator
 
     async def encoder(self) -> Encoder:
-        """Return the local encoder, loaded when it is first needed.
-
-        Raises:
-            InvalidInputError: this client has only a causal model, or the encoder cannot be loaded.
-        """
+        """Return the local encoder, loaded when it is first needed."""
         return await self.classifier.encoder()
 
     async def silo(self) -> SiloCard:

@@ -298,8 +298,8 @@ INVALID = (grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError)
 
 
 def test_requests_that_cannot_be_right(raw: Raw, directory: Path) -> None:
-    header = raw.header()
     blocks = raw.blocks(raw.offer().plan)
+    header = raw.header()
     with refused(*INVALID, "'header' was expected"):
         raw.call(blocks[0])
     with refused(*INVALID, "2000 rows, the client announces 1999"):
