@@ -3,18 +3,38 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.docs-installed
 
-.PHONY: demo test bench compose-test proto format clean
+.PHONY: demo test check unit coverage matrix docs bench compose-test proto format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m deploy.demo.run
 
-test: $(INSTALLED)
+# All that CI runs.
+test: check
+	$(BIN)/pytest
+
+# Formatting, lint, types, layers.
+check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+
+unit: $(INSTALLED)
+	$(BIN)/pytest tests/unit
+
+coverage: $(INSTALLED)
+	$(BIN)/pytest tests/unit --cov --cov-report=term:skip-covered
+
+# `make unit` on every Python 3.10 to 3.14 that this machine has.
+matrix:
+	$(PYTHON) tests/matrix.py
+
+# Generates the reference, builds the site into site/, fails on a dead link. Needs Python 3.11 or later.
+docs: $(INSTALLED) $(DOCS_INSTALLED)
+	$(BIN)/python deploy/docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --config-file deploy/docs/mkdocs.yml
 
 bench: $(INSTALLED)
 	$(BIN)/sealign bench --output bench-output
@@ -30,11 +50,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo-output bench-output dist
+	rm -rf $(VENV) .matrix site demo-output bench-output dist
 
 $(INSTALLED): pyproject.toml constraints.txt deploy/demo/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps --requirement deploy/demo/requirements.txt
+	touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
