@@ -26,7 +26,7 @@ from google.protobuf.descriptor_pb2 import (
 from grpc_tools import protoc
 
 from sealign import errors
-from sealign.app.settings import reference_table
+from sealign.app.options import reference_table
 from sealign.errors import MachineError, SealignError
 from sealign.lab.cli import app as lab_app
 from sealign_client.cli import app as client_app
@@ -61,7 +61,10 @@ def command_line() -> str:
     parts = [
         "# Command line\n\n"
         "Options that are also settings have a variable and a file key; see [settings](settings.md). "
-        "Every command exits with status 0 on success.\n"
+        "Every command has `--help`.\n\n"
+        "| exit status | meaning |\n| --- | --- |\n"
+        "| 0 | done |\n| 1 | failed |\n| 2 | wrong input |\n| 75 | try again later |\n| 77 | not permitted |\n"
+        "| 130 | interrupted |\n"
     ]
     for name, app in (("sealign", client_app), ("sealign-server", server_app), ("sealign-lab", lab_app)):
         parts.extend(_command(name, typer.main.get_command(app), depth=2))
@@ -127,7 +130,8 @@ def _command(name: str, command: Any, depth: int) -> Iterator[str]:
     commands = getattr(command, "commands", None)
     if commands is None:
         yield f"```console\n$ {name} {' '.join(command.collect_usage_pieces(context))}\n```\n"
-    records = [record for p in command.get_params(context) if (record := p.get_help_record(context)) is not None]
+    options = [option for option in command.get_params(context) if "--help" not in option.opts]
+    records = [record for option in options if (record := option.get_help_record(context)) is not None]
     if records:
         rows = [f"| `{_cell(option)}` | {_cell(meaning)} |" for option, meaning in records]
         yield "\n".join(["| option | meaning |", "| --- | --- |", *rows]) + "\n"
