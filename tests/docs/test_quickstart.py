@@ -1,0 +1,64 @@
+"""The README's quickstart runs as printed, with real processes; only port and directory are others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.documents import REPOSITORY, code_blocks
+
+_README = REPOSITORY / "README.md"
+_LIBRARIES = [REPOSITORY, *(REPOSITORY / name for name in ("shared", "client", "server"))]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Return an environment without this user's settings and files, and without a network."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SEALIGN_")}
+    return inherited | {
+        "HOME": str(home),
+        "XDG_DATA_HOME": str(home / "data"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(map(str, _LIBRARIES)),
+    }
+
+
+@pytest.mark.timeout(240)
+def test_the_quickstart_classifies_a_text(tmp_path: Path) -> None:
+    port = _free_port()
+    blocks = {block.language: block.text.replace("7443", str(port)) for block in code_blocks(_README)}
+    (tmp_path / "same.py").write_text(blocks["python"], encoding="utf-8")
+    script = f"set -eu\n{blocks['sh']}\npython same.py\n"
+    run = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=_environment(tmp_path / "home"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        run.wait(timeout=200)
+    finally:
+        os.killpg(run.pid, signal.SIGTERM)
+    stdout, stderr = run.communicate(timeout=30)
+    assert run.returncode == 0, stderr
+    labels = {"acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"}
+    *_, by_shell, by_python = stdout.splitlines()
+    assert labels & set(by_shell.split()), stdout
+    assert by_python.split()[0] in labels
+    assert by_python.split()[0] in by_shell
