@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,23 +43,24 @@ def test_the_quickstart_classifies_a_text(tmp_path: Path) -> None:
     blocks = {block.language: block.text.replace("7443", str(port)) for block in code_blocks(_README)}
     (tmp_path / "same.py").write_text(blocks["python"], encoding="utf-8")
     script = f"set -eu\n{blocks['sh']}\npython same.py\n"
-    run = subprocess.Popen(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=_environment(tmp_path / "home"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        run.wait(timeout=200)
-    finally:
-        os.killpg(run.pid, signal.SIGTERM)
-    stdout, stderr = run.communicate(timeout=30)
-    assert run.returncode == 0, stderr
+    output, errors = tmp_path / "output", tmp_path / "errors"
+    with output.open("wb") as stdout, errors.open("wb") as stderr:
+        run = subprocess.Popen(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env=_environment(tmp_path / "home"),
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,  # so that the silo, left in the background, can be ended with it
+        )
+        try:
+            run.wait(timeout=200)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGTERM)
+    assert run.returncode == 0, errors.read_text(encoding="utf-8")
     labels = {"acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"}
-    *_, by_shell, by_python = stdout.splitlines()
-    assert labels & set(by_shell.split()), stdout
+    *_, by_shell, by_python = output.read_text(encoding="utf-8").splitlines()
+    assert labels & set(by_shell.split())
     assert by_python.split()[0] in labels
     assert by_python.split()[0] in by_shell
