@@ -40,7 +40,7 @@ def code_blocks(document: Path) -> list[CodeBlock]:
 
 
 def commands(block: CodeBlock) -> list[str]:
-    """Return the shell commands of a block, one a string, continued lines joined; in a console block those after ``$``."""
+    """Return the shell commands of a block, continued lines joined; of a console block, the lines after ``$``."""
     joined = re.sub(r"\\\n\s*", "", block.text)
     lines = joined.splitlines()
     if block.language == "console":
