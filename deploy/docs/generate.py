@@ -1,7 +1,7 @@
 """Generate the reference pages that follow from the code: ``python deploy/docs/generate.py [OUTPUT_DIRECTORY]``.
 
 Commands and options come from the command lines, settings from their classes, error codes from `sealign.errors`,
-and messages from the comments of the wire contract. ``tests/docs/test_generated_pages.py`` checks them.
+names from `sealign_client`, and messages from the comments of the wire contract. ``tests/docs/test_generated_pages.py`` checks them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from grpc_tools import protoc
 
+import sealign_client
 from sealign import errors
 from sealign.app.options import reference_table
 from sealign.errors import MachineError, SealignError
@@ -49,7 +50,13 @@ _METHOD = ServiceDescriptorProto.METHOD_FIELD_NUMBER
 
 def generate(output: Path) -> None:
     """Write every generated page into ``output``."""
-    pages = {"command-line": command_line, "settings": settings, "errors": error_codes, "wire": wire}
+    pages = {
+        "command-line": command_line,
+        "settings": settings,
+        "errors": error_codes,
+        "python": python,
+        "wire": wire,
+    }
     output.mkdir(parents=True, exist_ok=True)
     for name, make in pages.items():
         (output / f"{name}.md").write_text(NOTE + make(), encoding="utf-8")
@@ -106,6 +113,21 @@ def error_codes() -> str:
         status = "never sent" if issubclass(value, MachineError) else f"`{value.status}`"
         lines.append(f"| `{value.code}` | {status} | `{value.__name__}` | {_cell(inspect.getdoc(value) or '')} |")
     return "\n".join(lines) + "\n"
+
+
+def python() -> str:
+    """Return the page of the client's Python interface; the site fills it from signatures and docstrings."""
+    values = {name: getattr(sealign_client, name) for name in sealign_client.__all__ if not name.startswith("__")}
+    raised = [name for name, value in values.items() if isinstance(value, type) and issubclass(value, SealignError)]
+    parts = [
+        "# Python\n\n"
+        "The whole public interface of `sealign_client`. It is installed with `pip install 'sealign[client]'`.\n\n"
+        f"It also exports these [errors](errors.md): {', '.join(f'`{name}`' for name in raised)}.\n"
+    ]
+    main = ("Client", "AsyncClient")
+    for name in (*main, *(name for name in values if name not in (*main, *raised))):
+        parts.append(f"::: sealign_client.{name}\n")
+    return "\n".join(parts)
 
 
 def wire() -> str:
