@@ -1,7 +1,8 @@
 """Generate the reference pages that follow from the code: ``python deploy/docs/generate.py [OUTPUT_DIRECTORY]``.
 
 Commands and options come from the command lines, settings from their classes, error codes from `sealign.errors`,
-names from `sealign_client`, and messages from the comments of the wire contract. ``tests/docs/test_generated_pages.py`` checks them.
+names from `sealign_client`, and messages from the comments of the wire contract.
+``tests/docs/test_generated_pages.py`` checks that the pages are current.
 """
 
 from __future__ import annotations
