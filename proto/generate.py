@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 import sys
 import tempfile
 from importlib import resources
@@ -11,9 +11,11 @@ from pathlib import Path
 from grpc_tools import protoc
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CONTRACT = REPOSITORY / "proto" / "sealign" / "v1"
+ROOT = REPOSITORY / "proto"
+PACKAGE = "sealign/v1"
 STUBS = REPOSITORY / "shared" / "sealign" / "protocol" / "v1"
-PACKAGE = "sealign/protocol/v1"
+_EXPECTED = re.compile(r"\bsealign\.v1(?= import |\.\w+_pb2)")
+"""Where protoc expects the stubs of the package, in import statements and the names that they bring."""
 PROGRAMS = Path(sys.executable).parent
 
 
@@ -23,7 +25,7 @@ def generate(output: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         arguments = [
             "protoc",
-            f"--proto_path={PACKAGE}={CONTRACT}",
+            f"--proto_path={ROOT}",
             f"--proto_path={well_known}",
             f"--python_out={scratch}",
             f"--grpc_python_out={scratch}",
@@ -31,13 +33,13 @@ def generate(output: Path) -> None:
             *(f"--plugin={name}={PROGRAMS / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")),
             f"--mypy_out={scratch}",
             f"--mypy_grpc_out={scratch}",
-            *(f"{PACKAGE}/{path.name}" for path in sorted(CONTRACT.glob("*.proto"))),
+            *(f"{PACKAGE}/{path.name}" for path in sorted((ROOT / PACKAGE).glob("*.proto"))),
         ]
         if protoc.main(arguments) != 0:
             raise SystemExit("protoc failed; see its message above")
         output.mkdir(parents=True, exist_ok=True)
         for path in sorted((Path(scratch) / PACKAGE).iterdir()):
-            shutil.copyfile(path, output / path.name)
+            (output / path.name).write_text(_EXPECTED.sub("sealign.protocol.v1", path.read_text()))
     (output / "__init__.py").write_text('"""Generated from proto/sealign/v1 by proto/generate.py."""\n')
 
 

@@ -25,6 +25,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DescribeSpaceRequest(_message.Message):
+    """Asks for a space, and for what one encoder may use of it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPACE_FIELD_NUMBER: _builtins.int
@@ -60,6 +62,8 @@ Global___DescribeSpaceRequest: _TypeAlias = DescribeSpaceRequest  # noqa: Y015
 
 @_typing.final
 class SpaceCard(_message.Message):
+    """An embedding space, as the caller may use it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -67,12 +71,15 @@ class SpaceCard(_message.Message):
     PUBLIC_SETS_FIELD_NUMBER: _builtins.int
     MAPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """"embeddings" or "generation/TASK"."""
     @_builtins.property
     def encoder(self) -> _types_pb2.EncoderCard:
         """The silo's own encoder: maps lead to its embeddings."""
 
     @_builtins.property
-    def public_sets(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.PublicSet]: ...
+    def public_sets(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.PublicSet]:
+        """Sets that clients can align over."""
+
     @_builtins.property
     def maps(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.MapCard]:
         """Maps that the caller may use with the encoder asked about, the newest first: its own, then the operator's."""
@@ -104,12 +111,15 @@ class AlignmentHeader(_message.Message):
     PUBLIC_SET_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     space: _builtins.str
+    """"embeddings" or "generation/TASK"."""
     public_set: _builtins.str
     """Both sides must hold the same public set."""
     rows: _builtins.int
     """The number of rows that the client has of it."""
     @_builtins.property
-    def encoder(self) -> _types_pb2.EncoderCard: ...
+    def encoder(self) -> _types_pb2.EncoderCard:
+        """The client's."""
+
     def __init__(
         self,
         *,
@@ -128,14 +138,20 @@ Global___AlignmentHeader: _TypeAlias = AlignmentHeader  # noqa: Y015
 
 @_typing.final
 class AlignRequest(_message.Message):
+    """One message of a plain alignment: the header first, then rows."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def header(self) -> Global___AlignmentHeader: ...
+    def header(self) -> Global___AlignmentHeader:
+        """The first message."""
+
     @_builtins.property
-    def rows(self) -> Global___EmbeddingRows: ...
+    def rows(self) -> Global___EmbeddingRows:
+        """Every later message."""
+
     def __init__(
         self,
         *,
@@ -154,6 +170,8 @@ Global___AlignRequest: _TypeAlias = AlignRequest  # noqa: Y015
 
 @_typing.final
 class EmbeddingRows(_message.Message):
+    """The next rows of the client's, in the order of the public set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
@@ -174,11 +192,15 @@ Global___EmbeddingRows: _TypeAlias = EmbeddingRows  # noqa: Y015
 
 @_typing.final
 class AlignReply(_message.Message):
+    """The map that was learned."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def map(self) -> _types_pb2.MapCard: ...
+    def map(self) -> _types_pb2.MapCard:
+        """Its id is what queries carry from now on."""
+
     def __init__(
         self,
         *,
@@ -194,17 +216,25 @@ Global___AlignReply: _TypeAlias = AlignReply  # noqa: Y015
 
 @_typing.final
 class AlignEncryptedRequest(_message.Message):
+    """One message of the client's in an encrypted alignment: header, blocks, confirmation."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
     BLOCK_FIELD_NUMBER: _builtins.int
     RECEIVED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def header(self) -> Global___AlignEncryptedHeader: ...
+    def header(self) -> Global___AlignEncryptedHeader:
+        """The first message."""
+
     @_builtins.property
-    def block(self) -> Global___InnerBlock: ...
+    def block(self) -> Global___InnerBlock:
+        """Then each inner block from the offered one on."""
+
     @_builtins.property
-    def received(self) -> Global___ProductReceived: ...
+    def received(self) -> Global___ProductReceived:
+        """The last message."""
+
     def __init__(
         self,
         *,
@@ -224,6 +254,8 @@ Global___AlignEncryptedRequest: _TypeAlias = AlignEncryptedRequest  # noqa: Y015
 
 @_typing.final
 class AlignEncryptedHeader(_message.Message):
+    """Begins an encrypted alignment, or resumes one."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ALIGNMENT_FIELD_NUMBER: _builtins.int
@@ -238,7 +270,9 @@ class AlignEncryptedHeader(_message.Message):
     parts_received: _builtins.int
     """Parts of the product that the client has already."""
     @_builtins.property
-    def alignment(self) -> Global___AlignmentHeader: ...
+    def alignment(self) -> Global___AlignmentHeader:
+        """What is aligned with what, over which public set."""
+
     @_builtins.property
     def key(self) -> _types_pb2.PublicKey:
         """A key of its own for this alignment."""
@@ -271,8 +305,11 @@ class InnerBlock(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
+    """0 to the number of inner blocks less one."""
     @_builtins.property
-    def rows(self) -> _types_pb2.EncryptedMatrix: ...
+    def rows(self) -> _types_pb2.EncryptedMatrix:
+        """Packed under the offer's plan."""
+
     def __init__(
         self,
         *,
@@ -306,17 +343,25 @@ Global___ProductReceived: _TypeAlias = ProductReceived  # noqa: Y015
 
 @_typing.final
 class AlignEncryptedReply(_message.Message):
+    """One message of the silo's in an encrypted alignment: offer, acknowledgements, parts of the product."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OFFER_FIELD_NUMBER: _builtins.int
     TAKEN_FIELD_NUMBER: _builtins.int
     PRODUCT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def offer(self) -> Global___AlignmentOffer: ...
+    def offer(self) -> Global___AlignmentOffer:
+        """The first message."""
+
     @_builtins.property
-    def taken(self) -> Global___BlocksTaken: ...
+    def taken(self) -> Global___BlocksTaken:
+        """After each block."""
+
     @_builtins.property
-    def product(self) -> Global___CrossCovariancePart: ...
+    def product(self) -> Global___CrossCovariancePart:
+        """After the last block, one per row block that the client lacks."""
+
     def __init__(
         self,
         *,
@@ -336,6 +381,8 @@ Global___AlignEncryptedReply: _TypeAlias = AlignEncryptedReply  # noqa: Y015
 
 @_typing.final
 class AlignmentOffer(_message.Message):
+    """How the silo continues: under which plan, from which block."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
@@ -366,6 +413,8 @@ Global___AlignmentOffer: _TypeAlias = AlignmentOffer  # noqa: Y015
 
 @_typing.final
 class BlocksTaken(_message.Message):
+    """Acknowledges inner blocks."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NEXT_BLOCK_FIELD_NUMBER: _builtins.int
@@ -394,10 +443,13 @@ class CrossCovariancePart(_message.Message):
     PRODUCT_FIELD_NUMBER: _builtins.int
     SQUARED_NORM_FIELD_NUMBER: _builtins.int
     index: _builtins.int
+    """0 to the number of row blocks less one."""
     squared_norm: _builtins.float
     """Sum of squares of the silo's centred rows; the same in every part."""
     @_builtins.property
-    def product(self) -> _types_pb2.EncryptedProduct: ...
+    def product(self) -> _types_pb2.EncryptedProduct:
+        """One row block by all output blocks of the offer's plan."""
+
     def __init__(
         self,
         *,
@@ -427,6 +479,7 @@ class RegisterMapRequest(_message.Message):
     CROSS_FIELD_NUMBER: _builtins.int
     MAPPED_FIELD_NUMBER: _builtins.int
     space: _builtins.str
+    """"embeddings" or "generation/TASK"."""
     encoder: _builtins.str
     """Fingerprint of the client's encoder."""
     public_set: _builtins.str
@@ -454,6 +507,8 @@ Global___RegisterMapRequest: _TypeAlias = RegisterMapRequest  # noqa: Y015
 
 @_typing.final
 class RegisterMapReply(_message.Message):
+    """The name of what was registered."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REGISTRATION_FIELD_NUMBER: _builtins.int
@@ -474,13 +529,17 @@ Global___RegisterMapReply: _TypeAlias = RegisterMapReply  # noqa: Y015
 
 @_typing.final
 class SharedExamplesRequest(_message.Message):
+    """Asks for the shared examples of a task, to join a public set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPACE_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     PUBLIC_SET_FIELD_NUMBER: _builtins.int
     space: _builtins.str
+    """"embeddings" or "generation/TASK"."""
     task: _builtins.str
+    """The task's name, 1 to 63 characters."""
     public_set: _builtins.str
     """Digest of the public set that the texts are to join. From then on the silo holds the joined set too: the public
     texts, followed by those shared examples that are not among them.
@@ -502,6 +561,8 @@ Global___SharedExamplesRequest: _TypeAlias = SharedExamplesRequest  # noqa: Y015
 
 @_typing.final
 class SharedExamplesReply(_message.Message):
+    """Shared examples, without labels."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXTS_FIELD_NUMBER: _builtins.int

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from sealign.protocol.v1 import alignment_pb2 as sealign_dot_protocol_dot_v1_dot_alignment__pb2
+from sealign.protocol.v1 import alignment_pb2 as sealign_dot_v1_dot_alignment__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in sealign/protocol/v1/alignment_pb2_grpc.py depends on'
+        + ' but the generated code in sealign/v1/alignment_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AlignmentStub:
-    """Missing associated documentation comment in .proto file."""
+    """Learns and retains maps between a client's rows and a space of the silo.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -36,33 +37,34 @@ class AlignmentStub:
         """
         self.DescribeSpace = channel.unary_unary(
                 '/sealign.v1.Alignment/DescribeSpace',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.DescribeSpaceRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.SpaceCard.FromString,
+                request_serializer=sealign_dot_v1_dot_alignment__pb2.DescribeSpaceRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_alignment__pb2.SpaceCard.FromString,
                 _registered_method=True)
         self.Align = channel.stream_unary(
                 '/sealign.v1.Alignment/Align',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignReply.FromString,
+                request_serializer=sealign_dot_v1_dot_alignment__pb2.AlignRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_alignment__pb2.AlignReply.FromString,
                 _registered_method=True)
         self.AlignEncrypted = channel.stream_stream(
                 '/sealign.v1.Alignment/AlignEncrypted',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignEncryptedRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignEncryptedReply.FromString,
+                request_serializer=sealign_dot_v1_dot_alignment__pb2.AlignEncryptedRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_alignment__pb2.AlignEncryptedReply.FromString,
                 _registered_method=True)
         self.RegisterMap = channel.unary_unary(
                 '/sealign.v1.Alignment/RegisterMap',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.RegisterMapRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.RegisterMapReply.FromString,
+                request_serializer=sealign_dot_v1_dot_alignment__pb2.RegisterMapRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_alignment__pb2.RegisterMapReply.FromString,
                 _registered_method=True)
         self.SharedExamples = channel.unary_unary(
                 '/sealign.v1.Alignment/SharedExamples',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.SharedExamplesRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.SharedExamplesReply.FromString,
+                request_serializer=sealign_dot_v1_dot_alignment__pb2.SharedExamplesRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_alignment__pb2.SharedExamplesReply.FromString,
                 _registered_method=True)
 
 
 class AlignmentServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Learns and retains maps between a client's rows and a space of the silo.
+    """
 
     def DescribeSpace(self, request, context):
         """The space, its public sets, and the maps that the caller may use with one encoder.
@@ -108,28 +110,28 @@ def add_AlignmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'DescribeSpace': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeSpace,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.DescribeSpaceRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.SpaceCard.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_alignment__pb2.DescribeSpaceRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_alignment__pb2.SpaceCard.SerializeToString,
             ),
             'Align': grpc.stream_unary_rpc_method_handler(
                     servicer.Align,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignReply.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_alignment__pb2.AlignRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_alignment__pb2.AlignReply.SerializeToString,
             ),
             'AlignEncrypted': grpc.stream_stream_rpc_method_handler(
                     servicer.AlignEncrypted,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignEncryptedRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignEncryptedReply.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_alignment__pb2.AlignEncryptedRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_alignment__pb2.AlignEncryptedReply.SerializeToString,
             ),
             'RegisterMap': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterMap,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.RegisterMapRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.RegisterMapReply.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_alignment__pb2.RegisterMapRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_alignment__pb2.RegisterMapReply.SerializeToString,
             ),
             'SharedExamples': grpc.unary_unary_rpc_method_handler(
                     servicer.SharedExamples,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.SharedExamplesRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_alignment__pb2.SharedExamplesReply.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_alignment__pb2.SharedExamplesRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_alignment__pb2.SharedExamplesReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -140,7 +142,8 @@ def add_AlignmentServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Alignment:
-    """Missing associated documentation comment in .proto file."""
+    """Learns and retains maps between a client's rows and a space of the silo.
+    """
 
     @staticmethod
     def DescribeSpace(request,
@@ -157,8 +160,8 @@ class Alignment:
             request,
             target,
             '/sealign.v1.Alignment/DescribeSpace',
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.DescribeSpaceRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.SpaceCard.FromString,
+            sealign_dot_v1_dot_alignment__pb2.DescribeSpaceRequest.SerializeToString,
+            sealign_dot_v1_dot_alignment__pb2.SpaceCard.FromString,
             options,
             channel_credentials,
             insecure,
@@ -184,8 +187,8 @@ class Alignment:
             request_iterator,
             target,
             '/sealign.v1.Alignment/Align',
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignReply.FromString,
+            sealign_dot_v1_dot_alignment__pb2.AlignRequest.SerializeToString,
+            sealign_dot_v1_dot_alignment__pb2.AlignReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -211,8 +214,8 @@ class Alignment:
             request_iterator,
             target,
             '/sealign.v1.Alignment/AlignEncrypted',
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignEncryptedRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.AlignEncryptedReply.FromString,
+            sealign_dot_v1_dot_alignment__pb2.AlignEncryptedRequest.SerializeToString,
+            sealign_dot_v1_dot_alignment__pb2.AlignEncryptedReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -238,8 +241,8 @@ class Alignment:
             request,
             target,
             '/sealign.v1.Alignment/RegisterMap',
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.RegisterMapRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.RegisterMapReply.FromString,
+            sealign_dot_v1_dot_alignment__pb2.RegisterMapRequest.SerializeToString,
+            sealign_dot_v1_dot_alignment__pb2.RegisterMapReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -265,8 +268,8 @@ class Alignment:
             request,
             target,
             '/sealign.v1.Alignment/SharedExamples',
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.SharedExamplesRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_alignment__pb2.SharedExamplesReply.FromString,
+            sealign_dot_v1_dot_alignment__pb2.SharedExamplesRequest.SerializeToString,
+            sealign_dot_v1_dot_alignment__pb2.SharedExamplesReply.FromString,
             options,
             channel_credentials,
             insecure,

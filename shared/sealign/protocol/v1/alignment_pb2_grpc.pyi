@@ -31,6 +31,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AlignmentStub:
+    """Learns and retains maps between a client's rows and a space of the silo."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -53,6 +55,8 @@ class AlignmentStub:
 
 @_typing.type_check_only
 class AlignmentAsyncStub(AlignmentStub):
+    """Learns and retains maps between a client's rows and a space of the silo."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     DescribeSpace: _aio.UnaryUnaryMultiCallable[_alignment_pb2.DescribeSpaceRequest, _alignment_pb2.SpaceCard]  # type: ignore[assignment]
     """The space, its public sets, and the maps that the caller may use with one encoder."""
@@ -71,6 +75,8 @@ class AlignmentAsyncStub(AlignmentStub):
     """Unlabelled texts of a task that the silo shares, to join a public set."""
 
 class AlignmentServicer(metaclass=_abc_1.ABCMeta):
+    """Learns and retains maps between a client's rows and a space of the silo."""
+
     @_abc_1.abstractmethod
     def DescribeSpace(
         self,

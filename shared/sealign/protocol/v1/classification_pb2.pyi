@@ -21,6 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DescribeTasksRequest(_message.Message):
+    """Asks for tasks, as one kind of rows can use them."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ROWS_FIELD_NUMBER: _builtins.int
@@ -43,11 +45,15 @@ Global___DescribeTasksRequest: _TypeAlias = DescribeTasksRequest  # noqa: Y015
 
 @_typing.final
 class DescribeTasksReply(_message.Message):
+    """All tasks that the caller may use."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCard]: ...
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCard]:
+        """In the order of their names."""
+
     def __init__(
         self,
         *,
@@ -63,6 +69,8 @@ Global___DescribeTasksReply: _TypeAlias = DescribeTasksReply  # noqa: Y015
 
 @_typing.final
 class TaskCard(_message.Message):
+    """A classification task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -78,7 +86,9 @@ class TaskCard(_message.Message):
     MAPPED_ACCURACY_FIELD_NUMBER: _builtins.int
     CALIBRATED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """1 to 63 characters of a-z, 0-9, ".", "_" and "-"."""
     description: _builtins.str
+    """For people, 4096 characters at most."""
     temperature: _builtins.float
     """Divide logits by this before the softmax."""
     held_out_accuracy: _builtins.float
@@ -96,7 +106,9 @@ class TaskCard(_message.Message):
     embeddings, and probabilities behind a map are not calibrated.
     """
     @_builtins.property
-    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In the order of the logits. 2 to 2^16."""
+
     @_builtins.property
     def ood_scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___OodScore]:
         """The first one decides."""
@@ -159,6 +171,8 @@ Global___OodScore: _TypeAlias = OodScore  # noqa: Y015
 
 @_typing.final
 class ClassifyRequest(_message.Message):
+    """One encrypted batch."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -167,12 +181,17 @@ class ClassifyRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     task: _builtins.str
+    """The task's name, 1 to 63 characters."""
     revision: _builtins.str
     """The revision of the task card that the plan came from."""
     @_builtins.property
-    def rows(self) -> _types_pb2.RowKind: ...
+    def rows(self) -> _types_pb2.RowKind:
+        """What was encrypted."""
+
     @_builtins.property
-    def query(self) -> _types_pb2.EncryptedMatrix: ...
+    def query(self) -> _types_pb2.EncryptedMatrix:
+        """Packed under a plan of the card."""
+
     @_builtins.property
     def key(self) -> _types_pb2.PublicKey:
         """The key that the query names: in the first request of a connection, and after UNKNOWN_KEY."""
@@ -198,6 +217,8 @@ Global___ClassifyRequest: _TypeAlias = ClassifyRequest  # noqa: Y015
 
 @_typing.final
 class ClassifyReply(_message.Message):
+    """Its encrypted logits."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LOGITS_FIELD_NUMBER: _builtins.int
@@ -205,7 +226,9 @@ class ClassifyReply(_message.Message):
     server_micros: _builtins.int
     """Microseconds that the silo spent on the ciphertexts."""
     @_builtins.property
-    def logits(self) -> _types_pb2.EncryptedProduct: ...
+    def logits(self) -> _types_pb2.EncryptedProduct:
+        """Under the plan and the key of the query."""
+
     def __init__(
         self,
         *,

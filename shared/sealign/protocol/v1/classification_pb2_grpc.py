@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from sealign.protocol.v1 import classification_pb2 as sealign_dot_protocol_dot_v1_dot_classification__pb2
+from sealign.protocol.v1 import classification_pb2 as sealign_dot_v1_dot_classification__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in sealign/protocol/v1/classification_pb2_grpc.py depends on'
+        + ' but the generated code in sealign/v1/classification_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ClassificationStub:
-    """Missing associated documentation comment in .proto file."""
+    """Multiplies encrypted rows by the silo's heads.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -36,23 +37,24 @@ class ClassificationStub:
         """
         self.DescribeTasks = channel.unary_unary(
                 '/sealign.v1.Classification/DescribeTasks',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.DescribeTasksRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.DescribeTasksReply.FromString,
+                request_serializer=sealign_dot_v1_dot_classification__pb2.DescribeTasksRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_classification__pb2.DescribeTasksReply.FromString,
                 _registered_method=True)
         self.Classify = channel.unary_unary(
                 '/sealign.v1.Classification/Classify',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyReply.FromString,
+                request_serializer=sealign_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_classification__pb2.ClassifyReply.FromString,
                 _registered_method=True)
         self.ClassifyStream = channel.stream_stream(
                 '/sealign.v1.Classification/ClassifyStream',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyReply.FromString,
+                request_serializer=sealign_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_classification__pb2.ClassifyReply.FromString,
                 _registered_method=True)
 
 
 class ClassificationServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Multiplies encrypted rows by the silo's heads.
+    """
 
     def DescribeTasks(self, request, context):
         """The tasks and, for one kind of rows, the plans under which each is evaluated.
@@ -80,18 +82,18 @@ def add_ClassificationServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'DescribeTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeTasks,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.DescribeTasksRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.DescribeTasksReply.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_classification__pb2.DescribeTasksRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_classification__pb2.DescribeTasksReply.SerializeToString,
             ),
             'Classify': grpc.unary_unary_rpc_method_handler(
                     servicer.Classify,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyReply.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_classification__pb2.ClassifyRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_classification__pb2.ClassifyReply.SerializeToString,
             ),
             'ClassifyStream': grpc.stream_stream_rpc_method_handler(
                     servicer.ClassifyStream,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyReply.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_classification__pb2.ClassifyRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_classification__pb2.ClassifyReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -102,7 +104,8 @@ def add_ClassificationServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Classification:
-    """Missing associated documentation comment in .proto file."""
+    """Multiplies encrypted rows by the silo's heads.
+    """
 
     @staticmethod
     def DescribeTasks(request,
@@ -119,8 +122,8 @@ class Classification:
             request,
             target,
             '/sealign.v1.Classification/DescribeTasks',
-            sealign_dot_protocol_dot_v1_dot_classification__pb2.DescribeTasksRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_classification__pb2.DescribeTasksReply.FromString,
+            sealign_dot_v1_dot_classification__pb2.DescribeTasksRequest.SerializeToString,
+            sealign_dot_v1_dot_classification__pb2.DescribeTasksReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -146,8 +149,8 @@ class Classification:
             request,
             target,
             '/sealign.v1.Classification/Classify',
-            sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyReply.FromString,
+            sealign_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
+            sealign_dot_v1_dot_classification__pb2.ClassifyReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -173,8 +176,8 @@ class Classification:
             request_iterator,
             target,
             '/sealign.v1.Classification/ClassifyStream',
-            sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_classification__pb2.ClassifyReply.FromString,
+            sealign_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
+            sealign_dot_v1_dot_classification__pb2.ClassifyReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ClassificationStub:
+    """Multiplies encrypted rows by the silo's heads."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -40,6 +42,8 @@ class ClassificationStub:
 
 @_typing.type_check_only
 class ClassificationAsyncStub(ClassificationStub):
+    """Multiplies encrypted rows by the silo's heads."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     DescribeTasks: _aio.UnaryUnaryMultiCallable[_classification_pb2.DescribeTasksRequest, _classification_pb2.DescribeTasksReply]  # type: ignore[assignment]
     """The tasks and, for one kind of rows, the plans under which each is evaluated."""
@@ -49,6 +53,8 @@ class ClassificationAsyncStub(ClassificationStub):
     """The same for a stream of batches. Replies come in the order of the requests."""
 
 class ClassificationServicer(metaclass=_abc_1.ABCMeta):
+    """Multiplies encrypted rows by the silo's heads."""
+
     @_abc_1.abstractmethod
     def DescribeTasks(
         self,

@@ -20,6 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ListTasksRequest(_message.Message):
+    """Asks for tasks."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -35,6 +37,8 @@ Global___ListTasksRequest: _TypeAlias = ListTasksRequest  # noqa: Y015
 
 @_typing.final
 class ListTasksReply(_message.Message):
+    """Tasks of both kinds."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
@@ -63,6 +67,8 @@ Global___ListTasksReply: _TypeAlias = ListTasksReply  # noqa: Y015
 
 @_typing.final
 class TaskSummary(_message.Message):
+    """A classification task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -70,11 +76,15 @@ class TaskSummary(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The task's name, 1 to 63 characters."""
     description: _builtins.str
+    """For people."""
     ready: _builtins.bool
     """False until this daemon's encoder has been aligned with the silo."""
     @_builtins.property
-    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In the order of the logits."""
+
     def __init__(
         self,
         *,
@@ -93,6 +103,8 @@ Global___TaskSummary: _TypeAlias = TaskSummary  # noqa: Y015
 
 @_typing.final
 class GenerationTaskSummary(_message.Message):
+    """A generation task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -100,7 +112,9 @@ class GenerationTaskSummary(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The task's name, 1 to 63 characters."""
     description: _builtins.str
+    """For people."""
     max_tokens: _builtins.int
     """Maximum number of new tokens per generation."""
     ready: _builtins.bool
@@ -123,6 +137,8 @@ Global___GenerationTaskSummary: _TypeAlias = GenerationTaskSummary  # noqa: Y015
 
 @_typing.final
 class ClassifyTextsRequest(_message.Message):
+    """Texts to classify, in the clear."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -130,7 +146,9 @@ class ClassifyTextsRequest(_message.Message):
     task: _builtins.str
     """May be absent if the silo has one task."""
     @_builtins.property
-    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Each within the model's window, unless the daemon is told to truncate or split."""
+
     def __init__(
         self,
         *,
@@ -149,11 +167,15 @@ Global___ClassifyTextsRequest: _TypeAlias = ClassifyTextsRequest  # noqa: Y015
 
 @_typing.final
 class ClassifyTextsReply(_message.Message):
+    """One result per text, in the order of the texts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLASSIFICATIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def classifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classified]: ...
+    def classifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classified]:
+        """In the order of the texts."""
+
     def __init__(
         self,
         *,
@@ -169,6 +191,8 @@ Global___ClassifyTextsReply: _TypeAlias = ClassifyTextsReply  # noqa: Y015
 
 @_typing.final
 class Classified(_message.Message):
+    """The silo's classifier's view of one text."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -197,6 +221,7 @@ class Classified(_message.Message):
     OOD_SCORES_FIELD_NUMBER: _builtins.int
     IN_DISTRIBUTION_FIELD_NUMBER: _builtins.int
     label: _builtins.str
+    """The label with the largest logit."""
     probability: _builtins.float
     """Calibrated probability of the label; absent where the silo could not calibrate it for this daemon's map."""
     in_distribution: _builtins.bool
@@ -235,6 +260,8 @@ Global___Classified: _TypeAlias = Classified  # noqa: Y015
 
 @_typing.final
 class GenerateTextRequest(_message.Message):
+    """A prompt, in the clear, and how to continue it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -249,6 +276,7 @@ class GenerateTextRequest(_message.Message):
     task: _builtins.str
     """May be absent if the silo has one generation task."""
     prompt: _builtins.str
+    """1 character or more."""
     max_tokens: _builtins.int
     """Maximum number of new tokens, by default 64. The silo may impose a lower limit."""
     temperature: _builtins.float
@@ -315,6 +343,8 @@ Global___GenerateTextRequest: _TypeAlias = GenerateTextRequest  # noqa: Y015
 
 @_typing.final
 class GeneratedToken(_message.Message):
+    """One token, as it came."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
@@ -326,6 +356,7 @@ class GeneratedToken(_message.Message):
     id: _builtins.int
     """In the silo's vocabulary."""
     log_probability: _builtins.float
+    """Natural, under the silo's head for the mapped state, at temperature 1."""
     finish: _builtins.str
     """Of the last token, why it is the last: "end", "stop", "length" or "window"."""
     def __init__(

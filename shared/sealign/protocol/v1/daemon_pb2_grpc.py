@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from sealign.protocol.v1 import daemon_pb2 as sealign_dot_protocol_dot_v1_dot_daemon__pb2
+from sealign.protocol.v1 import daemon_pb2 as sealign_dot_v1_dot_daemon__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in sealign/protocol/v1/daemon_pb2_grpc.py depends on'
+        + ' but the generated code in sealign/v1/daemon_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class DaemonStub:
-    """Missing associated documentation comment in .proto file."""
+    """What applications call. The daemon embeds, encrypts, asks the silo and decrypts.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -36,23 +37,24 @@ class DaemonStub:
         """
         self.ListTasks = channel.unary_unary(
                 '/sealign.v1.Daemon/ListTasks',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ListTasksRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ListTasksReply.FromString,
+                request_serializer=sealign_dot_v1_dot_daemon__pb2.ListTasksRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_daemon__pb2.ListTasksReply.FromString,
                 _registered_method=True)
         self.ClassifyTexts = channel.unary_unary(
                 '/sealign.v1.Daemon/ClassifyTexts',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsReply.FromString,
+                request_serializer=sealign_dot_v1_dot_daemon__pb2.ClassifyTextsRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_daemon__pb2.ClassifyTextsReply.FromString,
                 _registered_method=True)
         self.GenerateText = channel.unary_stream(
                 '/sealign.v1.Daemon/GenerateText',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.GenerateTextRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.GeneratedToken.FromString,
+                request_serializer=sealign_dot_v1_dot_daemon__pb2.GenerateTextRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_daemon__pb2.GeneratedToken.FromString,
                 _registered_method=True)
 
 
 class DaemonServicer:
-    """Missing associated documentation comment in .proto file."""
+    """What applications call. The daemon embeds, encrypts, asks the silo and decrypts.
+    """
 
     def ListTasks(self, request, context):
         """The silo's tasks, as this daemon's encoder and causal model can use them.
@@ -80,18 +82,18 @@ def add_DaemonServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ListTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTasks,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ListTasksRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ListTasksReply.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_daemon__pb2.ListTasksRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_daemon__pb2.ListTasksReply.SerializeToString,
             ),
             'ClassifyTexts': grpc.unary_unary_rpc_method_handler(
                     servicer.ClassifyTexts,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsReply.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_daemon__pb2.ClassifyTextsRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_daemon__pb2.ClassifyTextsReply.SerializeToString,
             ),
             'GenerateText': grpc.unary_stream_rpc_method_handler(
                     servicer.GenerateText,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.GenerateTextRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_daemon__pb2.GeneratedToken.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_daemon__pb2.GenerateTextRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_daemon__pb2.GeneratedToken.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -102,7 +104,8 @@ def add_DaemonServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Daemon:
-    """Missing associated documentation comment in .proto file."""
+    """What applications call. The daemon embeds, encrypts, asks the silo and decrypts.
+    """
 
     @staticmethod
     def ListTasks(request,
@@ -119,8 +122,8 @@ class Daemon:
             request,
             target,
             '/sealign.v1.Daemon/ListTasks',
-            sealign_dot_protocol_dot_v1_dot_daemon__pb2.ListTasksRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_daemon__pb2.ListTasksReply.FromString,
+            sealign_dot_v1_dot_daemon__pb2.ListTasksRequest.SerializeToString,
+            sealign_dot_v1_dot_daemon__pb2.ListTasksReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -146,8 +149,8 @@ class Daemon:
             request,
             target,
             '/sealign.v1.Daemon/ClassifyTexts',
-            sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_daemon__pb2.ClassifyTextsReply.FromString,
+            sealign_dot_v1_dot_daemon__pb2.ClassifyTextsRequest.SerializeToString,
+            sealign_dot_v1_dot_daemon__pb2.ClassifyTextsReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -173,8 +176,8 @@ class Daemon:
             request,
             target,
             '/sealign.v1.Daemon/GenerateText',
-            sealign_dot_protocol_dot_v1_dot_daemon__pb2.GenerateTextRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_daemon__pb2.GeneratedToken.FromString,
+            sealign_dot_v1_dot_daemon__pb2.GenerateTextRequest.SerializeToString,
+            sealign_dot_v1_dot_daemon__pb2.GeneratedToken.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DaemonStub:
+    """What applications call. The daemon embeds, encrypts, asks the silo and decrypts."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -40,6 +42,8 @@ class DaemonStub:
 
 @_typing.type_check_only
 class DaemonAsyncStub(DaemonStub):
+    """What applications call. The daemon embeds, encrypts, asks the silo and decrypts."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTasks: _aio.UnaryUnaryMultiCallable[_daemon_pb2.ListTasksRequest, _daemon_pb2.ListTasksReply]  # type: ignore[assignment]
     """The silo's tasks, as this daemon's encoder and causal model can use them."""
@@ -49,6 +53,8 @@ class DaemonAsyncStub(DaemonStub):
     """Continues a text, token by token."""
 
 class DaemonServicer(metaclass=_abc_1.ABCMeta):
+    """What applications call. The daemon embeds, encrypts, asks the silo and decrypts."""
+
     @_abc_1.abstractmethod
     def ListTasks(
         self,

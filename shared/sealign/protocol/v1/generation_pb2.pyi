@@ -23,11 +23,14 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DescribeGenerationRequest(_message.Message):
+    """Asks for a generation task, as one kind of rows can use it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
+    """The task's name, 1 to 63 characters."""
     @_builtins.property
     def rows(self) -> _types_pb2.RowKind:
         """Absent to see the task without a plan."""
@@ -48,6 +51,8 @@ Global___DescribeGenerationRequest: _TypeAlias = DescribeGenerationRequest  # no
 
 @_typing.final
 class GenerationCard(_message.Message):
+    """A generation task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -61,12 +66,15 @@ class GenerationCard(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     UNSERVABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """1 to 63 characters of a-z, 0-9, ".", "_" and "-"."""
     description: _builtins.str
+    """For people, 4096 characters at most."""
     vocabulary: _builtins.int
     """Outputs of its head."""
     tokenizer: _builtins.str
-    """SHA-256 of the tokenizer, in hexadecimal, and its size."""
+    """SHA-256 of the tokenizer, in hexadecimal."""
     tokenizer_bytes: _builtins.int
+    """Bytes of the tokenizer, 64 MiB at most."""
     max_tokens: _builtins.int
     """Maximum number of new tokens per generation."""
     revision: _builtins.str
@@ -107,10 +115,13 @@ Global___GenerationCard: _TypeAlias = GenerationCard  # noqa: Y015
 
 @_typing.final
 class FetchTokenizerRequest(_message.Message):
+    """Asks for a task's tokenizer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
     task: _builtins.str
+    """The task's name, 1 to 63 characters."""
     def __init__(
         self,
         *,
@@ -126,10 +137,13 @@ Global___FetchTokenizerRequest: _TypeAlias = FetchTokenizerRequest  # noqa: Y015
 
 @_typing.final
 class TokenizerPiece(_message.Message):
+    """Consecutive bytes of a tokenizer.json, 1 MiB at most."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTENT_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
+    """1 to 2^20 bytes."""
     def __init__(
         self,
         *,
@@ -145,6 +159,8 @@ Global___TokenizerPiece: _TypeAlias = TokenizerPiece  # noqa: Y015
 
 @_typing.final
 class NextTokenRequest(_message.Message):
+    """One encrypted state."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
@@ -153,12 +169,17 @@ class NextTokenRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     task: _builtins.str
+    """The task's name, 1 to 63 characters."""
     revision: _builtins.str
     """The revision of the card that the plan came from."""
     @_builtins.property
-    def rows(self) -> _types_pb2.RowKind: ...
+    def rows(self) -> _types_pb2.RowKind:
+        """What was encrypted."""
+
     @_builtins.property
-    def query(self) -> _types_pb2.EncryptedMatrix: ...
+    def query(self) -> _types_pb2.EncryptedMatrix:
+        """Packed under the plan of the card."""
+
     @_builtins.property
     def key(self) -> _types_pb2.PublicKey:
         """As in ClassifyRequest."""
@@ -194,10 +215,13 @@ class NextTokenPart(_message.Message):
     LOGITS_FIELD_NUMBER: _builtins.int
     SERVER_MICROS_FIELD_NUMBER: _builtins.int
     first_block: _builtins.int
+    """Number of the part's first output block."""
     server_micros: _builtins.int
     """Microseconds that the silo has spent on the ciphertexts so far."""
     @_builtins.property
-    def logits(self) -> _types_pb2.EncryptedProduct: ...
+    def logits(self) -> _types_pb2.EncryptedProduct:
+        """Under the plan and the key of the query."""
+
     def __init__(
         self,
         *,

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from sealign.protocol.v1 import generation_pb2 as sealign_dot_protocol_dot_v1_dot_generation__pb2
+from sealign.protocol.v1 import generation_pb2 as sealign_dot_v1_dot_generation__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in sealign/protocol/v1/generation_pb2_grpc.py depends on'
+        + ' but the generated code in sealign/v1/generation_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class GenerationStub:
-    """Missing associated documentation comment in .proto file."""
+    """Multiplies encrypted states by the heads of the silo's language models.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -36,23 +37,24 @@ class GenerationStub:
         """
         self.DescribeGeneration = channel.unary_unary(
                 '/sealign.v1.Generation/DescribeGeneration',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.DescribeGenerationRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.GenerationCard.FromString,
+                request_serializer=sealign_dot_v1_dot_generation__pb2.DescribeGenerationRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_generation__pb2.GenerationCard.FromString,
                 _registered_method=True)
         self.FetchTokenizer = channel.unary_stream(
                 '/sealign.v1.Generation/FetchTokenizer',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.FetchTokenizerRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.TokenizerPiece.FromString,
+                request_serializer=sealign_dot_v1_dot_generation__pb2.FetchTokenizerRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_generation__pb2.TokenizerPiece.FromString,
                 _registered_method=True)
         self.NextToken = channel.unary_stream(
                 '/sealign.v1.Generation/NextToken',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.NextTokenRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.NextTokenPart.FromString,
+                request_serializer=sealign_dot_v1_dot_generation__pb2.NextTokenRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_generation__pb2.NextTokenPart.FromString,
                 _registered_method=True)
 
 
 class GenerationServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Multiplies encrypted states by the heads of the silo's language models.
+    """
 
     def DescribeGeneration(self, request, context):
         """A generation task and, for one kind of rows, the plan under which it is evaluated.
@@ -80,18 +82,18 @@ def add_GenerationServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'DescribeGeneration': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeGeneration,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.DescribeGenerationRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.GenerationCard.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_generation__pb2.DescribeGenerationRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_generation__pb2.GenerationCard.SerializeToString,
             ),
             'FetchTokenizer': grpc.unary_stream_rpc_method_handler(
                     servicer.FetchTokenizer,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.FetchTokenizerRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.TokenizerPiece.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_generation__pb2.FetchTokenizerRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_generation__pb2.TokenizerPiece.SerializeToString,
             ),
             'NextToken': grpc.unary_stream_rpc_method_handler(
                     servicer.NextToken,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.NextTokenRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_generation__pb2.NextTokenPart.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_generation__pb2.NextTokenRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_generation__pb2.NextTokenPart.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -102,7 +104,8 @@ def add_GenerationServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Generation:
-    """Missing associated documentation comment in .proto file."""
+    """Multiplies encrypted states by the heads of the silo's language models.
+    """
 
     @staticmethod
     def DescribeGeneration(request,
@@ -119,8 +122,8 @@ class Generation:
             request,
             target,
             '/sealign.v1.Generation/DescribeGeneration',
-            sealign_dot_protocol_dot_v1_dot_generation__pb2.DescribeGenerationRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_generation__pb2.GenerationCard.FromString,
+            sealign_dot_v1_dot_generation__pb2.DescribeGenerationRequest.SerializeToString,
+            sealign_dot_v1_dot_generation__pb2.GenerationCard.FromString,
             options,
             channel_credentials,
             insecure,
@@ -146,8 +149,8 @@ class Generation:
             request,
             target,
             '/sealign.v1.Generation/FetchTokenizer',
-            sealign_dot_protocol_dot_v1_dot_generation__pb2.FetchTokenizerRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_generation__pb2.TokenizerPiece.FromString,
+            sealign_dot_v1_dot_generation__pb2.FetchTokenizerRequest.SerializeToString,
+            sealign_dot_v1_dot_generation__pb2.TokenizerPiece.FromString,
             options,
             channel_credentials,
             insecure,
@@ -173,8 +176,8 @@ class Generation:
             request,
             target,
             '/sealign.v1.Generation/NextToken',
-            sealign_dot_protocol_dot_v1_dot_generation__pb2.NextTokenRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_generation__pb2.NextTokenPart.FromString,
+            sealign_dot_v1_dot_generation__pb2.NextTokenRequest.SerializeToString,
+            sealign_dot_v1_dot_generation__pb2.NextTokenPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,6 +31,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GenerationStub:
+    """Multiplies encrypted states by the heads of the silo's language models."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -44,6 +46,8 @@ class GenerationStub:
 
 @_typing.type_check_only
 class GenerationAsyncStub(GenerationStub):
+    """Multiplies encrypted states by the heads of the silo's language models."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     DescribeGeneration: _aio.UnaryUnaryMultiCallable[_generation_pb2.DescribeGenerationRequest, _generation_pb2.GenerationCard]  # type: ignore[assignment]
     """A generation task and, for one kind of rows, the plan under which it is evaluated."""
@@ -53,6 +57,8 @@ class GenerationAsyncStub(GenerationStub):
     """Encrypted logits of the token that follows, for every token of the vocabulary, in parts."""
 
 class GenerationServicer(metaclass=_abc_1.ABCMeta):
+    """Multiplies encrypted states by the heads of the silo's language models."""
+
     @_abc_1.abstractmethod
     def DescribeGeneration(
         self,

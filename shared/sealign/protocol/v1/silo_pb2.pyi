@@ -20,6 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DescribeRequest(_message.Message):
+    """Asks for the silo's card."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -35,6 +37,8 @@ Global___DescribeRequest: _TypeAlias = DescribeRequest  # noqa: Y015
 
 @_typing.final
 class SiloCard(_message.Message):
+    """The silo, and who is calling it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -55,11 +59,17 @@ class SiloCard(_message.Message):
         """Names of the embedding spaces that clients align with: "embeddings", and "generation/TASK" for each generation task."""
 
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Classification tasks by name."""
+
     @_builtins.property
-    def generation_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def generation_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Generation tasks by name."""
+
     @_builtins.property
-    def limits(self) -> Global___Limits: ...
+    def limits(self) -> Global___Limits:
+        """What the caller may ask for."""
+
     def __init__(
         self,
         *,

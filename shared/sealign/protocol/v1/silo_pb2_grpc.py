@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from sealign.protocol.v1 import silo_pb2 as sealign_dot_protocol_dot_v1_dot_silo__pb2
+from sealign.protocol.v1 import silo_pb2 as sealign_dot_v1_dot_silo__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in sealign/protocol/v1/silo_pb2_grpc.py depends on'
+        + ' but the generated code in sealign/v1/silo_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class SiloStub:
-    """Missing associated documentation comment in .proto file."""
+    """Says what the silo is.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -36,13 +37,14 @@ class SiloStub:
         """
         self.Describe = channel.unary_unary(
                 '/sealign.v1.Silo/Describe',
-                request_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.DescribeRequest.SerializeToString,
-                response_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.SiloCard.FromString,
+                request_serializer=sealign_dot_v1_dot_silo__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=sealign_dot_v1_dot_silo__pb2.SiloCard.FromString,
                 _registered_method=True)
 
 
 class SiloServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Says what the silo is.
+    """
 
     def Describe(self, request, context):
         """The silo, its spaces and tasks by name, and what it knows about the caller. Costs nothing.
@@ -56,8 +58,8 @@ def add_SiloServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
-                    request_deserializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.DescribeRequest.FromString,
-                    response_serializer=sealign_dot_protocol_dot_v1_dot_silo__pb2.SiloCard.SerializeToString,
+                    request_deserializer=sealign_dot_v1_dot_silo__pb2.DescribeRequest.FromString,
+                    response_serializer=sealign_dot_v1_dot_silo__pb2.SiloCard.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -68,7 +70,8 @@ def add_SiloServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Silo:
-    """Missing associated documentation comment in .proto file."""
+    """Says what the silo is.
+    """
 
     @staticmethod
     def Describe(request,
@@ -85,8 +88,8 @@ class Silo:
             request,
             target,
             '/sealign.v1.Silo/Describe',
-            sealign_dot_protocol_dot_v1_dot_silo__pb2.DescribeRequest.SerializeToString,
-            sealign_dot_protocol_dot_v1_dot_silo__pb2.SiloCard.FromString,
+            sealign_dot_v1_dot_silo__pb2.DescribeRequest.SerializeToString,
+            sealign_dot_v1_dot_silo__pb2.SiloCard.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SiloStub:
+    """Says what the silo is."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -36,11 +38,15 @@ class SiloStub:
 
 @_typing.type_check_only
 class SiloAsyncStub(SiloStub):
+    """Says what the silo is."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_silo_pb2.DescribeRequest, _silo_pb2.SiloCard]  # type: ignore[assignment]
     """The silo, its spaces and tasks by name, and what it knows about the caller. Costs nothing."""
 
 class SiloServicer(metaclass=_abc_1.ABCMeta):
+    """Says what the silo is."""
+
     @_abc_1.abstractmethod
     def Describe(
         self,

@@ -57,9 +57,11 @@ class Plan(_message.Message):
     outputs: _builtins.int
     """Outputs C. 1 to 2^24."""
     block_rows: _builtins.int
-    """The block b×k×c that one ciphertext multiplication covers; b·k·c is at most the polynomial degree."""
+    """Rows b of the block b×k×c that one ciphertext multiplication covers; b·k·c is at most the polynomial degree."""
     block_inner: _builtins.int
+    """Inner elements k."""
     block_outputs: _builtins.int
+    """Outputs c."""
     input_scale_bits: _builtins.int
     """Inputs are multiplied by two to this power before they are rounded to integers."""
     weight_scale_bits: _builtins.int
@@ -108,6 +110,7 @@ class PublicKey(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
     parameter_set: _builtins.str
+    """Names polynomial degree and modulus."""
     seed: _builtins.bytes
     """64 bytes."""
     words: _builtins.bytes
@@ -129,6 +132,8 @@ Global___PublicKey: _TypeAlias = PublicKey  # noqa: Y015
 
 @_typing.final
 class SeededCiphertext(_message.Message):
+    """A symmetric encryption of the client's, its second polynomial as the seed that expands to it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SEED_FIELD_NUMBER: _builtins.int
@@ -153,6 +158,8 @@ Global___SeededCiphertext: _TypeAlias = SeededCiphertext  # noqa: Y015
 
 @_typing.final
 class EncryptedMatrix(_message.Message):
+    """An encrypted X: row blocks by inner blocks, row by row."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PLAN_FIELD_NUMBER: _builtins.int
@@ -166,7 +173,9 @@ class EncryptedMatrix(_message.Message):
     digest: _builtins.bytes
     """Detects accidents (a damaged message, another key's ciphertext); it authenticates nobody."""
     @_builtins.property
-    def ciphertexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeededCiphertext]: ...
+    def ciphertexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeededCiphertext]:
+        """One per row block and inner block."""
+
     def __init__(
         self,
         *,
@@ -185,6 +194,8 @@ Global___EncryptedMatrix: _TypeAlias = EncryptedMatrix  # noqa: Y015
 
 @_typing.final
 class ReplyCiphertext(_message.Message):
+    """A sanitised and truncated reply of the silo's."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OUTPUTS_FIELD_NUMBER: _builtins.int
@@ -209,6 +220,8 @@ Global___ReplyCiphertext: _TypeAlias = ReplyCiphertext  # noqa: Y015
 
 @_typing.final
 class EncryptedProduct(_message.Message):
+    """An encrypted Y: row blocks by output blocks, row by row."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PLAN_FIELD_NUMBER: _builtins.int
@@ -216,10 +229,15 @@ class EncryptedProduct(_message.Message):
     CIPHERTEXTS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     plan: _builtins.str
+    """Id of the plan that it is packed under."""
     key_id: _builtins.bytes
+    """SHA-256 of the public key (32 bytes)."""
     digest: _builtins.bytes
+    """Detects accidents, as in EncryptedMatrix."""
     @_builtins.property
-    def ciphertexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplyCiphertext]: ...
+    def ciphertexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplyCiphertext]:
+        """One per row block and output block."""
+
     def __init__(
         self,
         *,
@@ -338,6 +356,8 @@ Global___ClientMap: _TypeAlias = ClientMap  # noqa: Y015
 
 @_typing.final
 class PublicSet(_message.Message):
+    """A public text set that the silo holds."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
@@ -350,6 +370,7 @@ class PublicSet(_message.Message):
     rows: _builtins.int
     """Number of texts; of a generation task, number of the silo's tokens in them."""
     name: _builtins.str
+    """For people, 256 characters at most."""
     releases_left: _builtins.int
     """Cross-covariances over this set that the silo would still release to the caller for the encoder asked about."""
     base: _builtins.str
@@ -399,6 +420,7 @@ class MapCard(_message.Message):
     encoder: _builtins.str
     """Fingerprint of the client's encoder."""
     public_set: _builtins.str
+    """Digest of the public set that it was learned over."""
     rows: _builtins.int
     """Pairs of rows that it was learned from."""
     penalty: _builtins.float
@@ -408,6 +430,7 @@ class MapCard(_message.Message):
     mean_cosine: _builtins.float
     """Absent where no rows could be held out."""
     linear_cka: _builtins.float
+    """1 where both sides see the same structure. Absent where no rows could be held out."""
     created: _builtins.str
     """ISO 8601, UTC."""
     divergence: _builtins.float
