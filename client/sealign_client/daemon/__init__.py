@@ -1,0 +1,1 @@
+"""The daemon: keeps models, keys and connection warm, and serves applications on this machine over gRPC."""
