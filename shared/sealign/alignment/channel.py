@@ -68,22 +68,20 @@ class MappedChannel:
             their mapped ones as well: a map's intercept sees to it.
         gain: (d, d), float32, read-only.
         noise: (d, d), a factor of the noise's covariance, float32, read-only.
-        spread: (d, d), a factor of the covariance of the public texts' mapped embeddings, float32, read-only.
 
     Raises:
         InvalidInputError: shapes that do not fit together, or numbers that are not finite.
     """
 
-    ARRAYS: ClassVar = ("mean", "gain", "noise", "spread")
+    ARRAYS: ClassVar = ("mean", "gain", "noise")
 
     mean: NDArray[np.float32]
     gain: NDArray[np.float32]
     noise: NDArray[np.float32]
-    spread: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         square = (self.dimension, self.dimension)
-        for name, shape in (("mean", square[:1]), ("gain", square), ("noise", square), ("spread", square)):
+        for name, shape in (("mean", square[:1]), ("gain", square), ("noise", square)):
             array = np.array(getattr(self, name), dtype=np.float32)
             if array.shape != shape or not array.size:
                 raise InvalidInputError(f"a mapped channel's {name} has shape {array.shape} where {shape} is needed")
@@ -91,6 +89,28 @@ class MappedChannel:
                 raise InvalidInputError(f"a mapped channel's {name} holds numbers that are not finite; align again")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+
+    @classmethod
+    def blur(cls, mean: Matrix, covariance: Matrix, noise: float) -> MappedChannel:
+        """The channel of the best linear map from a noisy view of the embeddings themselves.
+
+        Embeddings y of this mean and covariance V·diag(v)·Vᵀ are seen as y + e, e ~ N(0, t·I), with t the mean of v
+        times ``noise``. The best linear prediction of y shrinks direction k by v/(v + t) (the Wiener filter: Hastie,
+        Tibshirani and Friedman, "The Elements of Statistical Learning", 2nd edition, equation 3.47, is the same
+        shrinkage). A channel of this kind costs a task about as much as a real map with an equal loss, and no client
+        chooses it.
+
+        Args:
+            mean: (d,).
+            covariance: (d, d), not zero.
+            noise: not negative; 0 leaves embeddings unchanged.
+        """
+        values, vectors = np.linalg.eigh(covariance)
+        values = np.maximum(values, 0.0)
+        variance = noise * values.mean()
+        shrunk = np.divide(values, values + variance, out=np.ones_like(values), where=values + variance > 0)
+        gain, factor = (vectors * shrunk) @ vectors.T, np.sqrt(variance) * shrunk[:, None] * vectors.T
+        return cls(*(array.astype(np.float32) for array in (mean, gain, factor)))
 
     @classmethod
     def fit(cls, statistics: RidgeStatistics, weight: Matrix, intercept: Matrix) -> MappedChannel:
@@ -148,7 +168,7 @@ class MappedChannel:
         """From covariances: what the gain leaves of the mapped embeddings' is noise."""
         noise = mapped - gain.T @ own @ gain
         # The map's intercept gives mapped and target embeddings the same mean.
-        return cls(*(array.astype(np.float32) for array in (mean, gain, _factor(noise), _factor(mapped))))
+        return cls(*(array.astype(np.float32) for array in (mean, gain, _factor(noise))))
 
     @property
     def dimension(self) -> int:
@@ -157,12 +177,9 @@ class MappedChannel:
     @property
     def noise_covariance(self) -> Matrix:
         """(d, d), of ε."""
-        return _covariance(self.noise)
-
-    @property
-    def public_covariance(self) -> Matrix:
-        """(d, d), of the public texts' mapped embeddings."""
-        return _covariance(self.spread)
+        noise = self.noise.astype(np.float64)
+        covariance: Matrix = noise.T @ noise
+        return covariance
 
     def expected(self, Y: ArrayLike) -> Matrix:
         """The mean mapped counterpart, (n, d), of each target embedding, (n, d).
@@ -195,9 +212,3 @@ def _factor(covariance: Matrix) -> Matrix:
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     factor: Matrix = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
     return factor
-
-
-def _covariance(factor: NDArray[np.float32]) -> Matrix:
-    wide = factor.astype(np.float64)
-    covariance: Matrix = wide.T @ wide
-    return covariance

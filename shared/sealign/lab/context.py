@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sealign.alignment import AffineMap, MappedChannel, RidgeStatistics, fit_map, fit_ridge, weigh_released
+from sealign.alignment import AffineMap, MappedChannel, RidgeStatistics, fit_map, fit_ridge, weigh_shared
 from sealign.alignment.families import ScoredCandidate, score_families
 from sealign.errors import InvalidInputError
 from sealign.heads import CalibratedHead
@@ -108,7 +108,7 @@ class PairContext:
             return _statistics(self.X, self.Y)
         first = len(self.X) - self.released
         public, released = (_statistics(self.X[part], self.Y[part]) for part in (slice(first), slice(first, None)))
-        return weigh_released(public, released)[0]
+        return weigh_shared(public, released)[0]
 
     @cached_property
     def ridge(self) -> AffineMap:
