@@ -31,7 +31,7 @@ from sealign import errors
 from sealign.app.options import reference_table
 from sealign.errors import MachineError, SealignError
 from sealign.lab.cli import app as lab_app
-from sealign_client.cli import app as client_app
+from sealign_client.cli.commands import app as client_app
 from sealign_client.settings import ClientSettings
 from sealign_server.cli import app as server_app
 from sealign_server.settings import ServeSettings
@@ -41,6 +41,7 @@ PAGES = REPOSITORY / "deploy" / "docs" / "pages" / "reference"
 CONTRACT = REPOSITORY / "proto" / "sealign" / "v1"
 CONTRACT_FILES = ("types", "silo", "alignment", "classification", "generation", "daemon")
 NOTE = "<!-- Made by `python deploy/docs/generate.py`. Edit the code, not this page. -->\n"
+_EVERYWHERE = {"--help", "--install-completion", "--show-completion"}
 _WIDE = "200"  # columns: help texts are not to be broken here
 _KINDS = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}
 _FIELD = DescriptorProto.FIELD_FIELD_NUMBER
@@ -147,20 +148,19 @@ def wire() -> str:
 
 def _command(name: str, command: Any, depth: int) -> Iterator[str]:
     context = typer.Context(command, info_name=name)
+    children = command.list_commands(context) if hasattr(command, "list_commands") else []
     yield f"{'#' * depth} {name}\n"
     if command.help:
         yield inspect.cleandoc(command.help) + "\n"
-    commands = getattr(command, "commands", None)
-    if commands is None:
+    if not children:
         yield f"```console\n$ {name} {' '.join(command.collect_usage_pieces(context))}\n```\n"
-    options = [option for option in command.get_params(context) if "--help" not in option.opts]
+    options = [option for option in command.get_params(context) if not _EVERYWHERE.intersection(option.opts)]
     records = [record for option in options if (record := option.get_help_record(context)) is not None]
     if records:
         rows = [f"| `{_cell(option)}` | {_cell(meaning)} |" for option, meaning in records]
         yield "\n".join(["| option | meaning |", "| --- | --- |", *rows]) + "\n"
-    for child, nested in (commands or {}).items():
-        if not nested.hidden:
-            yield from _command(f"{name} {child}", nested, depth + 1)
+    for child in children:
+        yield from _command(f"{name} {child}", command.get_command(context, child), depth + 1)
 
 
 def _contract() -> FileDescriptorSet:
