@@ -1,20 +1,16 @@
-# Two commands on a fresh machine do all set-up: `make demo` and `make test`.
+# Two commands on a fresh machine do all set-up: `make demo` and `make test`. `make check` takes seconds.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
 
-.PHONY: demo test check unit coverage matrix docs bench compose-test proto format clean
+.PHONY: demo check unit test coverage matrix docs bench compose-test proto format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m deploy.demo.run
 
-# All that CI runs.
-test: check
-	$(BIN)/pytest
-
-# Formatting, lint, types, layers.
+# Format, lint, types and contracts.
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -24,8 +20,9 @@ check: $(INSTALLED)
 unit: $(INSTALLED)
 	$(BIN)/pytest tests/unit
 
-coverage: $(INSTALLED)
-	$(BIN)/pytest tests/unit --cov --cov-report=term:skip-covered
+# What CI runs.
+test: check
+	$(BIN)/pytest
 
 # `make unit` on every Python 3.10 to 3.14 that this machine has.
 matrix:
@@ -36,8 +33,12 @@ docs: $(INSTALLED) $(DOCS_INSTALLED)
 	$(BIN)/python deploy/docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --config-file deploy/docs/mkdocs.yml
 
+# Lines that no test runs, also in processes that tests start.
+coverage: $(INSTALLED)
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered --cov-report=html:coverage-output
+
 bench: $(INSTALLED)
-	$(BIN)/sealign bench --output bench-output
+	$(BIN)/sealign-lab bench --output bench-output
 
 compose-test: $(INSTALLED)
 	PYTHON=$(abspath $(BIN))/python bash deploy/compose_test.sh
@@ -50,7 +51,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .matrix site demo-output bench-output dist
+	rm -rf $(VENV) .matrix site demo-output bench-output coverage-output dist .coverage
 
 $(INSTALLED): pyproject.toml constraints.txt deploy/demo/requirements.txt
 	$(PYTHON) -m venv $(VENV)
