@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import shutil
 import struct
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,3 +185,17 @@ class TestKnownAnswer:
         reply = evaluator.evaluate(self._query(key), ZeroPool(key.public_key))
         Y = Cipher(self.plan, key).decrypt(reply, len(self.X))
         assert np.abs(Y - (self.X @ self.weight + self.bias)).max() <= self.plan.precision
+
+
+def test_seal_in_webassembly_decrypts_the_known_answer() -> None:
+    """Another build of SEAL, another language, and PROTOCOL.md: expansion, transforms, decryption, rounding."""
+    home = Path(os.environ.get("SEALIGN_NODE", generate.HERE))
+    node = shutil.which("node", path=f"{home / 'node_modules/.bin'}{os.pathsep}{os.environ['PATH']}")
+    if node is None or not (home / "node_modules/node-seal").is_dir():
+        pytest.skip("needs: npm install --prefix tests/vectors node@24 node-seal@7")
+    script = [node, str(generate.HERE / "node_seal.mjs"), str(home)]
+    run = subprocess.run(script, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr[-500:]
+    found = json.loads(run.stdout)
+    assert found["outputs"] == stored("product")["outputs"]
+    assert found["largest_query_error"] < 30
