@@ -14,7 +14,7 @@ import json
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,12 +26,14 @@ from deploy.demo import data
 from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge, public_names, weigh_shared
 from sealign.encoders import EncoderSettings, load_encoder
 from sealign.heads import (
+    LinearHead,
     ServedHead,
     TaskProfile,
     TrainedHead,
     auroc,
     discriminant_head,
     head_behind,
+    measure_task,
     train_head,
 )
 from sealign.labelled import read_labelled
@@ -58,7 +60,7 @@ Labelled = list[tuple[str, str]]
 
 def _shuffled(rows: Labelled, count: int, seed: int = 0) -> Labelled:
     rows = [row for row in rows if row[0].strip()]
-    random.Random(seed).shuffle(rows)  # noqa: S311 - samples texts, makes no secret
+    random.Random(seed).shuffle(rows)
     return rows[:count]
 
 
@@ -120,7 +122,7 @@ class Embeddings:
 
     def of_texts(self, what: list[str], encoder: str) -> Rows:
         """Return the embeddings of a few texts."""
-        return self._encoder(encoder)(what)
+        return np.asarray(self._encoder(encoder)(what), dtype=np.float32)
 
     @lru_cache(None)  # noqa: B019
     def _encoder(self, name: str):  # type: ignore[no-untyped-def]
@@ -172,16 +174,16 @@ def profile_of(embeddings: Embeddings, task: str, silo: str, outliers: str) -> T
     head, rows, labels = trained(embeddings, task, silo)
     penalties = [head.penalty or 1e-3]
 
-    def train(some: NDArray[np.float64], named: list[str]):  # type: ignore[no-untyped-def]
+    def train(some: NDArray[np.float64], named: Sequence[str]) -> LinearHead:
         return train_head(some, named, classes=head.head.labels, penalties=penalties).head
 
-    return TaskProfile.measure(
+    return measure_task(
         rows,
         labels,
         head.head,
         train,
         outliers=embeddings.of(outliers, silo),
-        directions=8,  # type: ignore[arg-type]
+        directions=8,
     )
 
 

@@ -21,6 +21,7 @@ from sealign.heads.ood import (
     threshold_at_95,
 )
 from sealign.heads.profile import TaskProfile
+from sealign.heads.profiling import measure_task
 from sealign.heads.served import OutputLayout, ServedHead
 from sealign.heads.trained import TrainedHead
 from sealign.heads.training import DEFAULT_PENALTIES, stratified_hold_out, train_head
@@ -50,6 +51,7 @@ __all__ = [
     "label_precision",
     "max_logit",
     "max_softmax",
+    "measure_task",
     "softmax",
     "stratified_hold_out",
     "threshold_at_95",

@@ -101,9 +101,10 @@ class ClassStatistics:
         Raises:
             InvalidInputError: the channel is of another dimension.
         """
+        means = channel.expected(self.means)
         gain = channel.gain.astype(np.float64)
         within = gain.T @ self.within @ gain + channel.noise_covariance
-        return ClassStatistics(self.labels, self.counts, channel.expected(self.means), within)
+        return ClassStatistics(self.labels, self.counts, means, within)
 
     def simulated(self, count: int, seed: int = 0) -> tuple[Matrix, NDArray[np.intp]]:
         """Draw rows of Gaussian classes with these means and this covariance.

@@ -13,7 +13,8 @@ from sealign.heads.calibration import two_digits
 from sealign.heads.discriminant import discriminant_head
 from sealign.heads.linear import LinearHead
 from sealign.heads.margins import label_precision
-from sealign.heads.profile import Measures, TaskProfile, simulated, simulated_loss
+from sealign.heads.profile import Measures, TaskProfile
+from sealign.heads.profiling import simulated, simulated_loss
 from sealign.heads.publishing import ACCURACY_STEP, power_of_two, rounded, standard_error
 from sealign.heads.served import ServedHead
 from sealign.heads.trained import TrainedHead
@@ -23,13 +24,13 @@ Matrix = NDArray[np.float64]
 _PREFERRED = 2.0
 """Standard errors by which the trained head must be better; the discriminant is the prior."""
 
-_SEPARATED = 0.9
+_SEPARATED = 0.8
 """AUROC against outliers of the head's own kind, at least, for thresholds to mean anything."""
 
-_MISFIT = 0.045
+_MISFIT = 0.05
 """Standard deviation of what a channel, learned from public texts, gets wrong about a task's accuracy.
 
-`python -m tests.benchmarks.promises` measures it.
+It grows with the task's reach beyond these texts. `python -m tests.benchmarks.promises` measures it.
 """
 
 
@@ -77,6 +78,8 @@ def head_behind(
     Raises:
         InvalidInputError: shapes that do not fit together.
     """
+    reach = channel.reach(profile.statistics.total)
+    channel = channel.noisier(reach)
     mapped = profile.statistics.through(channel)
     outliers = profile.outliers and profile.outliers.through(channel)
     head = discriminant_head(mapped, profile.shrinkage, outliers, directions if outliers else 0)
@@ -91,7 +94,7 @@ def head_behind(
     return CalibratedHead(
         head=cooled,
         accuracy=accuracy,
-        margin=rounded(1.96 * float(np.hypot(_MISFIT, standard_error(accuracy, profile.rows))), ACCURACY_STEP),
+        margin=rounded(1.96 * float(np.hypot(_MISFIT * reach, standard_error(accuracy, profile.rows))), ACCURACY_STEP),
         ood=_thresholds(cooled, outputs, profile, measures, loss) if meaningful else {},
         precision=label_precision(cooled.layout.logits(outputs)),
         fitted=fitted,

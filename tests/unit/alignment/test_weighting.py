@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sealign.alignment import RidgeStatistics, fit_ridge, similarity_weights, weigh_shared
+from sealign.alignment import RidgeStatistics, fit_ridge, public_names, similarity_weights, weigh_shared
 from sealign.errors import InvalidInputError
 
 
@@ -121,3 +121,9 @@ def test_too_few_released_texts_to_judge_by_count_once() -> None:
     released.update(random.standard_normal((9, 4)), random.standard_normal((9, 3)))
     joined, weight = weigh_shared(public, released)
     assert (joined.rows, weight) == (59, 1.0)
+
+
+def test_names_are_public_texts() -> None:
+    names = public_names(("credit_limit-change", "comp.sys.mac", "LOC", "7", "__", "LOC"), "Questions, by intent.")
+    assert names == ("credit limit change", "comp sys mac", "LOC", "Questions, by intent.")
+    assert public_names(("1", "0")) == ()
