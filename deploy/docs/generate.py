@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     ServiceDescriptorProto,
 )
-from grpc_tools import protoc
 
 import sealign_client
 from sealign import errors
@@ -38,7 +37,6 @@ from sealign_server.settings import ServeSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = REPOSITORY / "deploy" / "docs" / "pages" / "reference"
-CONTRACT = REPOSITORY / "proto" / "sealign" / "v1"
 CONTRACT_FILES = ("types", "silo", "alignment", "classification", "generation", "daemon")
 NOTE = "<!-- Made by `python deploy/docs/generate.py`. Edit the code, not this page. -->\n"
 _EVERYWHERE = {"--help", "--install-completion", "--show-completion"}
@@ -127,8 +125,8 @@ def python() -> str:
         f"It also exports these [errors](errors.md): {', '.join(f'`{name}`' for name in raised)}.\n"
     ]
     main = ("Client", "AsyncClient")
-    for name in (*main, *(name for name in values if name not in (*main, *raised))):
-        parts.append(f"::: sealign_client.{name}\n")
+    others = (name for name in values if name not in (*main, *raised))
+    parts.extend(f"::: sealign_client.{name}\n" for name in (*main, *others))
     return "\n".join(parts)
 
 
@@ -140,9 +138,8 @@ def wire() -> str:
         "Applications speak `Daemon`. [Bytes on the wire](protocol.md) defines how bytes become polynomials.\n"
     ]
     for file in _contract().file:
-        path = Path(file.name)
-        if path.parent.name == "v1" and "sealign" in path.parts:
-            parts.extend(_contract_file(file, path.name))
+        if file.package == "sealign.v1":
+            parts.extend(_contract_file(file, Path(file.name).name))
     return "\n".join(parts)
 
 
@@ -164,19 +161,16 @@ def _command(name: str, command: Any, depth: int) -> Iterator[str]:
 
 
 def _contract() -> FileDescriptorSet:
+    """Return the contract with its comments; protoc runs by itself, since its protobuf and TenSEAL's do not get on."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "contract"
-        package = "sealign/protocol/v1"
         arguments = [
-            "protoc",
-            f"--proto_path={package}={CONTRACT}",
-            f"--proto_path={resources.files('grpc_tools') / '_proto'}",
+            f"--proto_path={REPOSITORY / 'proto'}",
             "--include_source_info",
             f"--descriptor_set_out={output}",
-            *(f"{package}/{name}.proto" for name in CONTRACT_FILES),
+            *(f"sealign/v1/{name}.proto" for name in CONTRACT_FILES),
         ]
-        if protoc.main(arguments) != 0:
-            raise SystemExit("protoc failed; see its message above")
+        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *arguments], check=True)
         return FileDescriptorSet.FromString(output.read_bytes())
 
 
