@@ -1,6 +1,6 @@
 """Measures what a silo promises of a head behind a map against what happens to a client's texts.
 
-    python -m tests.benchmarks.promises [CACHE] [--tasks trec,r8] [--names]
+    python -m tests.benchmarks.promises [CACHE] [tasks=trec,r8] [public=wiki] [outliers=general] [--names]
 
 Six tasks, all-MiniLM-L6-v2 and Google USE each as client and as silo, two or three public sets. A line per cell says:
 accuracy of the silo's own encoder, of its trained head behind the map, of the fitted one, of the one that is served;

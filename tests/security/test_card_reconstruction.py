@@ -93,12 +93,11 @@ def reconstructed(card: Card, step: float, asked: int, seed: int = 1) -> Matrix:
     random = np.random.default_rng(seed)
     head = silos()[0].own.head.weight
     towards: Matrix = head.mean(axis=1) + head[:, 0]
-    towards = towards / np.linalg.norm(towards)
+    towards /= np.linalg.norm(towards)
     changes = random.normal(size=(asked, DIMENSION))
     base = np.eye(DIMENSION)
     moved = [card(base + step * np.outer(e, towards)) - card(base - step * np.outer(e, towards)) for e in changes]
-    found: Matrix = np.linalg.lstsq(changes, np.array(moved) / (2 * step), rcond=None)[0]
-    return found
+    return np.asarray(np.linalg.lstsq(changes, np.array(moved) / (2 * step), rcond=None)[0], dtype=np.float64)
 
 
 def cosines(vector: Matrix, rows: Matrix) -> Matrix:
