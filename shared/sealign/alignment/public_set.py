@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sealign.errors import InvalidInputError, NotFoundError, StorageError
+from sealign.errors import InvalidInputError
+from sealign.lines import read_lines
 
 
 @dataclass(frozen=True)
@@ -39,26 +40,16 @@ class PublicSet:
 
     @classmethod
     def from_file(cls, path: str | Path) -> PublicSet:
-        """Read one UTF-8 text a line; the line ending (LF or CRLF) is not part of the text.
+        """Read one UTF-8 text per line; see :mod:`sealign.lines`.
 
         Raises:
             NotFoundError: there is no such file.
             StorageError: the file cannot be read.
             InvalidInputError: a bad line, named by its number.
         """
+        lines = read_lines(Path(path))
         try:
-            content = Path(path).read_bytes()
-        except FileNotFoundError as error:
-            raise NotFoundError(f"there is no public set at {path}; check the path") from error
-        except OSError as error:
-            raise StorageError(f"could not read {path}: {error.strerror}") from error
-        try:
-            lines = content.decode("utf-8").removesuffix("\n").split("\n")
-        except UnicodeDecodeError as error:
-            number = content.count(b"\n", 0, error.start) + 1
-            raise InvalidInputError(f"{path}: line {number} is not UTF-8; convert the file to UTF-8") from None
-        try:
-            return cls(tuple(line.removesuffix("\r") for line in lines))
+            return cls(tuple(lines))
         except InvalidInputError as error:
             raise InvalidInputError(f"{path}: {error}") from None
 

@@ -11,7 +11,7 @@ from sealign.alignment import PublicSet
 from sealign.errors import InvalidInputError, NotFoundError
 
 TEXTS = st.lists(
-    st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1).filter(str.strip),
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0\ufeff"), min_size=1).filter(str.strip),
     min_size=2,
     max_size=8,
     unique=True,
@@ -64,8 +64,10 @@ def test_last_line_needs_no_ending(tmp_path: Path) -> None:
         (b"one\ntwo\n\n", "line 3 is empty"),
         (b"one\ntwo\nthree\ntwo\n", "line 4 repeats line 2"),
         (b"one\ntwo\nthr\xffee\n", "line 3 is not UTF-8"),
+        (b"one\ntwo\nthr\0ee\n", "line 3 contains a NUL"),
+        (b"\xff\xfeo\0n\0e\0\n\0t\0w\0o\0", "line 1 is UTF-16"),
         (b"one\n", "no line 2"),
-        (b"", "line 1 is empty"),
+        (b"", "no line 1"),
     ],
 )
 def test_bad_lines_are_named_and_not_quoted(tmp_path: Path, content: bytes, message: str) -> None:
@@ -78,5 +80,5 @@ def test_bad_lines_are_named_and_not_quoted(tmp_path: Path, content: bytes, mess
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no public set"):
+    with pytest.raises(NotFoundError, match="there is no file"):
         PublicSet.from_file(tmp_path / "absent.txt")
