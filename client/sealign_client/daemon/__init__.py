@@ -1,0 +1,1 @@
+"""The daemon: keeps model, key and connection warm, and serves applications on this machine."""
