@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,14 +30,19 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 def http_app(service: Service) -> Starlette:
     """Return the application that serves a client over HTTP."""
-    routes = [
-        Route(operation.path, partial(_answer, service, operation), methods=[operation.method], name=operation.name)
-        for operation in OPERATIONS
-    ]
+    operations = {(operation.path, operation.method): operation for operation in OPERATIONS}
+
+    async def answer(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await _answer(service, operations[request.scope["route"].path, method], request)
+
+    methods: dict[str, list[str]] = {}
+    for operation in OPERATIONS:
+        methods.setdefault(operation.path, []).append(operation.method)
+    routes = [Route(path, answer, methods=allowed) for path, allowed in methods.items()]
     document = json.dumps(openapi_document(OPERATIONS)).encode()
     routes.append(Route("/openapi.json", _constant(document, "application/json")))
     routes += [Route(path, _page_file(name)) for path, name in _page_files().items()]
-    operations = {(operation.path, operation.method): operation for operation in OPERATIONS}
 
     def find(scope: Scope) -> tuple[Operation | None, str]:
         for route in routes:

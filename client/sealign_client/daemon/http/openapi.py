@@ -54,7 +54,7 @@ def _entry(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     answer = _schema(operation.answer, schemas)
-    content = {media: {"schema": {"type": "string"} if media == EVENTS else answer} for media in operation.media}
+    content = {media: {"schema": {} if media == EVENTS else answer} for media in operation.media}
     responses: dict[str, Any] = {str(operation.status): {"description": "The answer.", "content": content}}
     problem = {MEDIA_TYPE: {"schema": _schema(Problem, schemas)}}
     for status in sorted(_faults(operation)):

@@ -73,6 +73,7 @@ class Problem(BaseModel):
     status: int = Field(ge=400, le=599)
     code: str = Field(description="Stable name, for programs.")
     detail: str = Field(description="What is wrong, where, and what to do.")
+    message: str = Field(description="The same as detail, where clients of OpenAI look for it.")
     errors: list[Fault] | None = Field(default=None, description="Faults of the body, if it does not fit the schema.")
 
 
@@ -126,8 +127,9 @@ def unusable(error: ValidationError, body: bytes) -> HttpError:
 
 
 def _problem(status: int, code: str, detail: str, faults: list[Fault] | None = None) -> Problem:
+    title = TITLES.get(status, "Error")
     return Problem(
-        type=f"/docs#{code}", title=TITLES.get(status, "Error"), status=status, code=code, detail=detail, errors=faults
+        type=f"/docs#{code}", title=title, status=status, code=code, detail=detail, message=detail, errors=faults
     )
 
 

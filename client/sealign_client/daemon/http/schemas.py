@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from sealign.encoders.checks import MAX_CHARACTERS
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_TEXTS = 1024
 """In one request."""
@@ -15,7 +13,6 @@ Text = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=MAX_CHARACTERS,
         pattern=r"\S",
         description="A text with something to read. Within the model's window, unless truncated.",
     ),
@@ -24,6 +21,21 @@ Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 OneText = Annotated[list[Text], Field(min_length=1, max_length=1)]
 Batch = Annotated[list[OneText], Field(min_length=1, max_length=MAX_TEXTS)]
 TaskName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9._-]+$")]
+
+
+def _integer(value: object) -> object:
+    """Take 5.0 for 5, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _false(value: object) -> object:
+    """Take 0 for a number and not for false."""
+    return value if isinstance(value, bool) else "a number"
+
+
+Count = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_integer)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(_integer)]
+Alternatives = Annotated[int, Field(ge=0, le=5), BeforeValidator(_integer)]
 
 
 class Body(BaseModel):
@@ -109,21 +121,21 @@ class CompletionRequest(Body):
 
     model: TaskName | None = Field(default=None, description="The silo's generation task; may be absent if it has one.")
     prompt: Text | OneText
-    max_tokens: int = Field(default=16, ge=1, le=65_536, description="The silo may impose a lower limit.")
+    max_tokens: Count = Field(default=16, description="The silo may impose a lower limit.")
     temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="0 takes the likeliest token each time.")
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    top_k: int | None = Field(default=None, ge=1, le=1_000_000)
+    top_k: Count | None = None
     repetition_penalty: float = Field(default=1.0, ge=0.1, le=10.0)
-    seed: int | None = Field(default=None, ge=0, le=2**63 - 1, description="Random seed for sampling.")
+    seed: Seed | None = Field(default=None, description="Random seed for sampling.")
     stop: Annotated[str, Field(min_length=1, max_length=256)] | (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=4)] | None
     ) = Field(default=None, description="Up to 4 texts that end a generation before them.")
     stream: bool = Field(default=False, description="Send tokens as server-sent events.")
     stream_options: StreamOptions | None = Field(default=None, description="Only with stream.")
-    logprobs: int | None = Field(default=None, ge=0, le=5, description="Number of likeliest tokens to report.")
-    n: Literal[1] = 1
-    best_of: Literal[1] = 1
-    echo: Literal[False] = False
+    logprobs: Alternatives | None = Field(default=None, description="Number of likeliest tokens to report.")
+    n: Annotated[Literal[1], BeforeValidator(_integer)] = 1
+    best_of: Annotated[Literal[1], BeforeValidator(_integer)] = 1
+    echo: Annotated[Literal[False], BeforeValidator(_false)] = False
     presence_penalty: float = Field(default=0.0, ge=0.0, le=0.0)
     frequency_penalty: float = Field(default=0.0, ge=0.0, le=0.0)
     user: str | None = Field(default=None, max_length=256, description="Ignored.")
