@@ -1,4 +1,4 @@
-"""The SDK: use a silo's classifiers on texts that never leave this machine unencrypted.
+"""The synchronous SDK: use a silo's classifiers on texts that never leave this machine unencrypted.
 
 with Client(silo="silo.example:7443", encoder="sentence-transformers/all-MiniLM-L6-v2") as client:
     client.align(PublicSet.from_file("public.txt"))
@@ -9,29 +9,42 @@ with Client(silo="silo.example:7443", encoder="sentence-transformers/all-MiniLM-
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import PublicSet
 from sealign.encoders import Encoder
-from sealign.generation.sampling import Sampling
-from sealign.protocol import GenerationCard, MapCard, SiloCard
-from sealign_client.adaptation import Adaptation
-from sealign_client.client import AsyncClient, Progress
-from sealign_client.encrypted_alignment import Transfer
-from sealign_client.generation import Forecast, GeneratedToken
-from sealign_client.results import Classification, Timing
-from sealign_client.settings import AlignmentMode, ClientSettings
+from sealign.protocol import EMBEDDINGS, MapCard, SiloCard
+from sealign_client.classify import Progress
+from sealign_client.client import AsyncClient
+from sealign_client.inputs import Texts
+from sealign_client.local.recentring import Recentring
+from sealign_client.results import (
+    Classification,
+    Description,
+    Forecast,
+    GeneratedToken,
+    GenerationDescription,
+    Timing,
+)
+from sealign_client.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from sealign.alignment import PublicSet
+    from sealign.generation.sampling import Sampling
 
 _T = TypeVar("_T")
 
 
 class Client:
-    """The synchronous client: the same as :class:`AsyncClient`, on an event loop of its own."""
+    __doc__ = (
+        (AsyncClient.__doc__ or "")
+        .replace("an async context", "a context")
+        .replace("and blocks no event loop", "and is fast")
+    )
 
     def __init__(
         self,
@@ -41,14 +54,10 @@ class Client:
         observe: Callable[[Timing], None] | None = None,
         **fields: Any,
     ) -> None:
+        self._client = AsyncClient(settings, encoder=encoder, observe=observe, **fields)
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="sealign-client", daemon=True)
         self._thread.start()
-        try:
-            self._client = self._wait(self._make(settings, encoder, observe, fields))
-        except BaseException:
-            self._stop()
-            raise
 
     def __enter__(self) -> Client:
         return self
@@ -57,48 +66,73 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; ephemeral keys are gone."""
-        self._wait(self._client.close())
-        self._stop()
+        """Close the connection; keys that are not stored are gone. Closing twice is harmless."""
+        if self._loop.is_closed() or not self._thread.is_alive():  # closed, or in a forked process
+            return
+        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
-    def describe(self, *, refresh: bool = False) -> SiloCard:
-        """See :meth:`AsyncClient.describe`."""
+    @property
+    def encoder(self) -> Encoder:
+        """The local encoder, loaded when it is first needed."""
+        return self._wait(self._client.encoder())
+
+    def silo(self) -> SiloCard:
+        return self._wait(self._client.silo())
+
+    def describe(self, *, refresh: bool = False) -> Description:
         return self._wait(self._client.describe(refresh=refresh))
 
-    def align(
-        self,
-        texts: PublicSet,
-        progress: Progress | None = None,
-        *,
-        mode: AlignmentMode | str = AlignmentMode.PLAIN,
-        few_shot: str | None = None,
-        transfer: Callable[[Transfer], None] | None = None,
-    ) -> MapCard:
-        """See :meth:`AsyncClient.align`."""
-        return self._wait(self._client.align(texts, progress, mode=mode, few_shot=few_shot, transfer=transfer))
+    def describe_generation(self, *, refresh: bool = True) -> tuple[GenerationDescription, ...]:
+        return self._wait(self._client.describe_generation(refresh=refresh))
+
+    def align(self, texts: PublicSet, space: str = EMBEDDINGS, **options: Any) -> MapCard:
+        return self._wait(self._client.align(texts, space, **options))
 
     def adapt(
         self,
-        texts: Sequence[str],
+        texts: Texts,
         progress: Progress | None = None,
         *,
         thresholds: bool = False,
         task: str | None = None,
-    ) -> Adaptation:
-        """See :meth:`AsyncClient.adapt`."""
+    ) -> Recentring:
         return self._wait(self._client.adapt(texts, progress, thresholds=thresholds, task=task))
 
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, texts: str, task: str | None = ..., progress: Progress | None = ..., *, verify: bool | None = ...
+    ) -> Classification: ...
+
+    @overload
     def classify(
-        self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None
-    ) -> list[Classification]:
-        """See :meth:`AsyncClient.classify`."""
-        return self._wait(self._client.classify(texts, task, progress))
+        self, texts: Texts, task: str | None = ..., progress: Progress | None = ..., *, verify: bool | None = ...
+    ) -> list[Classification]: ...
+
+    def classify(
+        self,
+        texts: str | Texts,
+        task: str | None = None,
+        progress: Progress | None = None,
+        *,
+        verify: bool | None = None,
+    ) -> Classification | list[Classification]:
+        return self._wait(self._client.classify(texts, task, progress, verify=verify))
+
+    def classify_each(self, texts: Texts, task: str | None = None) -> Iterator[Classification]:
+        return self._iterate(self._client.classify_each(texts, task))
 
     def logits(
-        self, rows: NDArray[np.float32], task: str | None = None, progress: Progress | None = None
+        self,
+        rows: NDArray[np.floating],
+        task: str | None = None,
+        progress: Progress | None = None,
+        *,
+        verify: bool | None = None,
     ) -> NDArray[np.float64]:
-        """See :meth:`AsyncClient.logits`."""
-        return self._wait(self._client.logits(rows, task, progress))
+        return self._wait(self._client.logits(rows, task, progress, verify=verify))
 
     def generate(
         self,
@@ -108,64 +142,38 @@ class Client:
         sampling: Sampling | None = None,
         alternatives: int = 0,
     ) -> Iterator[GeneratedToken]:
-        """See :meth:`AsyncClient.generate`."""
-        tokens = self._client.generate(prompt, task, max_tokens, sampling, alternatives)
+        return self._iterate(self._client.generate(prompt, task, max_tokens, sampling, alternatives))
 
-        async def following() -> GeneratedToken | None:
-            return await anext(tokens, None)
-
-        async def end() -> None:
-            await tokens.aclose()
-
-        try:
-            while (token := self._wait(following())) is not None:
-                yield token
-        finally:
-            if not self._loop.is_closed():
-                self._wait(end())
-
-    def forecast(self, texts: Sequence[str], task: str | None = None) -> Forecast:
-        """See :meth:`AsyncClient.forecast`."""
+    def forecast(self, texts: Texts, task: str | None = None) -> Forecast:
         return self._wait(self._client.forecast(texts, task))
 
-    def align_generation(
-        self,
-        texts: PublicSet,
-        task: str | None = None,
-        progress: Progress | None = None,
-        *,
-        mode: AlignmentMode | str = AlignmentMode.PLAIN,
-        transfer: Callable[[Transfer], None] | None = None,
-    ) -> MapCard:
-        """See :meth:`AsyncClient.align_generation`."""
-        return self._wait(self._client.align_generation(texts, task, progress, mode=mode, transfer=transfer))
-
-    def describe_generation(self) -> tuple[GenerationCard, ...]:
-        """The silo's generation tasks, as the local causal model can use them now."""
-
-        async def described() -> tuple[GenerationCard, ...]:
-            return await (await self._client.generation()).describe(refresh=True)
-
-        return self._wait(described())
-
-    @property
-    def encoder(self) -> Encoder:
-        """The local encoder."""
-        return self._client.encoder
-
-    @staticmethod
-    async def _make(
-        settings: ClientSettings | None,
-        encoder: Encoder | str | None,
-        observe: Callable[[Timing], None] | None,
-        fields: dict[str, Any],
-    ) -> AsyncClient:
-        return AsyncClient(settings, encoder=encoder, observe=observe, **fields)
-
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        try:
+            self._client.session.require_usable()
+        except BaseException:
+            work.close()
+            raise
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    def _iterate(self, items: AsyncIterator[_T]) -> Iterator[_T]:
+        """Yield what an asynchronous generator does."""
+
+        async def following() -> tuple[_T, ...]:
+            async for item in items:
+                return (item,)
+            return ()
+
+        async def end() -> None:
+            await items.aclose()  # type: ignore[attr-defined]
+
+        try:
+            while found := self._wait(following()):
+                yield found[0]
+        finally:
+            if not self._loop.is_closed() and self._thread.is_alive():
+                asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+
+
+for _name, _method in vars(Client).items():
+    if callable(_method) and not _name.startswith("_") and not _method.__doc__:
+        _method.__doc__ = getattr(AsyncClient, _name).__doc__

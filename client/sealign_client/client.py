@@ -2,59 +2,56 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
-from time import perf_counter
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap, PublicSet, require_enough_texts
-from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan, checked_rows
-from sealign.encoders import Encoder, EncoderSettings, load_encoder
-from sealign.errors import (
-    InvalidInputError,
-    NoMapError,
-    NotFoundError,
-    ReleaseRefusedError,
-    StalePlanError,
-    UnavailableError,
-    UnknownKeyError,
-    UnknownMapError,
+from sealign.encoders import Encoder, EncoderSettings
+from sealign.errors import InvalidInputError
+from sealign.protocol import EMBEDDINGS, MapCard, SiloCard, TaskCard, generation_task_of
+from sealign_client.classify import Classifier, Progress
+from sealign_client.endpoint import Endpoint
+from sealign_client.inputs import Texts, checked_public_set, checked_sequence, iterate_texts
+from sealign_client.local.directory import data_directory
+from sealign_client.local.keys import KeyRing, KeyStore
+from sealign_client.local.maps import ClientMaps
+from sealign_client.local.recentring import Recentring
+from sealign_client.options import AlignmentOptions
+from sealign_client.results import (
+    Classification,
+    Description,
+    Forecast,
+    GeneratedToken,
+    GenerationDescription,
+    Timing,
 )
-from sealign.generation.sampling import Sampling
-from sealign.protocol import MapCard, Placement, PublicSetCard, QueryRows, SiloCard, TaskCard, find_public_set
-from sealign_client.adaptation import Adaptation, OwnThresholds, require_enough_for_thresholds
-from sealign_client.encrypted_alignment import EncryptedAlignment, Transfer
-from sealign_client.generation import Forecast, GeneratedToken, TextGenerator
-from sealign_client.generation_connection import GenerationConnection
-from sealign_client.keyring import KeyRing
-from sealign_client.maps import ClientMaps
-from sealign_client.results import Classification, Timing, classifications
-from sealign_client.settings import AlignmentMode, ClientSettings, client_settings
+from sealign_client.routes import RouteOptions, Routes
+from sealign_client.session import Session
+from sealign_client.settings import ClientSettings, client_settings
 
-Progress = Callable[[int], None]
-_T = TypeVar("_T")
-
-_ALIGN_CHUNK = 256
-_ATTEMPTS = 4
+if TYPE_CHECKING:
+    from sealign.alignment import PublicSet
+    from sealign.generation.sampling import Sampling
+    from sealign_client.generate import Generator
 
 
 class AsyncClient:
-    """A client of one silo with one local encoder. Close it, or use it as an async context manager.
+    """A client of one silo. Close it, or use it as an async context manager.
+
+    Making one reads no file and blocks no event loop. Models and certificates are loaded in a worker thread when they
+    are first needed.
 
     Args:
         settings: see :class:`ClientSettings`; or its fields as keyword arguments. To generate text alone, name a
             causal ``model`` and no encoder.
         encoder: a loaded encoder, or the name of one; by default the one that the settings name.
-        observe: told the :class:`Timing` of every request that carries one batch, or asks for one token.
+        observe: called with the :class:`Timing` of every request that carries one batch, or asks for one token.
 
     Raises:
-        InvalidInputError, AuthenticationError: settings, certificates or an encoder that cannot work.
+        InvalidInputError: settings that cannot work, by name.
     """
 
     def __init__(
@@ -65,30 +62,27 @@ class AsyncClient:
         observe: Callable[[Timing], None] | None = None,
         **fields: Any,
     ) -> None:
+        if settings is not None and fields:
+            raise InvalidInputError(f"Give settings or keyword arguments, not both: {', '.join(sorted(fields))}.")
         if settings is None:
             settings = client_settings(encoder=encoder if isinstance(encoder, str) else None, **fields)
         named = encoder if encoder is not None else settings.encoder
-        self._encoder = None if named is None and settings.model is not None else _loaded(named)
-        self._model = settings.model
-        self._generator: TextGenerator | None = None
+        if named is None and settings.model is None:
+            raise InvalidInputError("Name the local encoder: encoder=…, --encoder or SEALIGN_CLIENT_ENCODER.")
+        self.settings = settings
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
-        self._keys = KeyRing(settings.key_directory, self._passphrase)
-        self._connection = GenerationConnection(settings)
-        self._observe = observe
-        self._maps = ClientMaps(settings.map_directory)
-        self._placement = settings.placement
-        self._tell_map = settings.tell_map
-        self._adaptation: Adaptation | None = None
-        if settings.adaptation is not None:
-            self._adaptation = Adaptation.load(settings.adaptation, self.encoder.card.fingerprint)
-        self._card: SiloCard | None = None
-        # These belong to the card, and are as it is described.
-        self._own_map: AffineMap | None = None
-        self._rows = QueryRows("")
-        self._ciphers: dict[str, Cipher] = {}
-        self._registered: set[bytes] = set()
-        # One thread: models and SEAL objects are used by one caller at a time, and the loop stays free.
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="sealign")
+        endpoint = Endpoint(
+            settings.silo, settings.tls_ca, settings.tls_cert, settings.tls_key, settings.security_table
+        )
+        keys = KeyRing(KeyStore(settings.key_directory, self._passphrase, settings.security_table))
+        self.session = Session(endpoint, keys, settings.timeout, observe)
+        self._maps = ClientMaps(map_directory(settings))
+        self._routes = Routes(self.session, self._maps, RouteOptions(settings.placement, settings.register_maps))
+        parsed = EncoderSettings.parse(named) if isinstance(named, str) else named
+        self.classifier = Classifier(self._routes, parsed, settings.recentring)
+        self._model = None if settings.model is None else EncoderSettings.parse(settings.model)
+        self._generator: Generator | None = None
+        self._classifies = named is not None
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -97,14 +91,13 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; ephemeral keys are gone."""
-        await self._connection.close()
-        self._worker.shutdown()
+        """Close the connection; keys that are not stored are gone. Closing twice is harmless."""
+        await self.session.close()
 
     @property
     def classifies(self) -> bool:
         """Whether this client has an encoder."""
-        return self._encoder is not None
+        return self._classifies
 
     @property
     def generates(self) -> bool:
@@ -112,96 +105,85 @@ class AsyncClient:
         return self._model is not None
 
     @property
-    def encoder(self) -> Encoder:
-        """The local encoder.
-
-        Raises:
-            InvalidInputError: this client has only a causal model.
-        """
-        return self._encoder if self._encoder is not None else _loaded(None)
-
-    async def generation(self) -> TextGenerator:
-        """Generation with the local causal model, which is loaded when it is first needed.
-
-        Raises:
-            InvalidInputError: the settings name no model, or it cannot be loaded.
-        """
+    def generator(self) -> Generator:
+        """Generation with this client's causal model."""
         if self._generator is None:
-            if self._model is None:
-                raise InvalidInputError("name the local causal language model: model=…, --model or SEALIGN_MODEL")
-            from sealign.encoders.causal import CausalModel  # needs torch
+            from sealign_client.generate import Generator
 
-            model = await self._run(CausalModel, EncoderSettings.parse(self._model))
-            self._generator = TextGenerator(
-                model,
-                self._connection,
-                self._keys,
-                self._maps,
-                self._placement,
-                self._run,
-                self._passphrase,
-                self._observe,
-            )
+            self._generator = Generator(self._routes, self._model)
         return self._generator
 
-    async def generate(
-        self,
-        prompt: str,
-        task: str | None = None,
-        max_tokens: int | None = None,
-        sampling: Sampling | None = None,
-        alternatives: int = 0,
-    ) -> AsyncGenerator[GeneratedToken, None]:
-        """Continue a prompt with the silo's language-model head; see :meth:`TextGenerator.generate`."""
-        generator = await self.generation()
-        async for token in generator.generate(prompt, task, max_tokens, sampling, alternatives):
-            yield token
+    async def encoder(self) -> Encoder:
+        """Return the local encoder, loaded when it is first needed.
 
-    async def forecast(self, texts: Sequence[str], task: str | None = None) -> Forecast:
-        """What a generation task may give and will cost; see :meth:`TextGenerator.forecast`."""
-        return await (await self.generation()).forecast(texts, task)
+        Raises:
+            InvalidInputError: this client has only a causal model, or the encoder cannot be loaded.
+        """
+        return await self.classifier.encoder()
 
-    async def align_generation(
-        self,
-        texts: PublicSet,
-        task: str | None = None,
-        progress: Progress | None = None,
-        *,
-        mode: AlignmentMode | str = AlignmentMode.PLAIN,
-        transfer: Callable[[Transfer], None] | None = None,
-    ) -> MapCard:
-        """Learn the map from the local causal model's states to those of a generation task; as :meth:`align`."""
-        generator = await self.generation()
-        encrypted = AlignmentMode(mode) is AlignmentMode.ENCRYPTED
-        return await generator.align(texts, task, progress, encrypted=encrypted, transfer=transfer)
+    async def silo(self) -> SiloCard:
+        """Return what the silo is and offers by name, and what it knows about this client. Needs no model."""
+        self.session.require_usable()
+        return await self._routes.silo(refresh=True)
 
-    async def describe(self, *, refresh: bool = False) -> SiloCard:
-        """What the silo offers; asked once and remembered until ``refresh``."""
-        if self._card is None or refresh:
-            encoder = self.encoder.card
-            rows = QueryRows(encoder.fingerprint, recentred=self._adaptation is not None)
-            card = await self._connection.describe(rows, encoder.dimension)
-            own = None if self._placement is Placement.SILO else self._maps.find(card, encoder.fingerprint)
-            if own is not None:
-                rows = replace(rows, mapped_over=own.public_set, map_id=await self._told(own))
-                card = await self._connection.describe(rows, encoder.dimension)
-                card = replace(card, map=MapCard.of(own))
-            elif self._placement is Placement.CLIENT:
-                tasks = tuple(replace(task, plans=()) for task in card.tasks)
-                card = replace(card, map=None, tasks=tasks)
-            if self._adaptation is not None and self._adaptation.thresholds is not None:
-                card = self._adaptation.thresholds.put_in(card)
-            self._card, self._own_map, self._rows = card, own, rows
-        return self._card
+    async def describe(self, *, refresh: bool = False) -> Description:
+        """Return what the silo offers to this client's encoder; asked once until ``refresh``."""
+        self.session.require_usable()
+        return await self.classifier.describe(refresh=refresh)
+
+    async def task(self, name: str | None = None) -> TaskCard:
+        """Return the card of a classification task; without a name, of the only one.
+
+        Raises:
+            NotFoundError: no such task.
+            InvalidInputError: no name, and not exactly one task.
+        """
+        return await self.classifier.task(name)
+
+    async def describe_generation(self, *, refresh: bool = True) -> tuple[GenerationDescription, ...]:
+        """Return what the silo's generation tasks offer to this client's causal model now."""
+        self.session.require_usable()
+        return await self.generator.describe(refresh=refresh)
+
+    async def align(self, texts: PublicSet, space: str = EMBEDDINGS, **options: Any) -> MapCard:
+        """Learn the map from this client's embedding space to one of the silo's, and use it from now on.
+
+        In plain mode the silo sees this client's embeddings of the public texts and retains the map. In encrypted mode
+        it sees ciphertexts, and this client retains the map. The map's id is pinned: another is refused. An encrypted
+        alignment that was interrupted, even by the end of the process, resumes when it is asked for again.
+
+        Args:
+            texts: the public set; the silo must hold the same.
+            space: "embeddings", or "generation/TASK" for the token states of a generation task.
+            options: fields of :class:`AlignmentOptions`: ``mode``, ``register``, ``shared_examples``,
+                ``accept_examples``, ``accept_poor_map``, ``progress``, ``transfer``.
+
+        Raises:
+            NotFoundError: the silo does not hold this public set, or no examples of the task.
+            UnavailableError: the silo went away; nothing was learned, an earlier map stays.
+            InvalidInputError: encrypted mode: fewer texts than four times the larger dimension; a map no better than
+                chance; shared examples that were not accepted.
+            ReleaseRefusedError: the silo shares no examples; encrypted mode: no more over this public set.
+            NoPlanError: the map was learned, but the silo can serve a generation task behind it under no parameter set.
+        """
+        self.session.require_usable()
+        from sealign_client.align import Aligner
+
+        wanted, chosen = AlignmentOptions.of(options), checked_public_set(texts)
+        task = generation_task_of(space)
+        source = await (self.classifier.source() if task is None else self.generator.source(task))
+        learned = await Aligner(self._routes, source, space, self._passphrase).align(chosen, wanted)
+        await (self.classifier.note_alignment() if task is None else self.generator.note_alignment(task))
+        return learned
 
     async def adapt(
         self,
-        texts: Sequence[str],
+        texts: Texts,
         progress: Progress | None = None,
         *,
         thresholds: bool = False,
         task: str | None = None,
-    ) -> Adaptation:
+    ) -> Recentring:
         """Centre what is classified from now on as these texts are centred, without showing them to anybody.
 
         With ``thresholds``, also report as in distribution what scores no lower than 95 % of these texts do, which are
@@ -210,7 +192,7 @@ class AsyncClient:
 
         Args:
             texts: at least 50 (100 for thresholds), without labels, like those to be classified and mixed as they will
-                be; texts that are out of distribution among them lower the thresholds.
+                be. Texts that are out of distribution among them lower the thresholds.
             progress: told how many texts were embedded, and, for thresholds, classified.
             thresholds: measure thresholds of the task's out-of-distribution scores.
             task: name of the silo's task; may be left out if there is only one.
@@ -220,299 +202,120 @@ class AsyncClient:
             NotFoundError, NoMapError: thresholds: there is no such task, or no map for this encoder.
             UnavailableError: the silo went away; the texts' mean is used already, thresholds are the silo's.
         """
-        if thresholds:  # before the expensive embedding
-            require_enough_for_thresholds(len(texts))
-            await self._ready_task(task)
-        rows = await self._run(partial(self.encoder.encode, texts, progress=progress))
-        adaptation = Adaptation.of(rows, self.encoder.card.fingerprint)
-        self._adaptation, self._card = adaptation, None
-        if thresholds:
-            card, outputs = await self._outputs(rows, task, progress)
-            used = (await self.describe()).map
-            adaptation = replace(adaptation, thresholds=OwnThresholds.of(card, used, outputs))
-            self._adaptation, self._card = adaptation, None
-        return adaptation
+        self.session.require_usable()
+        return await self.classifier.adapt(checked_sequence(texts), progress, thresholds=thresholds, task=task)
 
-    async def _told(self, own: AffineMap) -> str:
-        """What the silo calls what it knows about a map of this client; empty if it is to know nothing."""
-        if not self._tell_map:
-            return ""
-        if own.covariances is None:
-            raise InvalidInputError(
-                "there is nothing to tell the silo about this map, which an earlier version learned; align again, or "
-                "leave tell_map out"
-            )
-        return await self._connection.register_map(own.public_set, own.covariances)
+    @overload
+    async def classify(  # type: ignore[overload-overlap]
+        self, texts: str, task: str | None = ..., progress: Progress | None = ..., *, verify: bool | None = ...
+    ) -> Classification: ...
 
-    async def align(
-        self,
-        texts: PublicSet,
-        progress: Progress | None = None,
-        *,
-        mode: AlignmentMode | str = AlignmentMode.PLAIN,
-        few_shot: str | None = None,
-        transfer: Callable[[Transfer], None] | None = None,
-    ) -> MapCard:
-        """Learn the map for this encoder.
-
-        In plain mode the silo sees this encoder's embeddings of the public texts and keeps the map. In encrypted
-        mode it sees ciphertexts, and this client keeps the map and uses it from now on. With a map directory, an
-        encrypted alignment that was interrupted, even by the end of the process, goes on when it is asked for again.
-
-        Args:
-            texts: the public set; the silo must hold the same.
-            progress: told how many texts were embedded.
-            mode: plain or encrypted.
-            few_shot: a task whose unlabelled texts, as far as the silo releases them, join the public set.
-            transfer: encrypted mode: told about ciphertexts sent and received.
-
-        Raises:
-            NotFoundError: the silo does not hold this public set, or no texts of the task.
-            UnavailableError: the silo went away; nothing was learned, an earlier map stays.
-            InvalidInputError: encrypted mode: fewer texts than four times the larger dimension.
-            ReleaseRefusedError: the silo releases no texts; encrypted mode: no more over this public set.
-        """
-        encrypted = AlignmentMode(mode) is AlignmentMode.ENCRYPTED
-        held = find_public_set((await self.describe(refresh=True)).public_sets, texts.digest)
-        if few_shot is not None:
-            texts = texts.joined(await self._connection.released_texts(few_shot, held.digest))
-            held = find_public_set((await self.describe(refresh=True)).public_sets, texts.digest)
-        if encrypted:
-            return await self._align_encrypted(texts, held, progress, transfer)
-        rows = await self._run(partial(self.encoder.encode, texts.texts, progress=progress))
-        chunks = [rows[start : start + _ALIGN_CHUNK] for start in range(0, len(rows), _ALIGN_CHUNK)]
-        learned = await self._connection.align(self.encoder.card, texts.digest, len(rows), chunks)
-        await self.describe(refresh=True)
-        return learned
-
-    async def _align_encrypted(
-        self,
-        texts: PublicSet,
-        held: PublicSetCard,
-        progress: Progress | None,
-        transfer: Callable[[Transfer], None] | None,
-    ) -> MapCard:
-        card, encoder = await self.describe(), self.encoder.card
-        require_enough_texts(len(texts), encoder.dimension, card.dimension)
-        unfinished = self._maps.unfinished(card, encoder.fingerprint, held.digest, self._passphrase)
-        if unfinished is not None and unfinished.embeddings is not None:
-            rows = unfinished.embeddings
-        elif held.releases_left == 0:  # before the expensive embedding
-            raise ReleaseRefusedError(
-                f"the silo releases no cross-covariance over the public set {held.name} to this client any more: "
-                "another encoder or an earlier run has used up what it allows. Use the map that was learned, or ask "
-                "the silo's operator to raise max_releases."
-            )
-        else:
-            rows = await self._run(partial(self.encoder.encode, texts.texts, progress=progress))
-        alignment = EncryptedAlignment(
-            self._connection,
-            self._keys,
-            self._run,
-            encoder,
-            card,
-            texts.digest,
-            rows,
-            partial(self._maps.keep, card),
-            unfinished,
-            transfer,
-        )
-        own = await alignment.learn()
-        await self.describe(refresh=True)
-        return MapCard.of(own)
+    @overload
+    async def classify(
+        self, texts: Texts, task: str | None = ..., progress: Progress | None = ..., *, verify: bool | None = ...
+    ) -> list[Classification]: ...
 
     async def classify(
-        self, texts: Sequence[str], task: str | None = None, progress: Progress | None = None
-    ) -> list[Classification]:
-        """Classify texts through ciphertexts, results in their order.
+        self,
+        texts: str | Texts,
+        task: str | None = None,
+        progress: Progress | None = None,
+        *,
+        verify: bool | None = None,
+    ) -> Classification | list[Classification]:
+        """Classify texts through ciphertexts.
 
         Args:
-            texts: any number; large numbers go in batches.
+            texts: one text gives one result; a list, tuple, iterator, numpy array or pandas Series of texts gives a
+                list, in order. Large numbers go in batches.
             task: name of the silo's task; may be left out if there is only one.
             progress: told how many texts were embedded, which takes nearly all of the time.
+            verify: hide check rows in batches, which catch a silo that returns another product than that of the rows
+                with its weights; by default where they cost little.
 
         Raises:
             NotFoundError: no such task.
-            NoMapError: this encoder was never aligned with the silo.
-            InvalidInputError: a text that cannot be embedded (empty, too long), named by its index.
+            NoMapError: this encoder was never aligned with the silo, or the silo dropped the map.
+            InvalidInputError: something else than texts, or a text that cannot be embedded (empty, too long), named by
+                its index.
+            DecryptionError: a reply that is not the product of the encrypted rows; do not ask again.
+            UnavailableError, OverloadedError: the silo did not answer within the timeout.
         """
-        card = await self._ready_task(task)  # before the expensive embedding
-        if not texts:
-            return []
-        rows = await self._run(partial(self.encoder.encode, texts, progress=progress))
-        card, outputs = await self._outputs(rows, card.name)
-        return classifications(card, outputs)
+        self.session.require_usable()
+        results = await self.classifier.classify(checked_sequence(texts), task, progress, verify=verify)
+        return results[0] if isinstance(texts, str) else results
+
+    async def classify_each(self, texts: Texts, task: str | None = None) -> AsyncIterator[Classification]:
+        """Classify any number of texts in constant memory, and yield results as they are made; see :meth:`classify`."""
+        self.session.require_usable()
+        async for result in self.classifier.classify_each(iterate_texts(texts), task):
+            yield result
 
     async def logits(
-        self, rows: NDArray[np.float32], task: str | None = None, progress: Progress | None = None
+        self,
+        rows: NDArray[np.floating],
+        task: str | None = None,
+        progress: Progress | None = None,
+        *,
+        verify: bool | None = None,
     ) -> NDArray[np.float64]:
-        """Logits, shape (n, C), of embeddings made by this client's encoder, shape (n, d).
+        """Return logits, shape (n, C), of embeddings made by this client's encoder, shape (n, d).
 
         Raises:
             InvalidInputError: wrong shape, or a row that is not finite or not normalised; nothing was sent.
         """
-        card, outputs = await self._outputs(rows, task, progress)
-        return card.layout.logits(outputs)
+        self.session.require_usable()
+        if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
+            raise InvalidInputError(f"Embeddings are a numpy array of floats, not a {type(rows).__name__}.")
+        return await self.classifier.logits(rows, task, progress, verify=verify)
 
-    async def _outputs(
-        self, embeddings: NDArray[np.float32], task: str | None, progress: Progress | None = None
-    ) -> tuple[TaskCard, NDArray[np.float64]]:
-        """Outputs, (n, outputs), and the card of the head that gave them: all of one, whatever changes meanwhile."""
-        card = await self._ready_task(task)
-        kind, placed = self._rows, self._placed(embeddings, card.plans[0])
-        done: list[NDArray[np.float64]] = []
-        failures = 0
-        while sum(map(len, done)) < len(embeddings):
-            remaining = placed[sum(map(len, done)) :]
-            plan = _cheapest(card.plans, len(remaining))
-            if failures:
-                remaining = remaining[: plan.rows]  # alone: a stream may hide why it ended
-            try:
-                await self._register(plan)
-                async for part in self._answered(card, kind, plan, remaining):
-                    done.append(part)
-                    failures = 0
-                    if progress is not None:
-                        progress(len(part))
-            except (UnknownKeyError, UnknownMapError, StalePlanError, UnavailableError) as error:
-                failures += 1
-                if failures == _ATTEMPTS:
-                    raise
-                if isinstance(error, UnavailableError):
-                    await asyncio.sleep(0.25 * 2**failures)
-                elif isinstance(error, UnknownKeyError):
-                    self._registered.clear()  # the silo restarted, or forgot
-                else:
-                    await self.describe(refresh=True)
-                    card = await self._ready_task(card.name)
-                    kind, placed = self._rows, self._placed(embeddings, card.plans[0])
-                    done.clear()
-        return card, np.concatenate([np.empty((0, card.layout.outputs)), *done])
+    async def generate(
+        self,
+        prompt: str,
+        task: str | None = None,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        alternatives: int = 0,
+    ) -> AsyncIterator[GeneratedToken]:
+        """Continue a prompt with the silo's language-model head, token by token.
 
-    def _placed(self, embeddings: NDArray[np.floating], plan: PackingPlan) -> NDArray[np.float64]:
-        """What is to be encrypted under such plans: embeddings, or, with a map of the client's own, mapped ones.
-
-        They are centred on the mean of the client's own texts, if it knows one.
-
-        Mapped rows are projected to the ball of the plan's row norm. All centred embeddings of the silo lie in it, so
-        projecting a prediction brings it nearer to them.
-
-        Raises:
-            InvalidInputError: wrong shape, values that are not finite, or embeddings that are too long.
-        """
-        own, adaptation = self._own_map, self._adaptation
-        if own is None:
-            if adaptation is None:
-                return checked_rows(embeddings, plan)
-            # Of norm one, as plain embeddings must be.
-            return checked_rows(checked_rows(embeddings, replace(plan, row_norm=1.0)) - adaptation.mean, plan)
-        mapped = own.apply(embeddings)
-        if adaptation is not None:
-            mapped -= own.apply(adaptation.mean[None])
-        norms = np.linalg.norm(mapped, axis=1, keepdims=True)
-        return checked_rows(mapped * (plan.row_norm / np.maximum(norms, plan.row_norm)), plan)
-
-    async def task(self, name: str | None = None) -> TaskCard:
-        """The card of a task; without a name, of the only one.
+        Args:
+            prompt: the text so far; special tokens in it are read as the text they are.
+            task: may be left out if there is one.
+            max_tokens: maximum number of new tokens; by default 64. The silo may impose a lower limit.
+            sampling: how tokens are chosen; by default the likeliest each time.
+            alternatives: number of likeliest tokens reported with each token.
 
         Raises:
             NotFoundError: no such task.
-            InvalidInputError: no name, and not exactly one task.
+            NoMapError: this model was never aligned with the task.
+            NoPlanError: the silo cannot serve the task to this model under any parameter set.
+            DecryptionError: a text so unlike the public ones that logits leave the promised range; what was yielded
+                stands.
+            InvalidInputError: an empty prompt, or one beyond the model's window; nothing was sent.
+            UnavailableError: the silo went away and did not come back in time; what was yielded stands.
         """
-        tasks = (await self.describe()).tasks
-        names = ", ".join(card.name for card in tasks) or "none"
-        if name is None:
-            if len(tasks) != 1:
-                raise InvalidInputError(f"name a task; the silo's tasks are: {names}")
-            return tasks[0]
-        for card in tasks:
-            if card.name == name:
-                return card
-        raise NotFoundError(f"the silo has no task {name!r}; its tasks are: {names}")
+        self.session.require_usable()
+        from sealign_client.generate import Generation
 
-    async def _ready_task(self, name: str | None) -> TaskCard:
-        card = await self.task(name)
-        if not card.plans:
-            await self.describe(refresh=True)  # somebody may have aligned meanwhile
-            card = await self.task(name)
-        if not card.plans:
-            raise NoMapError(
-                f"the silo has no map for encoder {self.encoder.card.name} ({self.encoder.card.fingerprint[:12]}…) "
-                "yet: align first, with client.align(public_texts) or sealign align --public FILE"
-                if self._placement is not Placement.CLIENT
-                else f"this client has no map of its own from {self.encoder.card.name} to the silo: align first, with "
-                'client.align(public_texts, mode="encrypted") or sealign align --mode encrypted --public FILE'
-            )
-        expected = self.encoder.card.dimension if self._own_map is None else self._own_map.weight.shape[1]
-        if card.plans[0].dimension != expected:
-            raise InvalidInputError("the silo's plans are for another dimension than this encoder's; align again")
-        return card
+        wanted = Generation(prompt, task, max_tokens, sampling, alternatives)
+        async for token in self.generator.generate(wanted):
+            yield token
 
-    async def _answered(
-        self, card: TaskCard, kind: QueryRows, plan: PackingPlan, rows: NDArray[np.floating]
-    ) -> AsyncIterator[NDArray[np.float64]]:
-        """Outputs of rows, batch by batch, under one plan."""
-        cipher = self._cipher(plan)
-        batches = [rows[start : start + plan.rows] for start in range(0, len(rows), plan.rows)]
-        if len(batches) == 1:
-            started = perf_counter()
-            query = await self._run(cipher.encrypt, batches[0])
-            encrypted = perf_counter()
-            product, server_ms = await self._connection.classify(card, kind, query)
-            received = perf_counter()
-            outputs = await self._run(cipher.decrypt, product, len(batches[0]))
-            ended = perf_counter()
-            if self._observe is not None:
-                self._observe(
-                    Timing(
-                        encrypt=(encrypted - started) * 1e3,
-                        server=server_ms,
-                        decrypt=(ended - received) * 1e3,
-                        round_trip=(ended - started) * 1e3,
-                        request_bytes=query.byte_count,
-                        reply_bytes=product.byte_count,
-                    )
-                )
-            yield outputs
-            return
+    async def forecast(self, texts: Texts, task: str | None = None) -> Forecast:
+        """Return what a generation task may give and will cost, judged over some texts, which stay here.
 
-        async def queries() -> AsyncIterator[EncryptedMatrix]:
-            for batch in batches:
-                yield await self._run(cipher.encrypt, batch)
+        Raises:
+            NotFoundError: no such task.
+            NoPlanError: the silo cannot serve the task to this model under any parameter set.
+            InvalidInputError: no texts, or one that cannot be read.
+        """
+        self.session.require_usable()
+        from sealign_client.forecast import forecast
 
-        answers = self._connection.classify_stream(card, kind, queries())
-        remaining: Iterator[NDArray[np.floating]] = iter(batches)
-        async for product, _ in answers:
-            count = len(next(remaining))
-            yield await self._run(cipher.decrypt, product, count)
-
-    async def _register(self, plan: PackingPlan) -> None:
-        """Upload the public key that the plan needs, unless that was done."""
-        key = self._cipher(plan).key.public_key
-        if key.id not in self._registered:
-            await self._connection.register(key)
-            self._registered.add(key.id)
-
-    def _cipher(self, plan: PackingPlan) -> Cipher:
-        if plan.id not in self._ciphers:
-            self._ciphers[plan.id] = Cipher(plan, self._keys.key(plan.parameters))
-        return self._ciphers[plan.id]
-
-    async def _run(self, work: Callable[..., _T], *arguments: object) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
+        return await forecast(self.generator, checked_sequence(texts), task)
 
 
-def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:
-    """The plan under which ``rows`` rows take the least predicted time."""
-
-    def milliseconds(plan: PackingPlan) -> float:
-        full, rest = divmod(rows, plan.rows)
-        return full * plan.cost.milliseconds + (plan.cost_of(rest).milliseconds if rest else 0.0)
-
-    return min(plans, key=milliseconds)
-
-
-def _loaded(encoder: Encoder | str | None) -> Encoder:
-    if encoder is None:
-        raise InvalidInputError("name the local encoder: encoder=…, --encoder or SEALIGN_ENCODER")
-    return load_encoder(EncoderSettings.parse(encoder)) if isinstance(encoder, str) else encoder
+def map_directory(settings: ClientSettings) -> Path:
+    """Return where maps and pins are."""
+    return settings.map_directory or data_directory() / "maps"

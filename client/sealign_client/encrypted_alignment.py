@@ -1,240 +1,264 @@
-"""Encrypted alignment at the client: send embeddings encrypted, get a cross-covariance, solve for the map.
+"""Encrypted alignment at the client: send rows encrypted, get a verified cross-covariance, solve for the map.
 
-The silo sees ciphertexts, and the client keeps the map.
+The silo sees ciphertexts, and the client retains the map. Every alignment has a secret key of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from math import hypot
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, ScaledRows, fit_cross_covariance
-from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan
+from sealign.ckks import (
+    Cipher,
+    EncryptedMatrix,
+    SecretKey,
+    VerifiedRows,
+)
+from sealign.ckks.verification import CHECKS
 from sealign.encoders import EncoderCard
 from sealign.errors import (
+    DecryptionError,
     InvalidInputError,
     ReleaseRefusedError,
     SealignError,
     UnavailableError,
-    UnknownKeyError,
     UnknownSessionError,
 )
-from sealign.protocol import AlignmentOffer, CrossCovariancePart, SiloCard
-from sealign_client.connection import SiloConnection
-from sealign_client.keyring import KeyRing
-from sealign_client.unfinished_alignment import UnfinishedAlignment
+from sealign.protocol import AlignmentOffer, AlignmentRequest, CrossCovariancePart
+from sealign_client.local.unfinished import BegunAlignment, UnfinishedAlignment, resumed
+from sealign_client.results import Transfer
+from sealign_client.retry import TRANSIENT
+from sealign_client.session import Session
 
-_ATTEMPTS = 6
+if TYPE_CHECKING:
+    from sealign_client.transport.alignment import AlignmentReply
+
 _RESTARTS = 3
 
-Run = Callable[..., Awaitable[Any]]
 
-
-@dataclass(frozen=True)
-class Transfer:
-    """How far an encrypted alignment has come.
+@dataclass(frozen=True, eq=False)
+class AlignmentTask:
+    """What an encrypted alignment is to learn.
 
     Attributes:
-        sent, received: bytes of ciphertexts that the silo has summed, and that have come back.
-        total: of both, at the end.
-        note: something that a person should know, such as an interruption; mostly empty.
+        request: names space, encoder and public set.
+        target: the silo's encoder.
+        rows: the client's rows of the public set, (n, d).
     """
 
-    sent: int
-    received: int
-    total: int
-    note: str = ""
+    request: AlignmentRequest
+    target: EncoderCard
+    rows: NDArray[np.float32]
 
 
 class EncryptedAlignment:
     """One encrypted alignment. A break is bridged; a silo that has lost its sums is begun with anew.
 
     Args:
-        connection: to the silo.
-        keys: the client's secret keys, for an alignment that ends with this process.
-        run: runs work in the client's worker thread.
-        encoder: the client's encoder.
-        silo: what the silo says about itself.
-        public_set: digest of the public texts.
-        embeddings: of these texts, shape (n, d).
-        keep: keeps the map, before the silo hears that all has come and forgets the product.
-        unfinished: keeps what another process needs to go on with; None for an alignment that ends with this one.
-        observe: told about progress.
-        task: a generation task, to align with its states; empty for the silo's own encoder.
+        session: with the silo.
+        task: what is to be learned.
+        unfinished: stores what another process needs to resume it.
+        keep: stores the map, before the silo hears that all has come and deletes the product.
+        observe: called with the progress.
 
     Raises:
-        InvalidInputError: embeddings that are not finite or all the same.
+        InvalidInputError: rows that are not finite or all the same.
     """
 
     def __init__(
         self,
-        connection: SiloConnection,
-        keys: KeyRing,
-        run: Run,
-        encoder: EncoderCard,
-        silo: SiloCard,
-        public_set: str,
-        embeddings: NDArray[np.float32],
+        session: Session,
+        task: AlignmentTask,
+        unfinished: UnfinishedAlignment,
         keep: Callable[[AffineMap], None],
-        unfinished: UnfinishedAlignment | None,
         observe: Callable[[Transfer], None] | None,
-        task: str = "",
     ) -> None:
-        self._task = task
-        self._connection = connection
-        self._keys = keys
-        self._run = run
-        self._encoder = encoder
-        self._silo = silo
-        self._public_set = public_set
-        self._embeddings = embeddings
-        self._source = ScaledRows.of(embeddings)
-        self._keep = keep
-        self._unfinished = unfinished
-        self._observe = observe
-        self._cipher: Cipher | None = None
-        self._block_bytes = 0
-        self._learned: AffineMap | None = None
-        self._begin(b"" if unfinished is None else unfinished.session)
-
-    def _begin(self, session: bytes) -> None:
         self._session = session
-        self._sent = self._received = 0
+        self._task = task
+        self._source = ScaledRows.of(task.rows)
+        self._unfinished = unfinished
+        self._keep = keep
+        self._observe = observe
+        self._learned: AffineMap | None = None
+        self._block_bytes = 0
         self._parts: list[NDArray[np.float64]] = []
+        self._failure: SealignError | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Prepare an alignment: the one under way if there is one, else a new one."""
+        begun = self._unfinished.begun
+        self._key = None if begun is None else begun.key
+        self._name = None if begun is None else begun.session
+        self._cipher: Cipher | None = None
+        self._rows: VerifiedRows | None = None
+        self._sent = self._received = 0
+        self._parts = []
         self._squared_norm = 0.0
 
     async def learn(self) -> AffineMap:
-        """The map, which is kept by then; or an error, no map, and an earlier one as it was.
+        """Return the map, which is stored by then; or raise, and an earlier map is as it was.
 
         Raises:
             UnavailableError: the silo went away and did not come back in time.
-            UnknownSessionError: the silo forgot the alignment again and again.
+            UnknownSessionError: the silo lost the alignment again and again.
             ReleaseRefusedError: the silo releases nothing more to this client over this set.
-            DecryptionError, InvalidInputError: replies that cannot be right.
-            StorageError: the map, or what is needed to go on later, could not be written.
+            DecryptionError: a reply that is not the product of the encrypted rows.
+            InvalidInputError: replies that contradict themselves.
+            StorageError: the map, or what is needed to resume later, could not be written.
         """
-        if self._session:
-            self._tell("going on with the alignment that was interrupted")
-        failures = restarts = 0
+        if self._unfinished.begun is not None:
+            self._tell("resuming the alignment that was interrupted")
+        retry, restarts = self._session.patience(), 0
         while self._learned is None:
             before = self._sent + self._received
             try:
                 await self._attempt()
-            except (UnavailableError, UnknownKeyError):
-                failures = 1 if self._sent + self._received > before else failures + 1
-                if failures == _ATTEMPTS:
-                    raise
-                self._tell("the silo went away; going on where it stopped as soon as it answers")
-                await asyncio.sleep(0.25 * 2**failures)
+            except TRANSIENT as error:
+                if self._sent + self._received > before:
+                    retry.progressed()
+                self._tell("the silo went away; resuming as soon as it answers")
+                await self._session.mend(error, retry)
             except ReleaseRefusedError:
-                self._forget()
+                self._unfinished.remove()
                 raise
             except UnknownSessionError:
                 restarts += 1
                 if restarts == _RESTARTS:
                     raise
-                self._begin(b"")
+                self._unfinished.remove()
+                self._begin()
                 self._tell("the silo has restarted or waited too long; starting again")
         return self._learned
 
     async def _attempt(self) -> None:
-        replies = self._connection.align_encrypted(
-            self._encoder,
-            self._public_set,
-            self._source.rows.shape[1],
-            self._session,
-            len(self._parts),
-            self._blocks,
-            self._task,
-        )
+        if self._key is None:
+            self._key = await self._made_key()
         try:
-            async for reply in replies:
-                if isinstance(reply, AlignmentOffer):
-                    await self._run(self._accept, reply)
-                elif isinstance(reply, CrossCovariancePart):
-                    await self._take(reply)
-                else:
-                    self._sent = reply * self._block_bytes
-                self._tell()
+            async with aclosing(await self._replies()) as replies:
+                async for reply in replies:
+                    if isinstance(reply, AlignmentOffer):
+                        await self._session.run(self._accept, reply)
+                    elif isinstance(reply, CrossCovariancePart):
+                        await self._take(reply)
+                    else:
+                        self._sent = reply * self._block_bytes
+                    self._tell()
         except SealignError:
             if self._learned is None:
                 raise
-            return  # the silo did not hear that all has come: it forgets the product in time
+            return  # the silo did not hear that all has come: it deletes the product in time
         if self._learned is None:
-            raise UnavailableError("the silo ended the alignment before all of it had come")
+            raise UnavailableError("The silo ended the alignment before all of it had come.")
+
+    async def _replies(self) -> AsyncGenerator[AlignmentReply, None]:
+        from sealign_client.transport.alignment import EncryptedRequest
+
+        key = None if self._key is None else self._key.public_key
+        request = EncryptedRequest(self._task.request, key, CHECKS, self._name, len(self._parts))
+        return (await self._session.calls()).alignment.align_encrypted(request, self._blocks)
+
+    async def _made_key(self) -> SecretKey:
+        """Return a key of the parameter set that the silo offers; it has begun then."""
+        async with aclosing(await self._replies()) as replies:
+            offer = await anext(replies, None)
+        if not isinstance(offer, AlignmentOffer):
+            raise UnavailableError("The silo ended the alignment before it offered a plan.")
+        self._name = offer.session
+        return await self._session.run(SecretKey.generate, offer.plan.parameters, self._session.table)
 
     def _accept(self, offer: AlignmentOffer) -> None:
         plan = offer.plan
-        shape = (len(self._source.scales), self._source.rows.shape[1], self._silo.dimension)
+        shape = (len(self._source.scales) + CHECKS, self._source.rows.shape[1], self._task.target.dimension)
         if (plan.rows, plan.dimension, plan.outputs) != shape or plan.row_norm != 1.0:
             raise InvalidInputError(
-                f"the silo offers a product of shape {(plan.rows, plan.dimension, plan.outputs)} for one of {shape}: "
+                f"The silo offers a product of shape {(plan.rows, plan.dimension, plan.outputs)} for one of {shape}: "
                 "it runs an incompatible or faulty version. Nothing was encrypted."
             )
-        keys = self._keys if self._unfinished is None else self._unfinished
+        key, begun = self._key, self._unfinished.begun
+        if key is None or plan.parameters != key.parameters:
+            raise InvalidInputError("The silo offers another parameter set than before; it runs a faulty version.")
         if self._cipher is None or self._cipher.plan.id != plan.id:
-            self._cipher = Cipher(plan, keys.key(plan.parameters))
-        if self._unfinished is not None and self._unfinished.session != offer.session:
-            self._unfinished.keep(offer.session, self._cipher.key.public_key, self._embeddings)
-        self._session = offer.session
+            self._cipher = Cipher(plan, key)
+            fresh = VerifiedRows.of(self._source.rows, plan, key, checks=CHECKS, bias=np.zeros(plan.outputs))
+            self._rows = fresh if begun is None else resumed(begun, self._source.rows, fresh)
+        if self._rows is not None and (begun is None or begun.session != offer.session):
+            self._unfinished.keep(BegunAlignment.of(offer.session, self._task.rows, self._rows))
+        self._name = offer.session
         self._block_bytes = plan.cost.request_bytes // plan.counts[1]
         self._sent = offer.next_block * self._block_bytes
 
     async def _blocks(self, offer: AlignmentOffer) -> AsyncIterator[tuple[int, EncryptedMatrix]]:
-        """Inner blocks from where the silo goes on, each encrypted when it is to be sent."""
-        cipher = self._ready()
-        if offer.next_block == cipher.plan.counts[1]:
-            return
-        await self._connection.register(cipher.key.public_key)
-        blocks = cipher.encrypt_blocks(self._source.rows, offer.next_block)
+        """Yield inner blocks from where the silo continues, each encrypted when it is to be sent."""
+        cipher, rows = self._ready()
+        blocks = cipher.encrypt_blocks(rows.rows, offer.next_block)
         for index in range(offer.next_block, cipher.plan.counts[1]):
-            yield index, await self._run(partial(next, blocks))
+            yield index, await self._session.run(partial(next, blocks))
 
     async def _take(self, part: CrossCovariancePart) -> None:
-        cipher = self._ready()
-        plan: PackingPlan = cipher.plan
+        cipher, _ = self._ready()
+        plan = cipher.plan
         if part.index != len(self._parts) or (self._parts and part.squared_norm != self._squared_norm):
-            raise InvalidInputError("the silo sends parts of another product; align again")
+            raise InvalidInputError("The silo sends parts of another product. Align again.")
         rows = min(plan.block.rows, plan.rows - part.index * plan.block.rows)
-        self._parts.append(await self._run(cipher.decrypt, part.product, rows))
+        self._parts.append(await self._session.run(self._decrypted, cipher, part, rows))
         self._squared_norm = part.squared_norm
         self._received += part.product.byte_count
         if len(self._parts) == plan.counts[0]:
-            await self._run(self._conclude)
+            await self._session.run(self._conclude)
 
-    def _ready(self) -> Cipher:
-        if self._cipher is None:
-            raise InvalidInputError("the silo did not begin with an offer; it runs an incompatible version")
-        return self._cipher
+    def _decrypted(self, cipher: Cipher, part: CrossCovariancePart, rows: int) -> NDArray[np.float64]:
+        """Return a part of the product; NaN if it does not decrypt, which the silo must not see before the end."""
+        try:
+            return cipher.decrypt(part.product, rows)
+        except DecryptionError as error:
+            self._failure = self._failure or error
+            return np.full((rows, cipher.plan.outputs), np.nan)
+
+    def _ready(self) -> tuple[Cipher, VerifiedRows]:
+        if self._cipher is None or self._rows is None:
+            raise InvalidInputError("The silo did not begin with an offer; it runs an incompatible version.")
+        return self._cipher, self._rows
 
     def _conclude(self) -> None:
-        """Make the map of the whole product, and keep it."""
+        """Verify the whole product, make the map of it, and store it."""
+        cipher, rows = self._ready()
         try:
-            learned = fit_cross_covariance(
-                self._source,
-                np.concatenate(self._parts),
-                self._squared_norm,
-                self._ready().plan.error_std,
-                source_fingerprint=self._encoder.fingerprint,
-                target_fingerprint=self._silo.encoder,
-                public_set=self._public_set,
-            )
-        except InvalidInputError:
-            self._forget()  # the same product would end the same way
+            if self._failure is not None:
+                raise self._failure
+            product = rows.checked(np.concatenate(self._parts))
+            learned = self._fitted(product, cipher.plan.error_std)
+            # What is sent back to the silo comes from a product with noise, in which no trace of the key is left.
+            masked = self._fitted(rows.masked(product), hypot(cipher.plan.error_std, self._masking(rows)))
+            learned = replace(learned, covariances=masked.covariances)
+        except (DecryptionError, InvalidInputError):
+            self._unfinished.remove()  # the same product would end the same way, and its key is exhausted
             raise
         self._keep(learned)
-        self._forget()
+        self._unfinished.remove()
         self._learned = learned
 
-    def _forget(self) -> None:
-        if self._unfinished is not None:
-            self._unfinished.remove()
+    def _masking(self, rows: VerifiedRows) -> float:
+        return rows.masking_std(rows.key.leakage.budget / 2)
+
+    def _fitted(self, product: NDArray[np.float64], error: float) -> AffineMap:
+        return fit_cross_covariance(
+            self._source,
+            product,
+            self._squared_norm,
+            error,
+            source_fingerprint=self._task.request.encoder.fingerprint,
+            target_fingerprint=self._task.target.fingerprint,
+            public_set=self._task.request.public_set,
+        )
 
     def _tell(self, note: str = "") -> None:
         if self._observe is not None:

@@ -1,34 +1,46 @@
-"""What a classification tells the application."""
+"""What a client tells the application."""
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.heads import softmax
-from sealign.protocol import TaskCard
+from sealign.protocol import GenerationCard, MapCard, SiloCard, SpaceCard, TaskCard
+
+if TYPE_CHECKING:
+    from sealign.generation.forecast import Compatibility, TokenCost
 
 
 @dataclass(frozen=True)
 class Classification:
-    """The silo's classifier's view of one text.
+    """What the silo's classifier says about one text.
 
     Attributes:
         label: the label with the largest logit.
-        probability: its calibrated probability.
-        logits: in the order of the task's labels, exact to the plan's precision.
+        index: its position among the task's labels.
+        probability: its calibrated probability; None if the silo could not calibrate it for this client's map.
+        probabilities: calibrated probabilities by label; None likewise.
+        labels: the task's labels, in the order of logits.
+        logits: rounded to the plan's precision.
         ood_scores: by name, larger for in-distribution texts.
-        in_distribution: whether the score that is decided by, the first one, reaches its threshold: the silo's, or
-            the client's own (`adapt`).
+        in_distribution: whether the first score reaches its threshold, the silo's or the client's own (`adapt`); None
+            if neither was measured for this client's map.
     """
 
     label: str
-    probability: float
+    index: int
+    probability: float | None
+    probabilities: dict[str, float] | None
+    labels: tuple[str, ...]
     logits: tuple[float, ...]
     ood_scores: dict[str, float]
-    in_distribution: bool
+    in_distribution: bool | None
 
 
 @dataclass(frozen=True)
@@ -48,23 +60,138 @@ class Timing:
     reply_bytes: int
 
 
-def classifications(task: TaskCard, outputs: NDArray[np.float64]) -> list[Classification]:
-    """Read outputs, shape (n, outputs), as classifications."""
+@dataclass(frozen=True)
+class Transfer:
+    """How far an encrypted alignment has come.
+
+    Attributes:
+        sent, received: bytes of ciphertexts that the silo has summed, and that have come back.
+        total: of both, at the end.
+        note: something that a person should know, such as an interruption; usually empty.
+    """
+
+    sent: int
+    received: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a silo offers to a client's encoder.
+
+    Attributes:
+        silo: the silo, and who it says is calling.
+        space: its embedding space, which the encoder is aligned with.
+        map: the map in use; None before an alignment.
+        tasks: without plans before an alignment.
+    """
+
+    silo: SiloCard
+    space: SpaceCard
+    map: MapCard | None
+    tasks: tuple[TaskCard, ...]
+
+
+@dataclass(frozen=True)
+class GenerationDescription:
+    """What a generation task offers to a client's causal model.
+
+    Attributes:
+        card: without a plan before an alignment.
+        space: of the token states that the model is aligned with.
+        map: the map in use; None before an alignment.
+    """
+
+    card: GenerationCard
+    space: SpaceCard
+    map: MapCard | None
+
+
+class Finish(str, enum.Enum):
+    """Why a generation ended."""
+
+    END = "end"
+    """The silo's model ends the text here."""
+    STOP = "stop"
+    """A stop text came."""
+    LENGTH = "length"
+    """The maximum number of tokens, the caller's or the silo's."""
+    WINDOW = "window"
+    """The client's model can read no more."""
+
+
+@dataclass(frozen=True)
+class GeneratedToken:
+    """One token of the silo's, as it came.
+
+    Attributes:
+        text: what can be shown now; empty while it may be the beginning of a stop text.
+        id: of the token in the silo's vocabulary.
+        log_probability: natural, under the silo's head for the mapped state, temperature 1, exact to the precision.
+        alternatives: the likeliest tokens and their log-probabilities, as many as requested.
+        finish: of the last token, why it is the last.
+    """
+
+    text: str
+    id: int
+    log_probability: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What generation may give and will cost, before anything is paid for.
+
+    Attributes:
+        compatibility: of the two tokenizers.
+        cost: of a token; by a typical head before an alignment.
+        explained_variance: of the silo's states, by the map; None before an alignment.
+        divergence: of what the head predicts from mapped states from what it predicts from the silo's own, nats a
+            token; None if the map was not refined. A refined map is better by it and explains less of the states.
+        model_seconds: the client's own model, for one more token.
+    """
+
+    compatibility: Compatibility
+    cost: TokenCost
+    explained_variance: float | None
+    divergence: float | None
+    model_seconds: float
+
+
+def classifications(
+    task: TaskCard, outputs: NDArray[np.float64], thresholds: Mapping[str, float] | None
+) -> list[Classification]:
+    """Return outputs, shape (n, outputs), as classifications.
+
+    Args:
+        task: whose outputs they are.
+        outputs: as decrypted.
+        thresholds: of out-of-distribution scores, the first one decides; None if none hold for the client's map.
+    """
     logits = task.layout.logits(outputs)
-    probabilities = softmax(logits / task.temperature)
+    probabilities = softmax(logits / task.temperature) if task.calibrated else None
     known = task.layout.scores(outputs)
     scores = {name: known[name] for name in task.ood_thresholds if name in known}
     decisive = next(iter(scores), None)
     results = []
     for row, winner in enumerate(logits.argmax(axis=1)):
         own = {name: float(values[row]) for name, values in scores.items()}
+        of_labels = None
+        if probabilities is not None:
+            of_labels = dict(zip(task.labels, map(float, probabilities[row]), strict=True))
+        within = None if thresholds is None else decisive is None or own[decisive] >= thresholds[decisive]
         results.append(
             Classification(
                 label=task.labels[winner],
-                probability=float(probabilities[row, winner]),
+                index=int(winner),
+                probability=None if probabilities is None else float(probabilities[row, winner]),
+                probabilities=of_labels,
+                labels=task.labels,
                 logits=tuple(map(float, logits[row])),
                 ood_scores=own,
-                in_distribution=decisive is None or own[decisive] >= task.ood_thresholds[decisive],
+                in_distribution=within,
             )
         )
     return results

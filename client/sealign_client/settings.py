@@ -1,69 +1,85 @@
-"""Settings of a client: arguments first, then SEALIGN_… variables, then a TOML file."""
+"""Settings of a client: arguments first, then SEALIGN_CLIENT_… variables, then a TOML file."""
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
+from sealign.app.addresses import ListenAddress, PeerAddress
 from sealign.app.settings import LayeredSettings
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
 
-
-class AlignmentMode(str, enum.Enum):
-    """What the silo sees of the client's embeddings of public texts, and who has the map."""
-
-    PLAIN = "plain"
-    """The embeddings; the silo learns the map and keeps it."""
-    ENCRYPTED = "encrypted"
-    """Ciphertexts; the client gets the cross-covariance, learns the map and keeps it."""
+DAEMON_SETTINGS = ("listen", "token_file", "log_level")
+"""Settings that only the daemon reads."""
 
 
 class ClientSettings(LayeredSettings):
-    """Which silo, which encoder, which keys.
+    """Which silo, which models, which keys."""
 
-    Attributes:
-        silo: address and port of the silo.
-        encoder: the local model: ``family:model?options``, or a hub name.
-        model: the local causal language model that text is generated with: a hub name or path, with ``?options``.
-        tls_ca: authority of the silo's certificate, PEM; the system's authorities if unset.
-        tls_cert, tls_key: the client's certificate and key, where the silo asks for one.
-        key_directory: keep secret keys there between runs; unset, they live as long as the client.
-        key_passphrase: protects stored keys.
-        map_directory: keep maps learned under encryption there; unset, they live as long as the client.
-        tell_map: tell the silo what a map learned under encryption makes of public texts, so that it fits heads to it.
-        adaptation: file that `sealign adapt` wrote, of texts like those to be classified.
-        placement: where the map is applied; unset, at the client if it has a map for the silo, else at the silo.
-        security_table: table that the silo's plans must satisfy.
-        timeout: seconds to wait for a reply.
-    """
+    prefix: ClassVar[str] = "SEALIGN_CLIENT_"
 
-    silo: str = Field(pattern=r"^.+:\d+$")
-    encoder: str | None = Field(default=None, min_length=1)
-    model: str | None = Field(default=None, min_length=1)
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    key_directory: Path | None = None
-    key_passphrase: SecretStr | None = None
-    map_directory: Path | None = None
-    tell_map: bool = False
-    adaptation: Path | None = None
-    placement: Placement | None = None
-    security_table: SecurityTable = SecurityTable.CLASSICAL
-    timeout: float = Field(default=60.0, gt=0)
+    silo: PeerAddress = Field(description="Address and port of the silo.")
+    encoder: str | None = Field(
+        default=None, min_length=1, description="Local encoder for classification: family:model?options, or a hub name."
+    )
+    model: str | None = Field(
+        default=None, min_length=1, description="Local causal language model for generation: a hub name or path."
+    )
+    tls_ca: Path | None = Field(
+        default=None, description="Authority of the silo's certificate, PEM; without it the system's authorities."
+    )
+    tls_cert: Path | None = Field(default=None, description="Client certificate, PEM; most silos ask for one.")
+    tls_key: Path | None = Field(default=None, description="Private key of the client certificate, PEM.")
+    key_directory: Path | None = Field(
+        default=None, description="Store secret keys in this directory; without it they live as long as the client."
+    )
+    key_passphrase: SecretStr | None = Field(default=None, description="Passphrase of stored keys.")
+    map_directory: Path | None = Field(
+        default=None, description="Directory of maps and pins; without it a directory in the user's data folder."
+    )
+    register_maps: bool = Field(
+        default=True,
+        description="Register maps that this client applies, so that the silo can fit and calibrate heads for them.",
+    )
+    recentring: Path | None = Field(
+        default=None, description="Recentring file that `sealign adapt` made of texts like those to classify."
+    )
+    placement: Placement | None = Field(
+        default=None, description="Where the map is applied; without it at the client if it has a map of its own."
+    )
+    security_table: SecurityTable = Field(
+        default=SecurityTable.CLASSICAL, description="Security table that the silo's plans must satisfy."
+    )
+    timeout: float = Field(
+        default=60.0, gt=0, le=86_400, description="Seconds that a request may take, retries included."
+    )
+    listen: ListenAddress = Field(
+        default="127.0.0.1:7450", description="Daemon: address for applications, host:port or unix:/path."
+    )
+    token_file: Path | None = Field(
+        default=None, description="Daemon: file of the token that applications send; by default in the data folder."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Daemon: level of the log on standard error."
+    )
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> ClientSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: give both or neither")
+        return self
 
 
 def client_settings(file: Path | None = None, **arguments: Any) -> ClientSettings:
-    """Settings from arguments (None: not given), environment and an optional TOML file.
+    """Return the settings that arguments (None: not given), the environment and an optional TOML file give.
 
     Raises:
-        InvalidInputError: a setting is missing or out of bounds, by name; or the file is not TOML.
+        InvalidInputError: a setting is missing, unknown or out of bounds, by name; or the file is not TOML.
     """
     if file is not None and not file.is_file():
-        raise InvalidInputError(f"there is no settings file {file}")
+        raise InvalidInputError(f"There is no settings file {file}. Check the path.")
     return ClientSettings.load(file, arguments)

@@ -15,7 +15,7 @@ import numpy as np
 
 from deploy.demo.remembering import RememberingEncoder
 from sealign.alignment import PublicSet
-from sealign.app.console import progress, transfer
+from sealign.app.progress import progress, transfer
 from sealign.ckks import SecretKey
 from sealign.encoders import EncoderSettings, load_encoder
 from sealign.files import save_arrays, write_atomically

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.demo.data import LabelledText, all_minilm, book_excerpts, foreign_newswire, public_texts, reuters_r8
-from sealign.app.console import progress
+from sealign.app.progress import progress
 from sealign.encoders import load_encoder
 from sealign.errors import SealignError, UnavailableError
 from sealign.files import load_arrays, write_atomically

@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tenseal import sealapi
 
-from sealign.ckks import EncryptedMatrix, PackingPlan, ParameterSet, PublicKey, ReplyCiphertext, SeededCiphertext
+from sealign.ckks import (
+    Cipher,
+    EncryptedMatrix,
+    EncryptedProduct,
+    PackingPlan,
+    ParameterSet,
+    PublicKey,
+    ReplyCiphertext,
+    SecretKey,
+    SeededCiphertext,
+)
 from sealign.ckks.backend import backend
 from sealign.ckks.serialization import (
     Words,
@@ -135,6 +145,13 @@ def received_outputs(plan: PackingPlan, reply: ReplyCiphertext) -> Integers:
     return Ring(plan.parameters).centred((kept << np.uint64(plan.dropped_bits)) + np.uint64(1 << plan.dropped_bits - 1))
 
 
+def unrounded(cipher: Cipher, product: EncryptedProduct) -> Floats:
+    """Outputs of a single row as the key decrypts them, shape (C,): what clients can compute, no cipher returns."""
+    values = np.concatenate([cipher._outputs(reply) for reply in product.ciphertexts]) / cipher.plan.output_scale
+    outputs: Floats = values[: cipher.plan.outputs]
+    return outputs
+
+
 def weights_in(plan: PackingPlan, polynomials: list[Integers]) -> Integers:
     """Weights (d, C) read off the weight polynomials of a plan with one inner block."""
     k, c = plan.block.inner, plan.block.outputs
@@ -146,6 +163,17 @@ def weights_in(plan: PackingPlan, polynomials: list[Integers]) -> Integers:
 def true_weights(parties: Parties) -> Integers:
     """The silo's weights as integers, shape (d, C)."""
     return np.rint(parties.weight * 2.0**parties.plan.weight_scale_bits).astype(np.int64)
+
+
+def secret_coefficients(key: SecretKey) -> Integers:
+    """The ternary secret, shape (N,): the decryption of one in the second polynomial."""
+    working = backend(key.parameters)
+    words = np.zeros((2, key.parameters.poly_degree), dtype=np.uint64)
+    words[1, 0] = 1
+    ciphertext = ciphertext_from_coefficients(working.context, words)
+    working.evaluator.transform_to_ntt_inplace(ciphertext)
+    coefficients: Integers = np.rint(working.decode(key.decrypt(ciphertext))).astype(np.int64)
+    return coefficients
 
 
 def correlation(guess: NDArray[np.floating] | Integers, truth: Floats | Integers) -> float:

@@ -22,6 +22,7 @@ from tests.security.attacker import (
     received_mask,
     received_outputs,
     true_weights,
+    unrounded,
     unsanitised,
     weights_in,
     with_ciphertexts,
@@ -190,11 +191,11 @@ class TestRepetition:
     REPEATS, GROUP = 800, 16
 
     def test_averaging_gains_a_square_root_and_no_more(self, parties: Parties) -> None:
-        """The leak inherent in returning logits: each repetition costs one query of the budget."""
+        """The leak inherent in returning logits: each repetition costs one query. A malicious client does not round."""
         X = unit_rows(np.random.default_rng(3), 1, DIMENSION)
         query = parties.cipher.encrypt(X)
         answers = [
-            parties.cipher.decrypt(parties.evaluator.evaluate(query, parties.zeros), 1)[0] for _ in range(self.REPEATS)
+            unrounded(parties.cipher, parties.evaluator.evaluate(query, parties.zeros)) for _ in range(self.REPEATS)
         ]
         error = np.array(answers) - parties.clear(X)
         flood = parties.plan.flood_std

@@ -1,1 +1,1 @@
-"""The daemon: keeps model, key and connection warm, and serves applications on this machine."""
+"""The daemon: keeps models, keys and connection warm, and serves applications on this machine over gRPC."""

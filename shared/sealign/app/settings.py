@@ -1,54 +1,203 @@
-"""Settings in layers: flags or arguments first, then SEALIGN_… variables, then a TOML file."""
+"""Settings, each declared once: a field is a flag, a variable, a key of a TOML file and a row of the reference page.
+
+A program has one class of settings and one prefix for its variables::
+
+    class ServeSettings(LayeredSettings):
+        prefix: ClassVar[str] = "SEALIGN_SILO_"
+
+        workers: int = Field(default=1, ge=1, description="Worker processes, typically one per core.")
+
+Flags go before variables, variables before the file. What no field has the name of is refused in every layer.
+``sealign.app.options`` turns the class into options of a command and into a page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from sealign.errors import InvalidInputError
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
 _Settings = TypeVar("_Settings", bound="LayeredSettings")
 
+PREFIXES = ("SEALIGN_SILO_", "SEALIGN_CLIENT_", "SEALIGN_HEALTH_")
+"""Prefixes of the variables that programs read: the silo, the client, the probe of a container's health."""
 
-class LayeredSettings(BaseSettings):
-    """Every field is a flag, a variable (SEALIGN_ and its name) and a key of the file."""
+# Kubernetes and Docker describe a service named "sealign-silo" to a container in such variables.
+_SERVICE_LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
-    model_config = SettingsConfigDict(env_prefix="SEALIGN_", extra="ignore")
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the file."""
-        del dotenv_settings, file_secret_settings
-        file = settings_cls.model_config.get("toml_file")
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file))
+class LayeredSettings(BaseModel):
+    """Settings of a program, from flags, variables and a file.
+
+    Attributes:
+        prefix: what the names of the program's variables start with.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    prefix: ClassVar[str]
 
     @classmethod
     def load(cls: type[_Settings], file: Path | None, arguments: Mapping[str, Any]) -> _Settings:
-        """Settings from arguments (None: not given), the environment and a TOML file, which need not exist.
+        """Return the settings that arguments (None: not given), variables (empty: not set) and a TOML file give.
 
         Raises:
-            InvalidInputError: a setting is missing or out of bounds, by name; or the file is not TOML.
+            InvalidInputError: a setting is missing, unknown or out of bounds, by name; or the file cannot be read.
         """
-        namespace = {"__module__": cls.__module__, "model_config": SettingsConfigDict(toml_file=file)}
-        with_file: type[_Settings] = type(cls.__name__, (cls,), namespace)
-        source = file or "a settings file"
+        given = {name: value for name, value in arguments.items() if value is not None}
+        layers = [
+            _Layer(cls, given, lambda name: f"setting {name}"),
+            _Layer(cls, *_variables(cls)),
+            _Layer(cls, _contents(file) if file else {}, lambda name: f"key {name} of {file}"),
+        ]
+        faults = [fault for layer in layers for fault in layer.unknown()]
+        source: dict[str, _Layer] = {}
+        for layer in layers:
+            for name in layer.values.keys() & cls.model_fields.keys():
+                source.setdefault(name, layer)
         try:
-            return with_file(**{name: value for name, value in arguments.items() if value is not None})
+            loaded = cls(**{name: layer.decoded(name) for name, layer in source.items()})
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+            faults += [_described(cls, fault, source, file) for fault in error.errors(include_url=False)]
+        if faults:
+            raise InvalidInputError(f"The settings cannot be used. {' '.join(faults)}")
+        return loaded
+
+
+class _Layer:
+    """One source of settings.
+
+    Args:
+        owner: the class that says which settings there are.
+        values: value by name of field, as the source has it.
+        label: function that says where a name stands, for errors.
+    """
+
+    def __init__(self, owner: type[LayeredSettings], values: Mapping[str, Any], label: Callable[[str], str]) -> None:
+        self.owner, self.values, self.label = owner, values, label
+
+    def unknown(self) -> Iterator[str]:
+        """Yield one sentence for each name that is not a setting."""
+        for name in sorted(self.values.keys() - self.owner.model_fields.keys()):
+            near = _nearest(name, self.owner.model_fields)
+            hint = f"did you mean {self.label(near)}?" if near else "remove it."
+            yield f"There is no {self.label(name)}: {hint}"
+
+    def decoded(self, name: str) -> Any:
+        """Return the value of a field, with text read as a list or table if the field holds one.
+
+        Raises:
+            InvalidInputError: the text looks like JSON and is not.
+        """
+        value = self.values[name]
+        if not isinstance(value, str) or not holds_several(self.owner.model_fields[name]):
+            return value
+        if value.lstrip()[:1] not in ("[", "{"):
+            return [part.strip() for part in value.split(",")]
+        try:
+            return json.loads(value)
+        except ValueError:
             raise InvalidInputError(
-                f"the settings are not usable: {faults}. Set them as flags, SEALIGN_… variables or keys of {source}."
+                f"The settings cannot be used. {_capital(self.label(name))} is neither JSON nor separated by commas."
             ) from None
-        except ValueError as error:  # not TOML; or a variable that should be JSON and is not
-            raise InvalidInputError(f"{source} or a SEALIGN_… variable is malformed: {error}") from None
+
+
+def type_of(field: FieldInfo) -> Any:
+    """Return the type of a field, without "or None"."""
+    found = field.annotation
+    if get_origin(found) in (Union, UnionType):
+        found = next(part for part in get_args(found) if part is not type(None))
+    return found
+
+
+def holds_several(field: FieldInfo) -> bool:
+    """Return whether a field holds a list, set or table; as text it is JSON, or a list separated by commas."""
+    return get_origin(type_of(field)) in (tuple, list, set, frozenset, dict)
+
+
+def variable(settings: type[LayeredSettings], name: str) -> str:
+    """Return the name of a field's variable."""
+    return settings.prefix + name.upper()
+
+
+def _variables(settings: type[LayeredSettings]) -> tuple[dict[str, str], Callable[[str], str]]:
+    """Return the program's variables by name of field, and how to name them; unknown ones keep their own names."""
+    known = {variable(settings, name): name for name in settings.model_fields}
+    values = {}
+    for name, value in os.environ.items():
+        if not value:
+            continue
+        if name in known:
+            values[known[name]] = value
+        elif _is_meant(name, value, settings):
+            values[name] = value
+    return values, lambda name: f"variable {name if name not in settings.model_fields else variable(settings, name)}"
+
+
+def _is_meant(name: str, value: str, settings: type[LayeredSettings]) -> bool:
+    """Return whether an unknown variable looks as if it were for this program: its prefix, or a setting without it."""
+    upper = name.upper()
+    if upper.startswith(settings.prefix):
+        rest = upper.removeprefix(settings.prefix)
+        return not _SERVICE_LINK.fullmatch(rest) and not (rest.endswith("PORT") and _SERVICE_URL.match(value))
+    if not upper.startswith("SEALIGN_") or upper.startswith(PREFIXES):
+        return False
+    return _nearest(upper.removeprefix("SEALIGN_"), settings.model_fields) is not None
+
+
+def _contents(file: Path) -> dict[str, Any]:
+    try:
+        contents: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InvalidInputError(f"Could not read the settings file {file}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"The settings file {file} is not UTF-8. Save it as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInputError(f"The settings file {file} is not TOML: {error}.") from None
+    return contents
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a wrong one is most like."""
+    plain = name.lower().replace("-", "_")
+    for prefix in (*PREFIXES, "SEALIGN_"):
+        plain = plain.removeprefix(prefix.lower())
+    flat = {candidate.replace("_", ""): candidate for candidate in known}
+    found = get_close_matches(plain.replace("_", ""), flat, n=1, cutoff=0.8)
+    return flat[found[0]] if found else None
+
+
+def _described(
+    settings: type[LayeredSettings], fault: Mapping[str, Any], source: Mapping[str, _Layer], file: Path | None
+) -> str:
+    """Return one sentence about a value that did not pass; never the value, which may be a secret."""
+    message = str(fault["msg"]).removeprefix("Value error, ").rstrip(".") + "."
+    if not fault["loc"]:  # of the settings together
+        return message
+    name, *inner = (str(part) for part in fault["loc"])
+    if fault["type"] == "missing" and not inner:
+        key = f" or the key {name} of {file}" if file else ""
+        flag = f"--{name.replace('_', '-')}"
+        return f"Setting {name} is missing: give {flag}, the variable {variable(settings, name)}{key}."
+    place = f", entry {'.'.join(inner)}" if inner else ""
+    return f"{_capital(source[name].label(name))}{place}: {message}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -7,8 +7,10 @@ all that they share. Replies are always sanitised.
 """
 
 from sealign.ckks.cipher import Cipher, checked_rows
+from sealign.ckks.cost import Cost
 from sealign.ckks.evaluator import Evaluator, product_shape
 from sealign.ckks.keys import PublicKey, SecretKey
+from sealign.ckks.lifetime import LeakageMeter, replies_per_key, reply_bits_told
 from sealign.ckks.messages import (
     EncryptedMatrix,
     EncryptedProduct,
@@ -24,19 +26,12 @@ from sealign.ckks.parameters import (
     parameter_set,
     require_secure,
 )
-from sealign.ckks.plan import (
-    DEFAULT_PRECISION,
-    Cost,
-    ErrorBudget,
-    PackingPlan,
-    ProductShape,
-    candidates,
-    noticed_range,
-    plan_product,
-)
+from sealign.ckks.plan import DEFAULT_PRECISION, ErrorBudget, PackingPlan, largest_outputs
+from sealign.ckks.planner import ProductShape, candidates, noticed_range, plan_product
 from sealign.ckks.residues import LARGEST_MODULUS_BITS, ResidueWeights, part_blocks, part_outputs, residue_bytes
 from sealign.ckks.sanitiser import ZeroPool
 from sealign.ckks.streaming import StreamedProduct
+from sealign.ckks.verification import VerifiedRows, free_rows
 from sealign.ckks.vocabulary import VocabularyEvaluator
 
 __all__ = [
@@ -50,6 +45,7 @@ __all__ = [
     "EncryptedProduct",
     "ErrorBudget",
     "Evaluator",
+    "LeakageMeter",
     "PackingPlan",
     "ParameterSet",
     "ProductShape",
@@ -60,16 +56,21 @@ __all__ = [
     "SecurityTable",
     "SeededCiphertext",
     "StreamedProduct",
+    "VerifiedRows",
     "VocabularyEvaluator",
     "ZeroPool",
     "candidates",
     "checked_rows",
+    "free_rows",
+    "largest_outputs",
     "noticed_range",
     "parameter_set",
     "part_blocks",
     "part_outputs",
     "plan_product",
     "product_shape",
+    "replies_per_key",
+    "reply_bits_told",
     "require_secure",
     "residue_bytes",
     "verify_digest",

@@ -1,4 +1,8 @@
-"""The client's half of the encrypted product: encrypt rows, decrypt outputs."""
+"""The client's half of the encrypted product: encrypt rows, decrypt outputs.
+
+Decryptions are rounded to the plan's grid before they leave. Unrounded ones carry errors that are linear in the secret
+key: a silo that knows its reply and N of them solves for the key (Li and Micciancio, EUROCRYPT 2021).
+"""
 
 from __future__ import annotations
 
@@ -96,11 +100,12 @@ class Cipher:
         return EncryptedMatrix(plan.id, self.key.public_key.id, ciphertexts)
 
     def decrypt(self, product: EncryptedProduct, rows: int) -> NDArray[np.float64]:
-        """Outputs Y, shape (rows, C), of a reply to an encryption of ``rows`` rows.
+        """Outputs Y, shape (rows, C), of a reply to an encryption of ``rows`` rows, rounded to ``plan.grid``.
 
         Raises:
             InvalidInputError: the reply is for another plan or key, or has another number of rows.
-            DecryptionError: the values are outside the promised range, as under a wrong key.
+            DecryptionError: the values are outside the promised range, as under a wrong key, which exhausts the key;
+                or it was exhausted by such a failure before.
         """
         plan = self.plan
         if not 1 <= rows <= plan.rows:
@@ -114,11 +119,12 @@ class Cipher:
         return self._decrypted(product, rows, plan.outputs)
 
     def decrypt_part(self, part: EncryptedProduct, first_block: int, rows: int = 1) -> NDArray[np.float64]:
-        """Outputs, shape (rows, those of the part), of consecutive output blocks of the only row block.
+        """Outputs, shape (rows, those of the part), of consecutive output blocks of the only row block, rounded.
 
         Raises:
             InvalidInputError: the part is for another plan or key, or holds blocks that the plan does not have.
-            DecryptionError: the values are outside the promised range, as under a wrong key.
+            DecryptionError: the values are outside the promised range, as under a wrong key, which exhausts the key;
+                or it was exhausted by such a failure before.
         """
         plan, count = self.plan, len(part.ciphertexts)
         if not 1 <= rows <= min(plan.rows, plan.block.rows):
@@ -135,15 +141,24 @@ class Cipher:
         plan = self.plan
         if product.plan != plan.id or product.key_id != self.key.public_key.id:
             raise InvalidInputError("the reply is for another plan or another key; ask again")
+        self._require_unfailed()
         values = np.array([self._outputs(reply) for reply in product.ciphertexts])
         values = values.reshape(-(-rows // plan.block.rows), -1, plan.block.rows, plan.block.outputs)
-        Y = unpack_outputs(values / plan.output_scale, plan.block, rows, outputs)
+        rounded = np.rint(values / (plan.output_scale * plan.grid)) * plan.grid
+        Y = unpack_outputs(rounded, plan.block, rows, outputs)
         if np.abs(Y).max() > plan.range + plan.precision:
+            self.key.leakage.fail()
             raise DecryptionError(
-                "the reply decrypts to values outside the promised range: it was made under another key, or was "
-                "damaged. Discard it and ask again."
+                "the reply decrypts to values outside the promised range: it was made under another key, was damaged, "
+                "or is a malicious silo's. Discard it and the key."
             )
+        self._require_unfailed()
         return Y
+
+    def _require_unfailed(self) -> None:
+        """Refuse to decrypt on: after a failure a key answers nothing, not even what was under way in other threads."""
+        if self.key.leakage.failed:
+            raise DecryptionError("the key is exhausted: a reply failed to decrypt under it. Generate a new key.")
 
     def _outputs(self, reply: ReplyCiphertext) -> NDArray[np.float64]:
         """Integer outputs of one reply ciphertext, shape (b·c,)."""

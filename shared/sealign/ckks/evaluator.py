@@ -11,7 +11,8 @@ from tenseal import sealapi
 from sealign.ckks.backend import Backend, backend
 from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct
 from sealign.ckks.packing import pack_bias, pack_weights
-from sealign.ckks.plan import DEFAULT_PRECISION, PackingPlan, ProductShape
+from sealign.ckks.plan import DEFAULT_PRECISION, PackingPlan
+from sealign.ckks.planner import ProductShape
 from sealign.ckks.sanitiser import ZeroPool, sanitise
 from sealign.ckks.serialization import load_seeded
 from sealign.errors import InvalidInputError, StalePlanError
@@ -64,7 +65,7 @@ class Evaluator:
             raise InvalidInputError("the weights or the bias hold NaN or infinite values")
         self.plan = plan
         self._backend = backend(plan.parameters)
-        self._bias = pack_bias(np.rint(bias * plan.output_scale).astype(np.int64), plan.block)
+        self._bias = encoded_bias(plan, bias)
         self._weights = encoded_weights(plan, weight)
 
     def evaluate(self, query: EncryptedMatrix, zeros: ZeroPool) -> EncryptedProduct:
@@ -106,6 +107,12 @@ def encoded_weights(plan: PackingPlan, weight: NDArray[np.float64]) -> list[list
         [working.encode(block) if block.any() else None for block in blocks]
         for blocks in pack_weights(integers, plan.block, plan.parameters.poly_degree)
     ]
+
+
+def encoded_bias(plan: PackingPlan, bias: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bias, shape (C,), as integers at scale Δ, no finer than the plan's bias scale: (output blocks, b, c)."""
+    coarse = np.rint(bias * plan.bias_scale) * (plan.output_scale / plan.bias_scale)
+    return pack_bias(coarse.astype(np.int64), plan.block)
 
 
 def add_product(

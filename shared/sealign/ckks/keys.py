@@ -1,6 +1,7 @@
 """Key pairs: ephemeral unless the user asks for a file.
 
-There are no evaluation keys, so a new key pair costs a millisecond and one upload of some kilobytes.
+There are no evaluation keys, so a new key pair costs a millisecond and one upload of some kilobytes. A secret key
+counts what its replies may have told a malicious silo, and is replaced when it is exhausted.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from tenseal import sealapi
 
 from sealign.ckks.backend import backend
+from sealign.ckks.lifetime import LeakageMeter
 from sealign.ckks.messages import SeededCiphertext
-from sealign.ckks.parameters import ParameterSet, parameter_set
+from sealign.ckks.parameters import ParameterSet, SecurityTable, parameter_set
 from sealign.ckks.serialization import (
     load_secret_key,
     load_seeded,
@@ -73,8 +75,9 @@ class PublicKey:
 class SecretKey:
     """The client's secret key for one parameter set, with the public key that goes with it."""
 
-    def __init__(self, parameters: ParameterSet, seal_key: Any) -> None:
+    def __init__(self, parameters: ParameterSet, seal_key: Any, leakage: LeakageMeter | None = None) -> None:
         self.parameters = parameters
+        self.leakage = leakage or LeakageMeter.of(parameters)
         self._key = seal_key
         context = backend(parameters).context
         self._encryptor = sealapi.Encryptor(context, seal_key)
@@ -83,12 +86,22 @@ class SecretKey:
         self.public_key = PublicKey(parameters, SeededCiphertext(seed, pack_words(words, parameters.modulus_bits)))
 
     @classmethod
-    def generate(cls, parameters: ParameterSet) -> SecretKey:
-        """A fresh key pair from the operating system's randomness."""
-        return cls(parameters, sealapi.KeyGenerator(backend(parameters).context).secret_key())
+    def generate(cls, parameters: ParameterSet, table: SecurityTable = SecurityTable.CLASSICAL) -> SecretKey:
+        """Return a fresh key pair from the operating system's randomness, with a lifetime by ``table``."""
+        seal_key = sealapi.KeyGenerator(backend(parameters).context).secret_key()
+        return cls(parameters, seal_key, LeakageMeter.of(parameters, table))
 
     def __repr__(self) -> str:
         return f"SecretKey({self.parameters.name}, public key {self.public_key.id.hex()[:12]})"
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the key must be replaced: its lifetime is over, or a decryption failed."""
+        return self.leakage.exhausted
+
+    def spend(self, *, rows: int, labels: int, verified: bool = False) -> bool:
+        """Count one reply before it is asked for, as :meth:`LeakageMeter.spend`; False asks for a new key."""
+        return self.leakage.spend(rows=rows, labels=labels, verified=verified)
 
     def encrypt(self, plaintext: sealapi.Plaintext) -> SeededCiphertext:
         """A seeded encryption of an encoded polynomial."""
@@ -96,7 +109,7 @@ class SecretKey:
         return SeededCiphertext(seed, pack_words(words, self.parameters.modulus_bits))
 
     def decrypt(self, ciphertext: sealapi.Ciphertext) -> sealapi.Plaintext:
-        """The polynomial in a ciphertext in NTT form."""
+        """Return the polynomial in a ciphertext in NTT form, unrounded: for `Cipher`, which rounds it."""
         plaintext = sealapi.Plaintext()
         self._decryptor.decrypt(ciphertext, plaintext)
         return plaintext
@@ -104,11 +117,14 @@ class SecretKey:
     def save(self, path: Path, passphrase: str | None = None) -> None:
         """Store the key (file mode 0600), under a passphrase if one is given (scrypt, ChaCha20-Poly1305).
 
+        The file holds what the key has told so far: save again after every :meth:`spend`.
+
         Raises:
             StorageError: the file could not be written; an earlier file is intact.
         """
         body = save_secret_key(self._key)
-        document = {"format": "sealign secret key v1", "parameters": self.parameters.name}
+        document: dict[str, Any] = {"format": "sealign secret key v1", "parameters": self.parameters.name}
+        document |= {"spent": self.leakage.spent, "replies": self.leakage.replies, "failed": self.leakage.failed}
         if passphrase is not None:
             salt, nonce = os.urandom(16), os.urandom(12)
             wrapping = Scrypt(salt=salt, **_SCRYPT).derive(passphrase.encode())
@@ -118,8 +134,10 @@ class SecretKey:
         write_atomically(path, json.dumps(document).encode(), mode=0o600)
 
     @classmethod
-    def load(cls, path: Path, passphrase: str | None = None) -> SecretKey:
-        """Read a stored key; its public key is made anew.
+    def load(
+        cls, path: Path, passphrase: str | None = None, table: SecurityTable = SecurityTable.CLASSICAL
+    ) -> SecretKey:
+        """Read a stored key, its lifetime as it was saved; its public key is made anew.
 
         Raises:
             StorageError: the file is missing, damaged, or readable by others.
@@ -131,6 +149,7 @@ class SecretKey:
             document = json.loads(path.read_bytes())
             parameters = parameter_set(document["parameters"])
             body = base64.b64decode(document["key"], validate=True)
+            leakage = _stored_leakage(document, parameters, table)
             salt, nonce = (bytes.fromhex(document.get(name, "")) for name in ("salt", "nonce"))
             if sha256(body).hexdigest() != document["sha256"]:
                 raise StorageError(f"secret key {path} is damaged; delete it, and a new one is made")
@@ -146,4 +165,16 @@ class SecretKey:
                 body = ChaCha20Poly1305(wrapping).decrypt(nonce, body, parameters.name.encode())
             except (InvalidTag, ValueError) as error:
                 raise InvalidInputError(f"the passphrase does not open secret key {path}") from error
-        return cls(parameters, load_secret_key(backend(parameters).context, body))
+        return cls(parameters, load_secret_key(backend(parameters).context, body), leakage)
+
+
+def _stored_leakage(document: dict[str, Any], parameters: ParameterSet, table: SecurityTable) -> LeakageMeter:
+    """The meter in a key's file.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is missing or makes no sense.
+    """
+    spent, replies, failed = (document[name] for name in ("spent", "replies", "failed"))
+    if not (float(spent) >= 0 and int(replies) >= 0 and failed in (False, True)):
+        raise ValueError("what the key has told makes no sense")
+    return LeakageMeter(parameters.spare_bits(table), float(spent), int(replies), bool(failed))

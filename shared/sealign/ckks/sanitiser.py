@@ -12,9 +12,7 @@ be divided by the query's, and its unused coefficients hold partial sums. Every 
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +22,7 @@ from sealign.ckks.backend import backend
 from sealign.ckks.keys import PublicKey
 from sealign.ckks.messages import ReplyCiphertext
 from sealign.ckks.plan import PackingPlan
+from sealign.ckks.randomness import gaussian
 from sealign.ckks.serialization import Words, ciphertext_words, pack_words
 
 
@@ -69,10 +68,7 @@ class ZeroPool:
 
 def flood_noise(count: int, std: float) -> NDArray[np.int64]:
     """Gaussian integers from the operating system's generator, shape (count,), standard deviation ``std``."""
-    words = np.frombuffer(os.urandom(8 * count), dtype="<u8") >> np.uint64(12)
-    uniform = (words + 0.5) / 2.0**52  # in (0, 1), ends excluded
-    quantile = NormalDist(0.0, std).inv_cdf
-    return np.rint([quantile(number) for number in uniform.tolist()]).astype(np.int64)
+    return np.rint(gaussian(count, std)).astype(np.int64)
 
 
 def sanitise(plan: PackingPlan, rerandomised: sealapi.Ciphertext, bias: NDArray[np.int64]) -> ReplyCiphertext:

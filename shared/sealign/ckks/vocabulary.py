@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from tenseal import sealapi
 
 from sealign.ckks.backend import backend
-from sealign.ckks.evaluator import check_query
+from sealign.ckks.evaluator import check_query, encoded_bias
 from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct
-from sealign.ckks.packing import pack_bias
 from sealign.ckks.plan import PackingPlan
 from sealign.ckks.residues import ResidueWeights, part_blocks
 from sealign.ckks.sanitiser import ZeroPool, sanitise
@@ -38,7 +37,7 @@ class VocabularyEvaluator:
             raise InvalidInputError(f"the plan asks for a finite bias of shape ({plan.outputs},), not {bias.shape}")
         self.plan = plan
         self._backend = backend(plan.parameters)
-        self._bias = pack_bias(np.rint(bias * plan.output_scale).astype(np.int64), plan.block)
+        self._bias = encoded_bias(plan, bias)
         self._weights = ResidueWeights(plan, weights)
 
     def evaluate_parts(self, query: EncryptedMatrix, zeros: ZeroPool) -> Iterator[EncryptedProduct]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from sealign.app.console import progress
+from sealign.app.progress import progress
 from sealign.encoders import EncoderSettings, load_encoder
 from sealign.encoders.cache import CachedEncoder, EmbeddingCache
 from sealign.lab.context import Rows, Sides

@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sealign.errors import StorageError
-from sealign.files import write_atomically
+from sealign.files import PUBLIC, write_atomically
 
 ROC_POINTS = tuple(point / 50 for point in range(51))
 """False positive rates at which curves are kept."""
@@ -283,7 +283,7 @@ def save(result: BaseModel, path: Path) -> None:
     Raises:
         StorageError: the file could not be written.
     """
-    write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
+    write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode(), mode=PUBLIC)
 
 
 def load_result(kind: type[Kept], path: Path) -> Kept | None:

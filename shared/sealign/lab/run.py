@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
-from sealign.app.console import progress
+from sealign.app.progress import progress
 from sealign.encoders import EncoderSettings
 from sealign.lab.embedded import EmbeddedCorpus
 from sealign.lab.generation import GenerationRunner

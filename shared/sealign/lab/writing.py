@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sealign.files import write_atomically
+from sealign.files import PUBLIC, write_atomically
 from sealign.lab.html import html
 from sealign.lab.markdown import markdown
 from sealign.lab.results import Report, save
@@ -17,7 +17,7 @@ def write_report(report: Report, directory: Path) -> list[Path]:
         StorageError: a file could not be written; an earlier one is intact.
     """
     paths = [directory / f"report.{kind}" for kind in ("html", "md", "json")]
-    write_atomically(paths[0], html(report).encode())
-    write_atomically(paths[1], markdown(report).encode())
+    write_atomically(paths[0], html(report).encode(), mode=PUBLIC)
+    write_atomically(paths[1], markdown(report).encode(), mode=PUBLIC)
     save(report, paths[2])
     return paths

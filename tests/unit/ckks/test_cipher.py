@@ -83,14 +83,21 @@ def test_wrong_secret_is_noticed(parties: Parties, reply: EncryptedProduct) -> N
         other.decrypt(relabelled, ROWS)
 
 
-def test_flipped_high_bits_are_noticed(parties: Parties, reply: EncryptedProduct) -> None:
-    """A damaged mask changes every output: the range check stands behind the digest."""
+def test_flipped_high_bits_are_noticed_and_end_the_key(X: Floats) -> None:
+    """A damaged mask changes every output: the range check stands behind the digest. The key answers no more."""
+    parties = Parties.meet(*head(np.random.default_rng(1), DIMENSION, OUTPUTS), rows=ROWS)
+    reply = parties.evaluator.evaluate(parties.cipher.encrypt(X), parties.zeros)
+    assert not parties.cipher.key.exhausted
     ciphertexts = list(reply.ciphertexts)
     mask = bytearray(ciphertexts[0].mask)
     mask[: len(mask) // 2] = bytes(len(mask) // 2)
     ciphertexts[0] = replace(ciphertexts[0], mask=bytes(mask))
-    with pytest.raises(DecryptionError):
+    with pytest.raises(DecryptionError, match="outside the promised range"):
         parties.cipher.decrypt(replace(reply, ciphertexts=tuple(ciphertexts)), ROWS)
+    assert parties.cipher.key.exhausted
+    assert not parties.cipher.key.spend(rows=1, labels=2)
+    with pytest.raises(DecryptionError, match="Generate a new key"):
+        parties.cipher.decrypt(reply, ROWS)
 
 
 @pytest.mark.parametrize("field", ["outputs", "mask"])

@@ -7,6 +7,7 @@ import json
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_file_that_others_can_read_is_refused(tmp_path: Path, key: SecretKey, mo
         SecretKey.load(tmp_path / "key")
 
 
-def _edited(change: Callable[[dict[str, str]], object]) -> Callable[[bytes], bytes]:
+def _edited(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
     def edit(content: bytes) -> bytes:
         document = json.loads(content)
         change(document)
@@ -100,6 +101,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "other parameters": _edited(lambda document: document.update(parameters="ckks-4096-36")),
     "not base64": _edited(lambda document: document.update(key="?" + document["key"])),
     "short key": _edited(lambda document: document.update(key=document["key"][:400])),
+    "no record of what it told": _edited(lambda document: document.pop("spent")),
+    "a negative record": _edited(lambda document: document.update(spent="-1")),
     "bad salt": _edited(lambda document: document.update(salt="zz")),
 }
 
@@ -120,6 +123,16 @@ def test_damaged_file_is_one_clear_error(
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
         SecretKey.load(tmp_path / "absent")
+
+
+def test_a_reloaded_key_remembers_what_it_has_told(tmp_path: Path, key: SecretKey) -> None:
+    assert key.spend(rows=3, labels=4)
+    key.save(tmp_path / "key")
+    again = SecretKey.load(tmp_path / "key")
+    assert (again.leakage.spent, again.leakage.replies, again.exhausted) == (6.0, 1, False)
+    key.leakage.fail()
+    key.save(tmp_path / "key")
+    assert SecretKey.load(tmp_path / "key").exhausted
 
 
 def test_failed_save_keeps_the_old_key(tmp_path: Path, key: SecretKey, monkeypatch: pytest.MonkeyPatch) -> None:

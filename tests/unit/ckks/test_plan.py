@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealign.ckks import PackingPlan, ProductShape, SecurityTable, candidates, plan_product
+from sealign.ckks import Block, PackingPlan, ProductShape, SecurityTable, candidates, plan_product
 from sealign.errors import InvalidInputError
 from tests.unit.ckks.parties import Parties, head, unit_rows
 
@@ -55,10 +55,54 @@ def _check(plan: PackingPlan, shape: ProductShape, table: SecurityTable) -> None
     assert 7.999 <= plan.parameters.modulus / (plan.range * plan.output_scale) < 8  # what noticed_range relies on
     assert plan.input_scale_bits + np.log2(plan.row_norm) <= 50
     assert plan.dropped_bits >= 1
-    assert 7 * plan.error_budget(shape.frobenius_norm).total <= shape.precision
-    assert plan.flood_std == pytest.approx(0.8 * shape.precision / 7)
-    # The budget cannot be met with fewer bits in the reply.
-    assert 7 * replace(plan, reply_bits=plan.reply_bits - 1).error_budget(shape.frobenius_norm).total > shape.precision
+    assert shape.precision / 4 < plan.grid <= shape.precision / 2
+    assert np.log2(plan.grid) % 1 == 0
+    # Half a step of the grid and seven deviations of what comes before it are within the precision.
+    permitted = (shape.precision - plan.grid / 2) / 7
+    budget = plan.error_budget(shape.block_norm(plan.block.outputs))
+    assert budget.noise <= permitted * (1 + 1e-9)
+    assert plan.flood_std == pytest.approx(np.sqrt(0.47) * permitted)
+    # The budget cannot be met with fewer bits in the reply, or, for two more bits of it at most, with coarser weights.
+    shorter = replace(plan, reply_bits=max(1, plan.reply_bits - 1))
+    assert plan.reply_bits == 1 or shorter.error_budget(shape.block_norm(plan.block.outputs)).noise > permitted
+
+
+def test_weights_are_as_coarse_as_the_precision_permits() -> None:
+    """Their rounding takes the largest part of the error after the flood; one bit coarser would break the promise."""
+    for precision in (1 / 16, 1 / 256):
+        plan = plan_product(ProductShape(1, 768, 4, frobenius_norm=16.0, range=11.0, precision=precision))
+        budget = plan.error_budget(16.0)
+        assert 0.4 <= (budget.weights / plan.noise_std) ** 2 < 0.53
+        assert 2.0**-plan.weight_scale_bits == precision / 4
+        bits, widest = plan.weight_scale_bits - 1, plan.parameters.modulus_bits - 1
+        coarser = replace(plan, weight_scale_bits=bits, input_scale_bits=plan.input_scale_bits + 1, reply_bits=widest)
+        assert coarser.error_budget(16.0).noise > plan.noise_std
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"rows": 0}, "rows"), ({"rows": (1 << 24) + 1}, "rows"), ({"dimension": 0}, "dimension"),
+        ({"outputs": -1}, "outputs"), ({"block": Block(0, 1, 1)}, r"block\.rows"), ({"block": Block(1, 0, 1)}, "inner"),
+        ({"block": Block(1, 1, -2)}, r"block\.outputs"), ({"block": Block(2, 1024, 2)}, "block"),
+        ({"input_scale_bits": 0}, "input_scale_bits"), ({"input_scale_bits": 65}, "input_scale_bits"),
+        ({"input_scale_bits": 40, "weight_scale_bits": 1}, "input_scale_bits"),
+        ({"weight_scale_bits": 0}, "weight_scale_bits"), ({"weight_scale_bits": 65}, "weight_scale_bits"),
+        ({"reply_bits": 0}, "reply_bits"), ({"reply_bits": 40}, "reply_bits"),
+        ({"range": float("nan")}, "range"), ({"range": float("inf")}, "range"), ({"range": 0.0}, "range"),
+        ({"range": 2.0**20}, "range"), ({"precision": -1.0}, "precision"), ({"precision": 1e300}, "precision"),
+        ({"precision": 0.0}, "precision"), ({"row_norm": float("nan")}, "row_norm"), ({"row_norm": 1e-30}, "row_norm"),
+        ({"row_norm": 2.0**30}, "input_scale_bits"),
+        ({"rows": 1 << 24, "block": Block(1, 1, 1)}, "block"),  # gigabytes
+        ({"dimension": 1 << 24, "block": Block(1, 1, 1)}, "block"),
+        ({"outputs": 1 << 24, "block": Block(1, 768, 1)}, "block"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_plan_names_the_field_that_is_wrong(change: dict[str, float], field: str) -> None:
+    plan = plan_product(ProductShape(1, 768, 4, frobenius_norm=16.0, range=11.0))
+    with pytest.raises(InvalidInputError, match=f"packing plan: [a-z.]*{field} is "):
+        replace(plan, **change)  # type: ignore[arg-type]
 
 
 @given(SHAPES, st.sampled_from([2.0, 16.0]))
@@ -99,7 +143,7 @@ def test_ids_name_the_content_in_every_process() -> None:
     "change",
     [
         {"rows": 2}, {"dimension": 769}, {"outputs": 5}, {"input_scale_bits": 3}, {"weight_scale_bits": 3},
-        {"reply_bits": 5}, {"range": 1024.0}, {"precision": 0.1}, {"row_norm": 2.0},
+        {"reply_bits": 5}, {"range": 8.0}, {"precision": 0.1}, {"row_norm": 2.0},
     ],
     ids=str,
 )  # fmt: skip
@@ -125,9 +169,9 @@ def test_predicted_cost_is_the_actual_cost(rows: int, dimension: int, outputs: i
 
 
 def test_post_quantum_plan_changes_set_when_it_must() -> None:
-    shape = ProductShape(1, 768, 4, frobenius_norm=16.0, range=11.0, precision=2.0**-14)
-    assert plan_product(shape).parameters.name == "ckks-2048-48"
-    assert plan_product(shape, SecurityTable.POST_QUANTUM).parameters.poly_degree == 4096
+    shape = ProductShape(1, 768, 150, frobenius_norm=65.0, range=11.0)
+    assert plan_product(shape).parameters.name == "ckks-2048-40"
+    assert plan_product(shape, SecurityTable.POST_QUANTUM).parameters.name == "ckks-4096-40"
 
 
 @pytest.mark.parametrize("precision", [1e-12, 2.0**-60])

@@ -105,8 +105,10 @@ def test_every_output_beyond_the_range_is_noticed(tmp_path: Path) -> None:
     assert promised.plan.range == 8
     assert np.abs(promised.encrypted(np.eye(1, 6) * 7.9 / reach) - weight[0] * 7.9 / reach).max() <= PRECISION
     for output in np.linspace(8.3, reach, 40):
+        key = SecretKey.generate(promised.plan.parameters)  # a failure ends it
+        fresh = replace(promised, cipher=Cipher(promised.plan, key), zeros=ZeroPool(key.public_key))
         with pytest.raises(DecryptionError, match="outside the promised range"):
-            promised.encrypted(np.eye(1, 6) * output / reach)
+            fresh.encrypted(np.eye(1, 6) * output / reach)
     narrow = made("narrower", promised.plan.range / 2)
     wrapped = narrow.plan.parameters.modulus / narrow.plan.output_scale
     assert wrapped < reach

@@ -28,8 +28,8 @@ def test_the_post_quantum_table_leaves_weaker_sets_out() -> None:
     classical = {row["parameters"] for row in plan_rows(shape)}
     strict = plan_rows(shape, SecurityTable.POST_QUANTUM)
 
-    assert "ckks-2048-48" in classical
-    assert "ckks-2048-48" not in {row["parameters"] for row in strict}
+    assert "ckks-2048-42" in classical
+    assert "ckks-2048-42" not in {row["parameters"] for row in strict}
     assert all(row["security_bits"] >= 128 for row in strict)
 
 

@@ -214,19 +214,26 @@ def test_encoder_cards_survive_the_wire_and_bad_ones_do_not() -> None:
 def test_plans_that_contradict_themselves(field: str, value: object) -> None:
     message = plan_to_wire(PLAN)
     setattr(message, field, value)
-    with pytest.raises(InvalidInputError, match="contradicts itself"):
+    with pytest.raises(InvalidInputError, match=r"packing plan: [a-z_.]+ is|another plan's name"):
         plan_from_wire(message, CLASSICAL)
 
 
-def test_a_consistent_lie_about_scales_is_refused_too() -> None:
-    """A plan under a matching id whose outputs would not fit the modulus."""
+def test_a_plan_under_another_id_is_refused() -> None:
+    message = plan_to_wire(PLAN)
+    message.precision *= 2
+    with pytest.raises(InvalidInputError, match="another plan's name"):
+        plan_from_wire(message, CLASSICAL)
+
+
+def test_a_lie_about_scales_cannot_be_expressed() -> None:
+    """A plan whose outputs would not fit the modulus does not exist, whatever its id."""
     for lie in (
-        replace(PLAN, range=PLAN.range * 8),
-        replace(PLAN, input_scale_bits=PLAN.parameters.modulus_bits),
-        replace(PLAN, reply_bits=PLAN.parameters.modulus_bits),
+        {"range": PLAN.range * 8},
+        {"input_scale_bits": PLAN.parameters.modulus_bits},
+        {"reply_bits": PLAN.parameters.modulus_bits},
     ):
-        with pytest.raises(InvalidInputError, match="contradicts itself"):
-            plan_from_wire(plan_to_wire(lie), CLASSICAL)
+        with pytest.raises(InvalidInputError, match=f"packing plan: {next(iter(lie))} is"):
+            replace(PLAN, **lie)
 
 
 def test_parameter_sets_are_known_and_secure_here() -> None:

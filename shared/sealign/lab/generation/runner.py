@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from sealign.alignment import AffineMap, PublicSet, RidgeStatistics, fit_ridge
-from sealign.app.console import progress
+from sealign.app.progress import progress
 from sealign.encoders import EncoderSettings
 from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError

@@ -1,0 +1,103 @@
+"""The calls of applications: texts in, labels and tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from sealign.app.frame import Call
+from sealign.encoders.checks import check_texts
+from sealign.errors import InvalidInputError
+from sealign.protocol.v1 import daemon_pb2 as pb
+from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer
+from sealign_client.client import AsyncClient
+from sealign_client.daemon.batching import Batcher
+from sealign_client.results import Classification
+
+MAX_TEXTS = 1024
+"""Texts in one request: a reply stays within the 4 MiB that gRPC clients accept by default."""
+
+
+class DaemonService(DaemonServicer):
+    """Answers applications in the clear.
+
+    Args:
+        client: classifies and generates.
+    """
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._batcher = Batcher(client.classify)
+
+    async def ListTasks(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksReply:  # noqa: N802
+        """Return the silo's tasks, and whether this daemon's encoder and model can use them."""
+        del request, call
+        reply = pb.ListTasksReply()
+        if self._client.classifies:
+            reply.tasks.extend(
+                pb.TaskSummary(name=t.name, description=t.description, labels=t.labels, ready=bool(t.plans))
+                for t in (await self._client.describe(refresh=True)).tasks
+            )
+        if self._client.generates:
+            reply.generation_tasks.extend(
+                pb.GenerationTaskSummary(
+                    name=d.card.name,
+                    description=d.card.description,
+                    max_tokens=d.card.max_tokens,
+                    ready=d.card.plan is not None,
+                )
+                for d in await self._client.describe_generation()
+            )
+        return reply
+
+    async def ClassifyTexts(self, request: pb.ClassifyTextsRequest, call: Call) -> pb.ClassifyTextsReply:  # noqa: N802
+        """Return the labels of texts, in their order."""
+        if not self._client.classifies:
+            raise InvalidInputError("This daemon has no encoder. Start it with --encoder to classify texts.")
+        texts = list(request.texts)
+        call.note(texts=len(texts))
+        if len(texts) > MAX_TEXTS:
+            raise InvalidInputError(f"A request holds at most {MAX_TEXTS} texts, not {len(texts)}. Send several.")
+        check_texts(texts)  # before they share a batch with others
+        task = request.task if request.HasField("task") else None
+        results = await self._batcher.classify(texts, task)
+        return pb.ClassifyTextsReply(classifications=map(_classified, results))
+
+    async def GenerateText(  # noqa: N802
+        self, request: pb.GenerateTextRequest, call: Call
+    ) -> AsyncIterator[pb.GeneratedToken]:
+        """Yield the tokens that follow a text."""
+        del call
+        if not self._client.generates:
+            raise InvalidInputError("This daemon has no causal model. Start it with --model to generate text.")
+        from sealign_client.generate import sampling_of
+
+        given = {name: getattr(request, name) for name in _SAMPLING if request.HasField(name)}
+        sampling = sampling_of(**given, stop=tuple(request.stop))
+        tokens = self._client.generate(
+            request.prompt,
+            request.task if request.HasField("task") else None,
+            request.max_tokens if request.HasField("max_tokens") else None,
+            sampling,
+        )
+        async with aclosing(tokens):
+            async for token in tokens:
+                yield pb.GeneratedToken(
+                    text=token.text,
+                    id=token.id,
+                    log_probability=token.log_probability,
+                    finish=None if token.finish is None else token.finish.value,
+                )
+
+
+_SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+
+
+def _classified(result: Classification) -> pb.Classified:
+    return pb.Classified(
+        label=result.label,
+        probability=result.probability,
+        logits=result.logits,
+        ood_scores=result.ood_scores,
+        in_distribution=result.in_distribution,
+    )

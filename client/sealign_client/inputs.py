@@ -1,0 +1,72 @@
+"""What an application may give as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from sealign.alignment import PublicSet
+from sealign.errors import InvalidInputError
+
+Texts: TypeAlias = Iterable[str]
+"""A list, tuple or iterator of texts, a `PublicSet`, a numpy array of texts or a pandas Series."""
+
+_ACCEPTED = "Give a text, or a list, tuple, iterator, numpy array or pandas Series of texts."
+
+
+def iterate_texts(given: Any) -> Iterator[str]:
+    """Yield the texts in what an application gave, in their order.
+
+    Raises:
+        InvalidInputError: it is something else, or an item is no text, named by its index and type.
+    """
+    for index, item in enumerate(_items(given)):
+        if not isinstance(item, str):
+            raise InvalidInputError(f"Item {index} is of type {type(item).__name__}, not a text. {_ACCEPTED}")
+        yield str(item)
+
+
+def _items(given: Any) -> Iterable[object]:
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, PublicSet):
+        return given.texts
+    if isinstance(given, np.ndarray):
+        if given.ndim != 1 or given.dtype.kind not in "UOT":
+            raise InvalidInputError(
+                f"An array of {given.dtype} with shape {given.shape} holds no texts. Give embeddings to "
+                f"client.logits. {_ACCEPTED}"
+            )
+        return given
+    if isinstance(given, (list, tuple, Iterator)) or _is_series(given):
+        return given  # type: ignore[no-any-return]
+    hint = " Open the file and give its lines." if isinstance(given, PathLike) else ""
+    raise InvalidInputError(f"A value of type {type(given).__name__} holds no texts.{hint} {_ACCEPTED}")
+
+
+def _is_series(given: Any) -> bool:
+    """Return whether it is a pandas or polars Series: one-dimensional, and a sequence of values in order."""
+    kind = type(given)
+    return kind.__name__ in ("Series", "Index") and kind.__module__.split(".")[0] in ("pandas", "polars")
+
+
+def checked_public_set(given: Any) -> PublicSet:
+    """Return a public set.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    if isinstance(given, PublicSet):
+        return given
+    raise InvalidInputError(
+        f"A value of type {type(given).__name__} is not a public set. Make one: PublicSet.from_file(path), or "
+        "PublicSet(tuple_of_texts)."
+    )
+
+
+def checked_sequence(given: Sequence[str] | Any) -> list[str]:
+    """Return the texts that were given, as a list."""
+    return list(iterate_texts(given))

@@ -1,0 +1,118 @@
+"""An encrypted alignment under way, in files beside the map that it will make: another process can resume it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.ckks import PublicKey, SecretKey, SeededCiphertext, VerifiedRows
+from sealign.errors import InvalidInputError, StorageError
+from sealign.files import load_arrays, save_arrays
+from sealign_client.local.directory import private
+
+_SESSION, _KEY = "session.safetensors", "alignment.key"
+_CHECKS = ("signs", "scales", "places")
+
+
+@dataclass(frozen=True, eq=False)
+class BegunAlignment:
+    """What another process needs to resume an encrypted alignment.
+
+    Attributes:
+        session: the silo's name for it.
+        key: of this alignment alone, with the public key that the silo's sums are under.
+        embeddings: of the public texts, (n, d).
+        checks: signs, scales and places of the hidden check rows; they stay secret.
+    """
+
+    session: bytes
+    key: SecretKey
+    embeddings: NDArray[np.float32]
+    checks: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, session: bytes, embeddings: NDArray[np.float32], rows: VerifiedRows) -> BegunAlignment:
+        """Return what is to be stored of verified rows."""
+        return cls(session, rows.key, embeddings, (rows._signs, rows._scales, rows._places))
+
+
+class UnfinishedAlignment:
+    """Private files (mode 0600) in a directory of their own: session, key, check rows, embeddings of public texts.
+
+    They are there from the silo's offer until the map is made.
+
+    Args:
+        directory: of this alignment alone.
+        passphrase: protects the secret key.
+
+    Raises:
+        StorageError: the files are damaged.
+        InvalidInputError: the passphrase is missing or wrong.
+    """
+
+    def __init__(self, directory: Path, passphrase: str | None = None) -> None:
+        self._directory = directory
+        self._passphrase = passphrase
+        self.begun = self._loaded() if (directory / _SESSION).exists() else None
+
+    def keep(self, begun: BegunAlignment) -> None:
+        """Store what is needed to resume.
+
+        Raises:
+            StorageError: a file could not be written.
+        """
+        private(self._directory)
+        seeded = begun.key.public_key.seeded
+        arrays: dict[str, NDArray[np.generic]] = {
+            "embeddings": begun.embeddings,
+            "seed": np.frombuffer(seeded.seed, np.uint8),
+            "words": np.frombuffer(seeded.words, np.uint8),
+            **dict(zip(_CHECKS, begun.checks, strict=True)),
+        }
+        begun.key.save(self._directory / _KEY, self._passphrase)
+        save_arrays(self._directory / _SESSION, arrays, {"session": begun.session.hex()}, mode=0o600)
+        self.begun = begun
+
+    def remove(self) -> None:
+        """Delete the files: the map is made, or never will be."""
+        (self._directory / _SESSION).unlink(missing_ok=True)  # first: without its key a session is of no use
+        rmtree(self._directory, ignore_errors=True)
+        self.begun = None
+
+    def _loaded(self) -> BegunAlignment:
+        path = self._directory / _SESSION
+        try:
+            arrays, metadata = load_arrays(path)
+            seeded = SeededCiphertext(arrays["seed"].tobytes(), arrays["words"].tobytes())
+            key = SecretKey.load(self._directory / _KEY, self._passphrase)
+            # A loaded key makes another public key, which does not go with the silo's sums.
+            key.public_key = PublicKey(key.parameters, seeded)
+            signs, scales, places = (arrays[name] for name in _CHECKS)
+            return BegunAlignment(
+                bytes.fromhex(metadata["session"]), key, arrays["embeddings"], (signs, scales, places)
+            )
+        except InvalidInputError:
+            raise
+        except (StorageError, KeyError, ValueError) as error:
+            raise StorageError(
+                f"The files of an interrupted alignment in {self._directory} are damaged. Delete that directory to "
+                "start again."
+            ) from error
+
+
+def resumed(begun: BegunAlignment, rows: NDArray[np.float64], fresh: VerifiedRows) -> VerifiedRows:
+    """Return verified rows with the check rows of an alignment under way in place of fresh ones.
+
+    Args:
+        begun: as it was stored.
+        rows: without check rows, as they were when it began.
+        fresh: made for the same plan and key.
+    """
+    signs, scales, places = begun.checks
+    hidden = np.empty((len(rows) + len(scales), rows.shape[1]))
+    hidden[places] = np.concatenate([rows, (signs @ rows) * scales[:, None]])
+    return VerifiedRows(hidden, fresh.plan, fresh.key, signs, scales, places, fresh._bias)

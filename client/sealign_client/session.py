@@ -1,0 +1,202 @@
+"""What all calls of a client stand on: one connection, keys, one retry policy, one worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from sealign.ckks import Cipher, PackingPlan, PublicKey, SecretKey, SecurityTable
+from sealign.errors import MachineError, SealignError, UnavailableError, UnknownKeyError
+from sealign.protocol import SiloCard
+from sealign_client.endpoint import Endpoint
+from sealign_client.local.keys import KeyRing
+from sealign_client.results import Timing
+from sealign_client.retry import RETRIED, Retry
+
+if TYPE_CHECKING:
+    import grpc
+
+    from sealign_client.transport import (
+        AlignmentCalls,
+        ClassificationCalls,
+        GenerationCalls,
+        SiloConnection,
+    )
+
+_FIRST_SECONDS = 5.0
+"""Patience with a silo that has never answered: its address may be wrong."""
+
+_RESTARTS = 3
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The silo's services over one connection."""
+
+    silo: SiloConnection
+    alignment: AlignmentCalls
+    classification: ClassificationCalls
+    generation: GenerationCalls
+
+
+class Session:
+    """A client's session with one silo. It connects when the first call is made.
+
+    Args:
+        endpoint: where the silo is.
+        keys: secret keys for queries.
+        timeout: seconds that a request may take, retries included.
+        observe: called with the `Timing` of every request that carries one batch, or asks for one token.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        keys: KeyRing,
+        timeout: float,
+        observe: Callable[[Timing], None] | None = None,
+    ) -> None:
+        self.keys = keys
+        self.timeout = timeout
+        self.observe = observe
+        self._endpoint = endpoint
+        self._calls: Calls | None = None
+        self._connecting = asyncio.Lock()
+        self._answered = False
+        self._known: set[bytes] = set()
+        self._ciphers: dict[str, Cipher] = {}
+        self._process = os.getpid()
+        self._closed = False
+        # One thread: models and SEAL objects are used by one caller at a time, and the loop stays free.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="sealign")
+
+    @property
+    def table(self) -> SecurityTable:
+        """The security table that plans must satisfy."""
+        return self._endpoint.table
+
+    def require_usable(self) -> None:
+        """Refuse use after `close` and in a forked process.
+
+        Raises:
+            MachineError: the client is closed, or belongs to the process that this one was forked from.
+        """
+        if self._process != os.getpid():
+            raise MachineError(
+                "This client was made before the process forked, and does not work in the new process. Make a client "
+                'in each process, and start processes with multiprocessing.get_context("spawn").'
+            )
+        if self._closed:
+            raise MachineError("This client is closed. Make a new one.")
+
+    async def run(self, work: Callable[..., _T], *arguments: object) -> _T:
+        """Run work in the worker thread."""
+        self.require_usable()
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
+
+    async def close(self) -> None:
+        """Close the connection, once what runs in the worker thread has ended; keys that are not stored are gone."""
+        if self._closed or self._process != os.getpid():
+            return
+        self._closed = True
+        if self._calls is not None:
+            await self._calls.silo.close()
+        self._worker.submit(self.keys.close)
+        await asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown)
+
+    async def calls(self) -> Calls:
+        """Return the silo's services; reads certificates and makes the channel when it is first needed.
+
+        Raises:
+            InvalidInputError, AuthenticationError: certificate files that cannot work.
+        """
+        self.require_usable()
+        async with self._connecting:
+            if self._calls is None:
+                self._calls = await self._connected()
+        return self._calls
+
+    async def _connected(self) -> Calls:
+        from sealign_client import transport  # imports gRPC
+
+        credentials: grpc.ChannelCredentials = await self.run(transport.credentials_of, self._endpoint)
+        connection = transport.SiloConnection(self._endpoint, credentials)
+        return Calls(
+            connection,
+            transport.AlignmentCalls(connection),
+            transport.ClassificationCalls(connection),
+            transport.GenerationCalls(connection),
+        )
+
+    async def describe(self) -> SiloCard:
+        """Return what the silo is, and what it knows about the caller."""
+        return await self.retried(lambda calls, seconds: calls.silo.describe(seconds))
+
+    def patience(self) -> Retry:
+        """Return the retry policy of a new request."""
+        return Retry(self.timeout if self._answered else min(self.timeout, _FIRST_SECONDS))
+
+    async def retried(
+        self,
+        attempt: Callable[[Calls, float], Awaitable[_T]],
+        renew: Callable[[SealignError], Awaitable[object]] | None = None,
+        *,
+        long: bool = False,
+    ) -> _T:
+        """Return what an attempt gives, which may be made several times.
+
+        Args:
+            attempt: gets the services and the seconds that are left.
+            renew: describes again what the request was made for, after a state that the silo has changed.
+            long: the call is long by nature. Its own seconds do not count, and it is made again three times at most.
+        """
+        retry, restarts = self.patience(), 0
+        while True:
+            started = monotonic()
+            try:
+                result = await attempt(await self.calls(), retry.remaining)
+            except RETRIED as error:
+                if long and restarts < _RESTARTS and monotonic() - started > 1.0:
+                    restarts += 1
+                    retry.progressed()
+                await self.mend(error, retry, renew)
+            else:
+                self._answered = True
+                return result
+
+    async def mend(
+        self, error: SealignError, retry: Retry, renew: Callable[[SealignError], Awaitable[object]] | None = None
+    ) -> None:
+        """Do what makes another attempt sensible: wait, send the key again, or describe again.
+
+        Raises:
+            SealignError: the error, if there is no time or no attempt left.
+        """
+        await retry.after(error)
+        if isinstance(error, (UnavailableError, UnknownKeyError)):
+            self._known.clear()  # another connection, or a silo that has restarted or evicted the key
+        elif renew is not None and error.status == "FAILED_PRECONDITION":
+            await renew(error)
+
+    def cipher(self, plan: PackingPlan, key: SecretKey) -> Cipher:
+        """Return the cipher of a plan under a key. Call it in the worker thread."""
+        made = self._ciphers.get(plan.id)
+        if made is None or made.key is not key:
+            made = self._ciphers[plan.id] = Cipher(plan, key)
+        return made
+
+    def must_send(self, key: PublicKey) -> bool:
+        """Return whether a key is to travel with the next request."""
+        return key.id not in self._known
+
+    def note_answer(self, key: PublicKey) -> None:
+        """Remember that the silo has answered a request under a key, and so has it."""
+        self._answered = True
+        self._known.add(key.id)

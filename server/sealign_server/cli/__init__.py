@@ -1,0 +1,18 @@
+"""The command line of a silo: ``sealign-server``. Modules are imported when a command needs them."""
+
+from __future__ import annotations
+
+from sealign.app.console import command_line, run
+from sealign_server import __version__
+from sealign_server.cli import info, making, managing, serving
+
+app = command_line(
+    "Run a silo: serve classifiers and language-model heads to clients that show you no text.", __version__
+)
+for module in (making, serving, info, managing):
+    module.add_to(app)
+
+
+def main() -> None:
+    """Run ``sealign-server``."""
+    run(app)

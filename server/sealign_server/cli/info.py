@@ -1,0 +1,145 @@
+"""Command that shows a silo: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sealign_server.cli.arguments import AsJson, Directory
+
+if TYPE_CHECKING:
+    from sealign_server.store import SiloStore, SpaceStore
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(info)
+
+
+def info(directory: Directory, as_json: AsJson = False) -> None:
+    """Show a silo's encoder, tasks, public sets, maps, releases and use."""
+    from sealign_server.store import SiloStore
+
+    facts = _facts(SiloStore(directory))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    from sealign.app.terminal import print_table, visible
+
+    encoder = facts["encoder"]
+    typer.echo(
+        f"silo {visible(facts['name'])}: encoder {visible(encoder['name'])}, {encoder['dimension']} dimensions, "
+        f"{encoder['fingerprint']}"
+    )
+    for title in ("tasks", "generation_tasks", "public_sets", "maps", "releases", "rows"):
+        rows: Sequence[dict[str, Any]] = facts[title]
+        if rows:
+            columns = list(rows[0])
+            print_table(
+                [column.replace("_", " ") for column in columns],
+                [[shown(row[column]) for column in columns] for row in rows],
+                title.replace("_", " ").capitalize(),
+            )
+        else:
+            typer.echo(f"{title.replace('_', ' ')}: none")
+
+
+def _facts(store: SiloStore) -> dict[str, Any]:
+    from sealign_server.ledger import Ledger, Usage
+    from sealign_server.serving.silo import spaces_of
+
+    ledger = Ledger(store.ledger_path)
+    spaces = spaces_of(store)
+    usage = [
+        {"identity": identity, "task": task, "encoder": encoder, "rows": rows}
+        for identity, task, encoder, rows in Usage(ledger, None).totals()
+    ]
+    return {
+        "name": store.document.name,
+        "encoder": store.document.encoder_card.model_dump(),
+        "tasks": [_task(store, name) for name in store.tasks.names()],
+        "generation_tasks": [_generation(store, name) for name in store.generation.names()],
+        "public_sets": [row for name, space in spaces.items() for row in public_rows(name, space)],
+        "maps": [row for name, space in spaces.items() for row in map_rows(name, space)],
+        "releases": release_rows(store),
+        "rows": usage,
+    }
+
+
+def _task(store: SiloStore, name: str) -> dict[str, Any]:
+    task = store.tasks.load(name)
+    return {
+        "name": name,
+        "labels": len(task.trained.head.labels),
+        "held_out_accuracy": task.trained.held_out_accuracy,
+        "temperature": task.trained.temperature,
+        "examples_to_share": 0 if task.examples is None else len(task.examples.texts),
+        "description": task.description or "",
+    }
+
+
+def _generation(store: SiloStore, name: str) -> dict[str, Any]:
+    document = store.generation.document(name)
+    return {
+        "name": name,
+        "model": document.encoder_card.name,
+        "vocabulary": document.vocabulary,
+        "description": document.description,
+    }
+
+
+def release_rows(store: SiloStore) -> list[dict[str, Any]]:
+    """Return the releases that count as rows of a table."""
+    from sealign_server.ledger import Ledger, Releases
+
+    return [
+        {
+            "number": release.number,
+            "space": release.space,
+            "public_set": release.public_set,
+            "identity": release.identity,
+            "encoder": release.encoder,
+            "dimension": release.dimension,
+            "texts": release.rows,
+            "created": release.created,
+        }
+        for release in Releases(Ledger(store.ledger_path)).all()
+    ]
+
+
+def public_rows(name: str, space: SpaceStore) -> list[dict[str, Any]]:
+    """Return the public sets of a space as rows of a table."""
+    return [
+        {"space": name, "name": card.name, "rows": card.rows, "digest": card.digest, "base": card.base}
+        for card in space.public_sets()
+    ]
+
+
+def map_rows(name: str, space: SpaceStore) -> list[dict[str, Any]]:
+    """Return the maps of a space as rows of a table."""
+    return [
+        {
+            "space": name,
+            "id": record.card.id,
+            "identity": record.identity,
+            "encoder": record.card.encoder,
+            "public_set": record.card.public_set,
+            "rows": record.card.rows,
+            "explained_variance": record.card.explained_variance,
+            "mean_cosine": record.card.mean_cosine,
+            "linear_cka": record.card.linear_cka,
+            "divergence": record.card.divergence,
+            "created": record.card.created,
+        }
+        for record in space.map_records()
+    ]
+
+
+def shown(value: object) -> str:
+    """Return a cell of a table."""
+    if value is None:
+        return "unknown"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,162 @@
+"""Commands that make a silo: init, train, generation, refine, coverage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sealign_server.cli.arguments import AsJson, Directory, PublicFiles
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (init, train, generation, refine, coverage):
+        app.command()(command)
+
+
+def init(
+    directory: Directory,
+    encoder: Annotated[str, typer.Option(help="The silo's own model: family:model?options, or a hub name.")],
+    name: Annotated[str, typer.Option(help="The silo's name, shown to clients.")] = "silo",
+    public: PublicFiles = None,
+) -> None:
+    """Create a silo, and embed public texts that clients can align over.
+
+    For a silo that exists, with the same encoder, only the public texts are added.
+    """
+    from sealign.alignment import PublicSet
+    from sealign.app.progress import progress
+    from sealign.encoders import EncoderSettings
+    from sealign.errors import InvalidInputError
+    from sealign_server.store import SiloStore
+    from sealign_server.training.embedding import add_public_set, create_silo
+
+    sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
+    if (directory / "silo.json").exists() and sets:
+        store = SiloStore(directory)
+        if store.document.encoder != EncoderSettings.parse(encoder):
+            raise InvalidInputError(f"{directory} is a silo with another encoder; choose another directory")
+    else:
+        store = create_silo(directory, name, EncoderSettings.parse(encoder))
+    for label, texts in sets:
+        with progress(f"embedding {label}", len(texts)) as advance:
+            card = add_public_set(store, label, texts, advance)
+        typer.echo(f"public set {card.name}: {card.rows} texts, digest {card.digest}")
+    typer.echo(f"silo {store.document.name} in {directory}, encoder {store.document.encoder_card.name}")
+
+
+def train(
+    directory: Directory,
+    task: Annotated[str, typer.Option(help="The task's name.")],
+    data: Annotated[Path, typer.Option(help="TSV with header label<TAB>text.")],
+    description: Annotated[
+        str | None, typer.Option(help="What the task is about, shown to clients; by default as before.")
+    ] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option(help="Import this linear head (safetensors) instead; the data then only calibrate it."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for what is drawn: held-out rows, shared examples.")] = 0,
+    share: Annotated[
+        int,
+        typer.Option(
+            help="Texts, without labels, to keep for clients; see serve --share-examples. 128 at most.", min=0
+        ),
+    ] = 0,
+) -> None:
+    """Train a task's head on labelled texts, or import one. Clients are served the new version at once."""
+    from sealign.app.progress import progress
+    from sealign.labelled import read_labelled
+    from sealign_server.store import SiloStore
+    from sealign_server.training.tasks import TrainingData, import_task, train_task
+
+    store = SiloStore(directory)
+    labels, texts = read_labelled(data)
+    chosen = TrainingData(labels, texts, seed, share)
+    with progress("embedding", len(texts)) as advance:
+        if head is None:
+            trained = train_task(store, task, description, chosen, advance)
+        else:
+            trained = import_task(store, task, description, head, chosen, advance)
+    typer.echo(
+        f"task {task}: {len(trained.head.labels)} labels, held-out accuracy {trained.held_out_accuracy:.4f} "
+        f"({trained.held_out_rows} texts), calibration error {trained.calibration_error_after:.4f}"
+    )
+    if share:
+        typer.echo(f"a silo served with --share-examples shows {share} of these texts to its clients")
+
+
+def generation(
+    directory: Directory,
+    task: Annotated[str, typer.Option(help="The task's name.")],
+    model: Annotated[str, typer.Option(help="The silo's causal model: a hub name, a path, with ?options.")],
+    description: Annotated[str, typer.Option(help="What it writes, shown to clients.")] = "",
+    public: PublicFiles = None,
+) -> None:
+    """Keep a causal model's head as a generation task, and its states over public texts.
+
+    For a task that exists, with the same model, only the public texts are added.
+    """
+    from sealign.alignment import PublicSet
+    from sealign.app.progress import progress
+    from sealign.encoders import EncoderSettings
+    from sealign_server.store import SiloStore
+    from sealign_server.training.generation import add_public_states, keep_generation, unservable_over
+
+    sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
+    store = SiloStore(directory)
+    loaded = keep_generation(store, task, EncoderSettings.parse(model), description)
+    space = store.generation.space(task)
+    for label, texts in sets:
+        with progress(f"reading {label}", len(texts)) as advance:
+            card = add_public_states(space, loaded, label, texts, advance)
+        typer.echo(f"public set {card.name}: {card.rows} tokens, digest {card.digest}")
+        if (unservable := unservable_over(store, task, card.digest)) is not None:
+            typer.echo(f"warning: {unservable}", err=True)
+    typer.echo(f"generation task {task}: {loaded.card.name}, vocabulary {loaded.card.vocabulary}")
+
+
+def refine(
+    directory: Directory,
+    task: Annotated[str, typer.Option(help="The generation task.")],
+    start: Annotated[
+        str, typer.Option("--map", help="Beginning of the map's id, or of the fingerprint of the client's model.")
+    ] = "",
+    epochs: Annotated[int, typer.Option(help="Passes over the public tokens.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Random seed for the order of tokens.")] = 0,
+) -> None:
+    """Refine the map of a generation task by what the head predicts; the refined map is the client's newest."""
+    from sealign_server.store import SiloStore
+    from sealign_server.training.generation import refine_map
+
+    refined, record = refine_map(SiloStore(directory), task, start, epochs=epochs, seed=seed)
+    before, after = refined.divergences[0], refined.divergences[refined.best]
+    typer.echo(
+        f"divergence on held-out tokens {before:.4f} before, {after:.4f} after epoch {refined.best}; map "
+        f"{record.card.id}"
+    )
+
+
+def coverage(
+    directory: Directory,
+    data: Annotated[Path, typer.Option(help="TSV with header label<TAB>text: what the task is trained on.")],
+    public: Annotated[list[Path], typer.Option("--public", help="Public texts, one per line; may be repeated.")],
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well public texts cover a task, before anything is exchanged."""
+    from rich.console import Console
+
+    from sealign.alignment.coverage_report import coverage_rows, coverage_table, read_public_sets
+    from sealign.labelled import read_labelled
+    from sealign_server.store import SiloStore
+    from sealign_server.training.coverage import task_coverage
+
+    _, texts = read_labelled(data)
+    measured = task_coverage(SiloStore(directory), texts, read_public_sets(public))
+    if as_json:
+        typer.echo(json.dumps(coverage_rows(measured), indent=2))
+    else:
+        Console(width=max(130, Console().width)).print(coverage_table(measured))

@@ -1,0 +1,210 @@
+"""Commands that list and remove what a silo holds: map, task, public, release."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sealign_server.cli.arguments import AsJson, Directory, SpaceName
+from sealign_server.cli.info import map_rows, public_rows, shown
+
+if TYPE_CHECKING:
+    from sealign_server.store import MapRecord, SpaceStore
+
+_EMBEDDINGS = "embeddings"
+_HELP = {"no_args_is_help": True, "rich_markup_mode": None}
+maps = typer.Typer(help="Maps that clients have learned, and the operator's, which everybody may use.", **_HELP)  # type: ignore[arg-type]
+tasks = typer.Typer(help="Classification and generation tasks.", **_HELP)  # type: ignore[arg-type]
+public = typer.Typer(help="Public sets that clients align over.", **_HELP)  # type: ignore[arg-type]
+release = typer.Typer(help="Cross-covariances that were released under encrypted alignment.", **_HELP)  # type: ignore[arg-type]
+
+MapStart = Annotated[str, typer.Argument(help="Beginning of the map's id.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the groups of commands."""
+    for name, group in (("map", maps), ("task", tasks), ("public", public), ("release", release)):
+        app.add_typer(group, name=name)
+
+
+@maps.command("learn")
+def learn(
+    directory: Directory,
+    encoder: Annotated[str, typer.Option(help="A publicly known client encoder, as clients name it.")],
+    texts: Annotated[Path, typer.Option("--public", help="Public texts that the silo has embedded.")],
+) -> None:
+    """Learn a map for a publicly known client encoder; every client may use it, without aligning."""
+    from sealign.alignment import PublicSet
+    from sealign.app.progress import progress
+    from sealign.encoders import EncoderSettings
+    from sealign_server.settings import ServingOptions
+    from sealign_server.store import SiloStore
+    from sealign_server.training.maps import learn_map
+
+    public_set = PublicSet.from_file(texts)
+    with progress("embedding", len(public_set)) as advance:
+        record = learn_map(SiloStore(directory), EncoderSettings.parse(encoder), public_set, ServingOptions(), advance)
+    typer.echo(
+        f"map {record.card.id} for encoder {record.card.encoder}: explained variance "
+        f"{record.card.explained_variance:.4f}"
+    )
+
+
+@maps.command("list")
+def list_maps(directory: Directory, as_json: AsJson = False) -> None:
+    """List the maps of all clients."""
+    _print([row for name, space in _spaces(directory).items() for row in map_rows(name, space)], as_json)
+
+
+@maps.command("show")
+def show_map(directory: Directory, start: MapStart, space: SpaceName = _EMBEDDINGS) -> None:
+    """Show a map's card as JSON."""
+    found = _space(directory, space)
+    record = _chosen(found, start)
+    typer.echo(json.dumps(record.model_dump(), indent=2))
+
+
+@maps.command("remove")
+def remove_map(directory: Directory, start: MapStart, space: SpaceName = _EMBEDDINGS) -> None:
+    """Remove a map; it stops being served at once, and its client must align again."""
+    found = _space(directory, space)
+    record = _chosen(found, start)
+    found.remove_map(record.identity, record.card.id)
+    typer.echo(f"removed map {record.card.id} of {record.identity}")
+
+
+@tasks.command("list")
+def list_tasks(directory: Directory, as_json: AsJson = False) -> None:
+    """List the tasks."""
+    from sealign_server.store import SiloStore
+
+    store = SiloStore(directory)
+    rows = [
+        {"kind": "classification", "name": name, "description": store.tasks.description(name)}
+        for name in store.tasks.names()
+    ] + [
+        {"kind": "generation", "name": name, "description": store.generation.document(name).description}
+        for name in store.generation.names()
+    ]
+    _print(rows, as_json)
+
+
+@tasks.command("show")
+def show_task(directory: Directory, task: Annotated[str, typer.Argument(help="The task's name.")]) -> None:
+    """Show a classification task as JSON: labels, measures, thresholds."""
+    from sealign_server.store import SiloStore
+
+    stored = SiloStore(directory).tasks.load(task)
+    trained = stored.trained
+    facts = {
+        "name": task,
+        "description": stored.description,
+        "labels": trained.head.labels,
+        "dimension": trained.head.dimension,
+        "temperature": trained.temperature,
+        "held_out_accuracy": trained.held_out_accuracy,
+        "held_out_rows": trained.held_out_rows,
+        "ood": dict(trained.ood),
+        "calibration_rows": 0 if stored.calibration is None else len(stored.calibration.labels),
+        "examples_to_share": 0 if stored.examples is None else len(stored.examples.texts),
+    }
+    typer.echo(json.dumps(facts, indent=2))
+
+
+@tasks.command("remove")
+def remove_task(
+    directory: Directory,
+    task: Annotated[str, typer.Argument(help="The task's name.")],
+    generation: Annotated[bool, typer.Option(help="A generation task, with its maps and public sets.")] = False,
+) -> None:
+    """Remove a task; it stops being served at once."""
+    from sealign_server.store import SiloStore
+
+    store = SiloStore(directory)
+    (store.generation if generation else store.tasks).remove(task)
+    typer.echo(f"removed task {task}")
+
+
+@public.command("list")
+def list_public(directory: Directory, as_json: AsJson = False) -> None:
+    """List the public sets of all spaces."""
+    _print([row for name, space in _spaces(directory).items() for row in public_rows(name, space)], as_json)
+
+
+@public.command("remove")
+def remove_public(
+    directory: Directory,
+    digest: Annotated[str, typer.Argument(help="Beginning of the set's digest.")],
+    space: SpaceName = _EMBEDDINGS,
+) -> None:
+    """Remove a public set; clients can no longer align over it, nor use maps of their own that they learned over it."""
+    from sealign.errors import NotFoundError
+
+    found = _space(directory, space)
+    cards = [card for card in found.public_sets() if card.digest.startswith(digest)]
+    if len(cards) != 1:
+        raise NotFoundError(f"{len(cards)} public sets begin with {digest[:64]!r}; see: sealign-server public list")
+    found.remove_public_set(cards[0].digest)
+    typer.echo(f"removed public set {cards[0].name}")
+
+
+@release.command("list")
+def list_releases(directory: Directory, as_json: AsJson = False) -> None:
+    """List releases that count, with their numbers."""
+    from sealign_server.cli.info import release_rows
+    from sealign_server.store import SiloStore
+
+    _print(release_rows(SiloStore(directory)), as_json)
+
+
+@release.command("grant")
+def grant(
+    directory: Directory,
+    number: Annotated[int, typer.Argument(help="Number of the release, from: release list.")],
+) -> None:
+    """Let a client have a release once more, if its cross-covariance was never delivered."""
+    from sealign_server.ledger import Ledger, Releases
+    from sealign_server.store import SiloStore
+
+    granted = Releases(Ledger(SiloStore(directory).ledger_path)).grant(number)
+    typer.echo(f"{granted.identity} may align encoder {granted.encoder} over {granted.public_set} once more")
+
+
+def _spaces(directory: Path) -> dict[str, SpaceStore]:
+    from sealign_server.serving.silo import spaces_of
+    from sealign_server.store import SiloStore
+
+    return spaces_of(SiloStore(directory))
+
+
+def _space(directory: Path, name: str) -> SpaceStore:
+    from sealign.errors import NotFoundError
+
+    spaces = _spaces(directory)
+    if name not in spaces:
+        raise NotFoundError(f"there is no space {name[:64]!r} here; spaces are: {', '.join(spaces)}")
+    return spaces[name]
+
+
+def _chosen(space: SpaceStore, start: str) -> MapRecord:
+    from sealign.errors import NoMapError
+
+    found = [record for record in space.map_records() if record.card.id.startswith(start)]
+    if len(found) != 1:
+        raise NoMapError(f"{len(found)} maps begin with {start[:64]!r}; see: sealign-server map list")
+    return found[0]
+
+
+def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    from sealign.app.terminal import print_table
+
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif rows:
+        print_table([name.replace("_", " ") for name in rows[0]], [[shown(v) for v in row.values()] for row in rows])
+    else:
+        typer.echo("none")

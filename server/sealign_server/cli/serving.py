@@ -1,0 +1,57 @@
+"""Commands that serve a silo: serve, health, certificates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sealign.app.options import with_options
+from sealign_server.cli.arguments import Directory
+from sealign_server.settings import ServeSettings, serve_settings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (serve, health, certificates):
+        app.command()(command)
+
+
+@with_options(ServeSettings)
+def serve(directory: Directory, given: dict[str, Any]) -> None:
+    """Serve the silo over TLS until SIGTERM.
+
+    Every option is also a variable, and a key of the silo's silo.toml. Options come first, then variables.
+    """
+    from sealign.app.logs import configure_logs
+    from sealign_server.runtime import serve as run_server
+
+    settings = serve_settings(directory, given)
+    configure_logs(settings.log_level)
+    run_server(directory, settings)
+
+
+def health(
+    address: Annotated[str, typer.Option(envvar="SEALIGN_HEALTH_ADDRESS", help="Address and port of the silo.")],
+    tls_ca: Annotated[Path, typer.Option(envvar="SEALIGN_HEALTH_TLS_CA", help="Authority of the silo's certificate.")],
+    tls_cert: Annotated[Path | None, typer.Option(envvar="SEALIGN_HEALTH_TLS_CERT", help="Client certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(envvar="SEALIGN_HEALTH_TLS_KEY", help="Its private key.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 5.0,
+) -> None:
+    """Ask a silo whether it serves, by the standard health protocol."""
+    from sealign_server.runtime.health import require_serving
+
+    require_serving(address, tls_ca, tls_cert, tls_key, timeout)
+    typer.echo("serving")
+
+
+def certificates(
+    directory: Annotated[Path, typer.Argument(help="Where to write them.")],
+    host: Annotated[list[str], typer.Option(help="Name or address that clients use for the silo.")],
+) -> None:
+    """Write certificates for trying Sealign out (an authority, a silo and a client; 30 days)."""
+    from sealign_server.runtime.certificates import write_trial_certificates
+
+    write_trial_certificates(directory, host)
+    typer.echo(f"wrote ca.pem, silo.pem, silo.key, client.pem and client.key to {directory}")

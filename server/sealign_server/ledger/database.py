@@ -1,0 +1,158 @@
+"""The ledger's database: schema, and transactions that happen one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from sealign.errors import StorageError
+
+_WAIT_SECONDS = 10.0
+_LOCK_KEY = 0x5EA1167
+
+METADATA = MetaData()
+
+RELEASES = Table(
+    "releases",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("created", String, nullable=False),
+    Column("space", String, nullable=False),
+    Column("public_set", String, nullable=False),
+    Column("base", String, nullable=False),  # the public set that shared examples have joined, or the set itself
+    Column("encoder", String, nullable=False),
+    Column("identity", String, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("session", String, unique=True),
+    Column("granted_again", Integer, nullable=False, default=0),
+    Index("releases_by_identity", "space", "base", "identity"),
+)
+
+MAKINGS = Table(
+    "makings",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("at", Float, nullable=False),  # seconds since 1970, UTC
+    Column("kind", String, nullable=False),
+    Column("space", String, nullable=False),
+    Column("encoder", String, nullable=False),
+    Column("identity", String, nullable=False),
+    Index("makings_by_identity", "identity", "at"),
+)
+
+USAGE = Table(
+    "usage",
+    METADATA,
+    Column("identity", String, primary_key=True),
+    Column("task", String, primary_key=True),
+    Column("encoder", String, primary_key=True),
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # hours since 1970
+    Column("rows", Integer, nullable=False),
+)
+
+
+class Ledger:
+    """A database that all processes of a silo share.
+
+    Args:
+        path: file of a SQLite database, made when something is written.
+        url: of another database in its place.
+    """
+
+    def __init__(self, path: Path, url: str | None = None) -> None:
+        self._path = path
+        self._url = url
+        self._engine: Engine | None = None
+        self._making = Lock()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has ever been written; looks at no database but a file's name."""
+        return self._url is None and self._engine is None and not self._path.exists()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection, alone among all processes; committed durably at the end, or not at all.
+
+        Raises:
+            StorageError: the database cannot be used; nothing was recorded.
+        """
+        try:
+            with self._opened().begin() as connection:
+                _lock(connection)
+                yield connection
+        except SQLAlchemyError as error:
+            raise StorageError(
+                f"the ledger {self._path if self._url is None else 'database'} cannot be used ({type(error).__name__}: "
+                f"{error.args[0] if error.args else ''}); nothing was granted. Free disk space or fix permissions, "
+                "then try again."
+            ) from error
+
+    def close(self) -> None:
+        """Close connections; a later use opens them again."""
+        with self._making:
+            if self._engine is not None:
+                self._engine.dispose()
+            self._engine = None
+
+    def _opened(self) -> Engine:
+        with self._making:
+            if self._engine is None:
+                engine = _sqlite(self._path) if self._url is None else create_engine(self._url, pool_pre_ping=True)
+                with engine.begin() as connection:
+                    _lock(connection)
+                    METADATA.create_all(connection)
+                self._engine = engine
+            return self._engine
+
+
+def _sqlite(path: Path) -> Engine:
+    """Return an engine for a private file; the only place that knows SQLite, but for :func:`_lock`."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StorageError(f"could not open the ledger {path}: {error.strerror}") from error
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": _WAIT_SECONDS, "isolation_level": None, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: object, _: object) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _lock(connection: Connection) -> None:
+    """Wait until no other process is in a transaction. SQLite has seen to it already."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})

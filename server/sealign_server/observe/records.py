@@ -1,0 +1,49 @@
+"""One log record per call: who, what, how many rows, how it ended, how long it took."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+import structlog
+
+from sealign.app.frame import Call, Layer
+from sealign.errors import SealignError
+
+_log = structlog.get_logger()
+
+_QUIET = frozenset({"Describe"})
+
+
+class RecordLayer(Layer):
+    """Writes the record when a call has ended; a refused one at info level, as the others."""
+
+    @asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Note how the call ended."""
+        code = "OK"
+        try:
+            yield
+        except SealignError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except BaseException:
+            code = "INTERNAL"
+            raise
+        finally:
+            write = _log.debug if call.method in _QUIET and code == "OK" else _log.info
+            ms = round((perf_counter() - call.started) * 1e3, 1)
+            write(
+                "call",
+                method=call.method,
+                identity=call.identity,
+                request=call.request_id,
+                code=code,
+                ms=ms,
+                **call.facts,
+            )

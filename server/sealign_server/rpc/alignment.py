@@ -1,0 +1,193 @@
+"""The Alignment service, for any space."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+
+import structlog
+
+from sealign.app.frame import Call, Within
+from sealign.ckks import SecurityTable
+from sealign.errors import InvalidInputError, SealignError, UnavailableError
+from sealign.protocol import SpaceCard
+from sealign.protocol.conversions.alignment import (
+    MAX_CHECK_ROWS,
+    covariances_from_wire,
+    offer_to_wire,
+    part_to_wire,
+    request_from_wire,
+    rows_from_bytes,
+    space_to_wire,
+)
+from sealign.protocol.conversions.checks import digest
+from sealign.protocol.conversions.types import map_to_wire, matrix_from_wire, public_key_from_wire
+from sealign.protocol.rows import AlignmentOffer
+from sealign.protocol.v1 import alignment_pb2 as pb
+from sealign.protocol.v1.alignment_pb2_grpc import AlignmentServicer
+from sealign_server.access import Bench, Share
+from sealign_server.serving import Alignments, EncryptedSession, Silo
+from sealign_server.serving.space import Space
+from sealign_server.settings import ServingOptions
+from sealign_server.store import Undelivered
+
+_log = structlog.get_logger()
+
+Requests = AsyncIterator[pb.AlignEncryptedRequest]
+Replies = AsyncIterator[pb.AlignEncryptedReply]
+
+
+class AlignmentHandlers(AlignmentServicer):
+    """Maps between a client's space and one of the silo's."""
+
+    def __init__(self, silo: Silo, bench: Bench, options: ServingOptions) -> None:
+        self._silo = silo
+        self._bench = bench
+        self._seconds = options.alignment_seconds
+        self._table: SecurityTable = options.security_table
+        self._alignments = Alignments(options)
+
+    async def DescribeSpace(  # type: ignore[override]  # noqa: N802
+        self, request: pb.DescribeSpaceRequest, call: Call
+    ) -> pb.SpaceCard:
+        """The space, its public sets, and the caller's maps."""
+        encoder = digest(request.encoder, "encoder's fingerprint") if request.HasField("encoder") else None
+        dimension = request.dimension if request.HasField("dimension") else 0
+
+        def card() -> SpaceCard:
+            return self._silo.space(request.space).card(call.identity, encoder, dimension)
+
+        with self._bench.admitted(Share.LOOKUP, call.identity, call.remaining) as room:
+            return space_to_wire(await room.do(card))
+
+    async def Align(self, requests: AsyncIterator[pb.AlignRequest], call: Call) -> pb.AlignReply:  # type: ignore[override]  # noqa: N802
+        """Learns and retains the map of an encoder from its rows of a public set."""
+        call.idle_seconds = self._seconds
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidInputError("an alignment must begin with a header: space, encoder, public set, number of rows")
+        request = request_from_wire(first.header)
+        call.note(space=request.space, encoder=request.encoder.fingerprint, rows=request.rows)
+        space = await asyncio.to_thread(self._silo.space, request.space)
+        with self._alignments.plain(space, call.identity, request) as begin:
+            alignment = await asyncio.to_thread(begin)
+            with Within(self._seconds, self._too_slow):
+                async for message in requests:
+                    rows = rows_from_bytes(message.rows.values, request.encoder.dimension)
+                    await asyncio.to_thread(alignment.add, rows)
+            await asyncio.to_thread(alignment.require_complete)
+            await asyncio.to_thread(space.count_map, call.identity, request.encoder.fingerprint)
+            record = await self._silo.heavy.do(call.identity, alignment.learn)
+        return pb.AlignReply(map=map_to_wire(record.card))
+
+    async def AlignEncrypted(self, requests: Requests, call: Call) -> Replies:  # type: ignore[override]  # noqa: N802
+        """Answers encrypted rows of a public set with an encrypted cross-covariance."""
+        call.idle_seconds = self._seconds
+        header = (await _next(requests, "header")).header
+        request = request_from_wire(header.alignment)
+        if header.check_rows > MAX_CHECK_ROWS:
+            raise InvalidInputError(f"{header.check_rows} check rows are more than the {MAX_CHECK_ROWS} allowed")
+        key = public_key_from_wire(header.key, self._table) if header.HasField("key") else None
+        call.note(space=request.space, encoder=request.encoder.fingerprint, rows=request.rows)
+        space = await asyncio.to_thread(self._silo.space, request.space)
+        asked = (call.identity, request.encoder, request.public_set, request.rows, header.check_rows)
+        release = await asyncio.to_thread(partial(space.release, *asked))
+        # The sums before the files: a result is in its file before its session ends.
+        if header.HasField("session"):
+            session = self._alignments.find(header.session, release)
+            if session is not None and key is not None:
+                session.alignment.use_key(key)
+        else:
+            session = await self._alignments.begin(space, request, release, key)
+        if session is not None:
+            async for reply in self._summed(session, requests):
+                yield reply
+            result = session.result
+        else:
+            result = await asyncio.to_thread(self._alignments.undelivered, space, header.session, release)
+            offer = AlignmentOffer(result.session, result.plan, result.plan.counts[1])
+            yield pb.AlignEncryptedReply(offer=offer_to_wire(offer))
+        if result is not None:
+            async for reply in self._sent(space, result, header.parts_received, requests):
+                yield reply
+
+    async def RegisterMap(  # type: ignore[override]  # noqa: N802
+        self, request: pb.RegisterMapRequest, call: Call
+    ) -> pb.RegisterMapReply:
+        """Takes what a client says about the map that it applies."""
+        encoder = digest(request.encoder, "encoder's fingerprint")
+        public_set = digest(request.public_set, "public set")
+        call.note(space=request.space[:80], encoder=encoder)
+        space = await asyncio.to_thread(self._silo.space, request.space)
+
+        def register() -> str:
+            covariances = covariances_from_wire(request, space.store.encoder.dimension)
+            return space.register(call.identity, encoder, public_set, covariances)
+
+        name = await self._silo.heavy.do(call.identity, register)
+        call.note(registration=name)
+        return pb.RegisterMapReply(registration=name)
+
+    async def SharedExamples(  # type: ignore[override]  # noqa: N802
+        self, request: pb.SharedExamplesRequest, call: Call
+    ) -> pb.SharedExamplesReply:
+        """Unlabelled texts of a task, to join a public set."""
+        public_set = digest(request.public_set, "public set")
+        asked = (request.space, request.task, public_set)
+        with self._bench.admitted(Share.LOOKUP, call.identity, call.remaining) as room:
+            texts = await room.do(partial(self._silo.shared_examples, *asked))
+        call.note(task=request.task, examples=len(texts))
+        return pb.SharedExamplesReply(texts=texts)
+
+    async def _summed(self, session: EncryptedSession, requests: Requests) -> Replies:
+        """Offer, and word of each block; then the session has its result, which is in a file."""
+        alignment = session.alignment
+        attachment = self._alignments.attach(session)
+        done = False
+        try:
+            # A call that had the session may be adding a block still.
+            offer = await session.exclusively(attachment, session.offer)
+            yield pb.AlignEncryptedReply(offer=offer_to_wire(offer))
+            while alignment.next_block < alignment.blocks:
+                block = (await _next(requests, "block")).block
+                await session.exclusively(attachment, partial(_add, session, block))
+                yield pb.AlignEncryptedReply(taken=pb.BlocksTaken(next_block=alignment.next_block))
+            await session.exclusively(attachment, session.finish)
+            done = True
+        except InvalidInputError:
+            done = True  # there is nothing to come back to
+            raise
+        finally:
+            self._alignments.detach(session, attachment, done=done)
+
+    async def _sent(self, space: Space, result: Undelivered, received: int, requests: Requests) -> Replies:
+        """The parts that the client lacks. Until it says that it has everything, it may come back for them."""
+        await asyncio.to_thread(self._alignments.record, space, result)
+        for part in result.parts[received:]:
+            yield pb.AlignEncryptedReply(product=part_to_wire(part))
+        await _next(requests, "received")
+        space.store.undelivered.remove(result)
+
+    def _too_slow(self) -> SealignError:
+        return UnavailableError(
+            f"the alignment took more than {self._seconds:.0f} s (--alignment-seconds); embed the public texts first, "
+            "then send them without pauses"
+        )
+
+
+def _add(session: EncryptedSession, block: pb.InnerBlock) -> None:
+    session.alignment.add(block.index, matrix_from_wire(block.rows, session.alignment.plan.counts[0]))
+
+
+async def _next(requests: Requests, part: str) -> pb.AlignEncryptedRequest:
+    """Return the next request, which must be of this kind."""
+    request = await anext(requests, None)
+    if request is None:  # also how a broken connection looks
+        raise UnavailableError("the stream ended before the alignment did; come back to resume it")
+    if request.WhichOneof("part") != part:
+        raise InvalidInputError(
+            f"an encrypted alignment is a header, the plan's inner blocks, and word that the product has come, in "
+            f"this order; here {part!r} was expected"
+        )
+    return request

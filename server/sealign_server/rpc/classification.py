@@ -1,0 +1,75 @@
+"""The Classification service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from time import perf_counter
+
+from sealign.app.frame import Call
+from sealign.ckks import Evaluator, ZeroPool
+from sealign.errors import StalePlanError
+from sealign.protocol import RowKind
+from sealign.protocol.conversions.classification import task_to_wire
+from sealign.protocol.conversions.types import matrix_from_wire, product_to_wire, rows_from_wire
+from sealign.protocol.v1 import classification_pb2 as pb
+from sealign.protocol.v1 import types_pb2
+from sealign.protocol.v1.classification_pb2_grpc import ClassificationServicer
+from sealign_server.rpc.queries import Queries, rows_in
+from sealign_server.serving import Classification
+
+
+class ClassificationHandlers(ClassificationServicer):
+    """Encrypted logits of the silo's classifiers."""
+
+    def __init__(self, classification: Classification, queries: Queries) -> None:
+        self._classification = classification
+        self._queries = queries
+
+    async def DescribeTasks(  # type: ignore[override]  # noqa: N802
+        self, request: pb.DescribeTasksRequest, call: Call
+    ) -> pb.DescribeTasksReply:
+        """Tasks, and plans for one kind of rows."""
+        with self._queries.looking_up(call) as room:
+            if not request.HasField("rows"):
+                cards = await room.do(self._classification.cards)
+            else:
+                cards = await self._classification.describe(call.identity, rows_from_wire(request.rows))
+        return pb.DescribeTasksReply(tasks=map(task_to_wire, cards))
+
+    async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyReply:  # type: ignore[override]  # noqa: N802
+        """Encrypted logits of one batch."""
+        return await self._classify(request, call)
+
+    async def ClassifyStream(  # type: ignore[override]  # noqa: N802
+        self, requests: AsyncIterator[pb.ClassifyRequest], call: Call
+    ) -> AsyncIterator[pb.ClassifyReply]:
+        """Encrypted logits of each batch, in order."""
+        async for request in requests:
+            yield await self._classify(request, call)
+
+    async def _classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyReply:
+        started = perf_counter()
+        rows = rows_from_wire(request.rows)
+        evaluator = await self._evaluator(request, rows, call)
+        count = rows_in(evaluator.plan, request.query)
+        zeros = self._queries.zeros(call, request)
+        call.note(task=request.task, encoder=rows.encoder, rows=count + int(call.facts.get("rows", 0)))
+        with self._queries.admitted(call, evaluator.plan, count) as room:
+            await self._queries.count(call, request.task, rows, count)
+            logits = await room.do(lambda: _product(evaluator, request.query, zeros))
+        return pb.ClassifyReply(logits=logits, server_micros=round((perf_counter() - started) * 1e6))
+
+    async def _evaluator(self, request: pb.ClassifyRequest, rows: RowKind, call: Call) -> Evaluator:
+        asked = (call.identity, request.task, rows, request.query.plan, request.revision)
+        try:
+            return self._classification.evaluator(*asked)
+        except StalePlanError:
+            # The client may have described the task at a worker that knows more.
+            with self._queries.looking_up(call):
+                await self._classification.catch_up(call.identity, request.task, rows)
+            return self._classification.evaluator(*asked)
+
+
+def _product(evaluator: Evaluator, query: types_pb2.EncryptedMatrix, zeros: ZeroPool) -> types_pb2.EncryptedProduct:
+    row_blocks, inner_blocks, _ = evaluator.plan.counts
+    return product_to_wire(evaluator.evaluate(matrix_from_wire(query, row_blocks * inner_blocks), zeros))

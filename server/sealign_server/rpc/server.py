@@ -1,0 +1,100 @@
+"""The services of a silo on one gRPC server, inside the frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import grpc
+
+from sealign.app.frame import Frame, FrameLimits
+from sealign.protocol.v1 import alignment_pb2, classification_pb2, generation_pb2, silo_pb2
+from sealign.protocol.v1.alignment_pb2_grpc import add_AlignmentServicer_to_server
+from sealign.protocol.v1.classification_pb2_grpc import add_ClassificationServicer_to_server
+from sealign.protocol.v1.generation_pb2_grpc import add_GenerationServicer_to_server
+from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
+from sealign_server.access import Bench, Permissions, RowAccounts
+from sealign_server.ledger import Ledger, Usage
+from sealign_server.observe import RecordLayer
+from sealign_server.rpc.alignment import AlignmentHandlers
+from sealign_server.rpc.classification import ClassificationHandlers
+from sealign_server.rpc.generation import GenerationHandlers
+from sealign_server.rpc.layers import DrainLayer, IdentityLayer, PolicyLayer, StreamsLayer
+from sealign_server.rpc.queries import Queries
+from sealign_server.rpc.silo import SiloHandlers
+from sealign_server.serving import PublicKeys, Silo
+from sealign_server.settings import CallLimits, ServingOptions
+
+SERVICES = tuple(
+    next(iter(module.DESCRIPTOR.services_by_name.values())).full_name
+    for module in (silo_pb2, alignment_pb2, classification_pb2, generation_pb2)
+)
+MAX_MESSAGE_BYTES = 32 << 20
+_SMALL = 1 << 13
+_STREAMS = ("Align", "AlignEncrypted", "ClassifyStream", "NextToken", "FetchTokenizer")
+_MESSAGE_BYTES: Mapping[str, int] = MappingProxyType(
+    {
+        **dict.fromkeys(("Describe", "DescribeSpace", "DescribeTasks", "DescribeGeneration"), _SMALL),
+        **dict.fromkeys(("FetchTokenizer", "SharedExamples"), _SMALL),
+        "Align": (4 << 20) + _SMALL,
+        "NextToken": 8 << 20,
+    }
+)
+
+
+class Service:
+    """All that one process serves, and what is done about it from outside: start, drain, stop."""
+
+    def __init__(self, silo: Silo, ledger: Ledger, options: ServingOptions, limits: CallLimits) -> None:
+        self.silo = silo
+        self.bench = Bench(limits.concurrent)
+        self.keys = PublicKeys(limits.key_bytes, limits.zeros_per_key)
+        self.accounts = RowAccounts(Usage(ledger, limits.rows_per_day), limits.rows_per_request)
+        self.drain = DrainLayer()
+        self._permissions = Permissions(options.share_examples)
+        self._options = options
+        self._limits = limits
+        layers = [
+            RecordLayer(),
+            IdentityLayer(),
+            self.drain,
+            PolicyLayer(self._permissions),
+            StreamsLayer(_STREAMS, limits.streams),
+        ]
+        frame_limits = FrameLimits(
+            message_seconds=limits.message_seconds, idle_seconds=limits.idle_seconds, message_bytes=_MESSAGE_BYTES
+        )
+        self.frame = Frame(SERVICES, layers, frame_limits)
+
+    def add_to(self, server: Any) -> None:
+        """Register the handlers with a gRPC server."""
+        silo, options = self.silo, self._options
+        queries = Queries(self.keys, self.accounts, self.bench, options.security_table)
+        add_SiloServicer_to_server(SiloHandlers(silo, self.bench, self._permissions, self._limits), server)
+        add_AlignmentServicer_to_server(AlignmentHandlers(silo, self.bench, options), server)
+        add_ClassificationServicer_to_server(ClassificationHandlers(silo.classification, queries), server)
+        add_GenerationServicer_to_server(GenerationHandlers(silo.generation, queries), server)
+
+    def close(self) -> None:
+        """Give back rows that were counted ahead, and end threads."""
+        self.accounts.close()
+        self.bench.close()
+        self.silo.close()
+
+
+def build_server(service: Service, options: Mapping[str, int] = MappingProxyType({})) -> Any:
+    """Return a gRPC server with the silo's services.
+
+    Args:
+        service: what to serve.
+        options: of gRPC's channels, beside the limits of messages.
+    """
+    limits = {
+        "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+        "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+        **options,
+    }
+    server = grpc.aio.server(interceptors=[service.frame], options=list(limits.items()))
+    service.add_to(server)
+    return server

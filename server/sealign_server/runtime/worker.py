@@ -1,0 +1,118 @@
+"""One process that serves: its gRPC server, from start to drained stop."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from sealign_server.ledger import Ledger
+from sealign_server.rpc import Service, build_server
+from sealign_server.rpc.server import SERVICES
+from sealign_server.runtime.tls import credentials
+from sealign_server.serving import Silo
+from sealign_server.settings import ServeSettings
+from sealign_server.store import SiloStore
+
+_log = structlog.get_logger()
+
+_SWITCH_SECONDS = 0.001
+"""How long a thread of long products keeps the interpreter from the event loop."""
+_QUIET_SECONDS = 0.1
+_CHANNEL_OPTIONS = {
+    "grpc.so_reuseport": 1,
+    # Connections: pings of honest clients are welcome, dead peers are noticed, long ones spread over workers.
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 20_000,
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+    "grpc.http2.min_recv_ping_interval_without_data_ms": 10_000,
+    "grpc.http2.max_pings_without_data": 0,
+    "grpc.max_connection_idle_ms": 3_600_000,
+    "grpc.max_connection_age_ms": 3_600_000,
+    "grpc.max_connection_age_grace_ms": 600_000,
+    "grpc.max_concurrent_streams": 256,
+    "grpc.server_handshake_timeout_ms": 10_000,
+}
+
+
+async def run_worker(directory: Path, settings: ServeSettings, address: str) -> None:
+    """Serve until a signal comes, or the supervisor ends; then drain."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    store = SiloStore(directory)
+    ledger = Ledger(store.ledger_path, settings.ledger)
+    service = Service(Silo(store, ledger, settings.serving()), ledger, settings.serving(), settings.calls())
+    server = build_server(service, _CHANNEL_OPTIONS)
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    server.add_secure_port(address, credentials(settings))
+
+    stopping = _stop_request()
+    await server.start()
+    warming = asyncio.create_task(service.keys.keep_warm(lambda: service.bench.is_idle))
+    for name in ("", *SERVICES):
+        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    _log.info("serving", address=address, pid=os.getpid(), mutual_tls=settings.tls_client_ca is not None)
+    await stopping.wait()
+    await _drain(service, server, status, settings.drain_seconds)
+    warming.cancel()
+    service.close()
+    ledger.close()
+    _log.info("stopped")
+
+
+async def _drain(service: Service, server: Any, status: Any, seconds: float) -> None:
+    """Stop so that calls end: health first, then a quiet moment, then no more new ones, then the server.
+
+    gRPC takes calls before Python sees them, and would cancel those that Python has not seen when the server stops.
+    So it is stopped when no call has come for a moment; where they keep coming, new ones are sent elsewhere first.
+    """
+    _log.info("draining", seconds=seconds)
+    await status.enter_graceful_shutdown()
+    began = monotonic()
+    if not await _quiet(service, min(1.0, seconds / 4)):
+        service.drain.is_closed = True
+        await _quiet(service, min(2.0, seconds / 4))
+    service.drain.is_closed = True
+    await server.stop(max(0.0, seconds - (monotonic() - began)))
+
+
+async def _quiet(service: Service, seconds: float) -> bool:
+    """Return whether there came a moment in which no call began, within so many seconds."""
+    ends, seen, since = monotonic() + seconds, service.frame.begun, monotonic()
+    while monotonic() < ends:
+        await asyncio.sleep(0.01)
+        if service.frame.begun != seen:
+            seen, since = service.frame.begun, monotonic()
+        elif monotonic() - since >= _QUIET_SECONDS:
+            return True
+    return False
+
+
+def _stop_request() -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets, and in a worker the end of its supervisor, however that ended."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, _log.warning, "SIGHUP ignored; heads and maps are read when they change")
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        sentinel = supervisor.sentinel
+
+        def orphaned() -> None:
+            loop.remove_reader(sentinel)
+            stopping.set()
+
+        loop.add_reader(sentinel, orphaned)
+    return stopping

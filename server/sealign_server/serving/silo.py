@@ -1,0 +1,91 @@
+"""A silo: its spaces, its classification tasks, its generation tasks."""
+
+from __future__ import annotations
+
+from sealign.errors import InvalidInputError, NotFoundError, ReleaseRefusedError
+from sealign.protocol import EMBEDDINGS, generation_space, generation_task_of
+from sealign_server.ledger import Ledger
+from sealign_server.serving.classification import Classification
+from sealign_server.serving.generation import Generation
+from sealign_server.serving.heavy import HeavyWork
+from sealign_server.serving.space import Space
+from sealign_server.settings import ServingOptions
+from sealign_server.store import SiloStore, SpaceStore
+
+MAX_EXAMPLES = 128
+"""Shared examples of one task."""
+
+
+def spaces_of(store: SiloStore) -> dict[str, SpaceStore]:
+    """Return the spaces of a silo by name."""
+    tasks = {generation_space(name): store.generation.space(name) for name in store.generation.names()}
+    return {EMBEDDINGS: store.space} | tasks
+
+
+class Silo:
+    """All that a process serves.
+
+    Args:
+        store: the silo's directory.
+        ledger: what is counted.
+        options: how to serve.
+    """
+
+    def __init__(self, store: SiloStore, ledger: Ledger, options: ServingOptions) -> None:
+        self._store = store
+        self._options = options
+        self.heavy = HeavyWork()
+        self._embeddings = Space(EMBEDDINGS, store.space, ledger, options)
+        self.classification = Classification(store.tasks, self._embeddings, self.heavy, options)
+        self.generation = Generation(store.generation, ledger, self.heavy, options)
+
+    @property
+    def name(self) -> str:
+        """Chosen by the operator."""
+        return self._store.document.name
+
+    def spaces(self) -> tuple[str, ...]:
+        """Return the names of the spaces; a silo without an encoder has none but its generation tasks'."""
+        return (EMBEDDINGS, *map(generation_space, self.generation.names()))
+
+    def space(self, name: str) -> Space:
+        """Return a space.
+
+        Raises:
+            NotFoundError: there is no such space.
+            StorageError: its files are damaged.
+        """
+        if name == EMBEDDINGS:
+            return self._embeddings
+        task = generation_task_of(name)
+        if task is None:
+            raise NotFoundError(f"there is no space {name[:64]!r} here; spaces are: {', '.join(self.spaces())}")
+        return self.generation.task(task).space
+
+    def shared_examples(self, space: str, task: str, public_set: str) -> tuple[str, ...]:
+        """Return unlabelled texts of a task, for clients; they join the public set that the client names.
+
+        Raises:
+            ReleaseRefusedError: the silo was not told to share examples.
+            NotFoundError: there is no such task or public set, or the task has no examples.
+            StorageError: files are damaged, or the joined set could not be written.
+        """
+        if not self._options.share_examples:
+            raise ReleaseRefusedError(
+                "this silo does not share examples of its tasks; align without --few-shot, or ask its operator for "
+                "`sealign-server serve --share-examples`"
+            )
+        if space != EMBEDDINGS:
+            raise InvalidInputError("shared examples are of classification tasks; they join the space of embeddings")
+        examples = self._store.tasks.examples(task)
+        if examples is None:
+            raise NotFoundError(
+                f"there are no examples of a task {task[:64]!r} to share here; they are kept by "
+                "`sealign-server train --share COUNT`"
+            )
+        self._embeddings.join(public_set, examples, task)
+        return examples.texts
+
+    def close(self) -> None:
+        """End threads."""
+        self.heavy.close()

@@ -1,0 +1,244 @@
+"""Classification tasks: versions in directories of their own, of which one file names the current one.
+
+tasks/<task>/current           name of the version that is served; it makes the task
+tasks/<task>/<version>/task.json        its description
+tasks/<task>/<version>/head.safetensors  the trained head
+tasks/<task>/<version>/calibration.safetensors  labelled embeddings and class statistics, to fit heads to maps
+tasks/<task>/<version>/shared.json       texts that clients may get for alignment (optional)
+tasks/<task>/<version>/shared.safetensors  their embeddings
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.errors import NotFoundError, SealignError, StorageError
+from sealign.files import load_arrays, save_arrays
+from sealign.heads import ClassStatistics, TrainedHead
+from sealign_server.store.files import (
+    Document,
+    by_age,
+    checked_name,
+    is_name,
+    private_directory,
+    read_json,
+    write_private,
+)
+
+_STATISTICS = ("counts", "means", "within")
+_KEPT_VERSIONS = 2
+"""Versions on disk: the current one, and the one before, which other processes may be reading."""
+
+
+class TaskDocument(Document):
+    """task.json: what a task is about, for people."""
+
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class CalibrationRows:
+    """What heads for mapped embeddings are fitted and measured with. As private as the texts.
+
+    Attributes:
+        embeddings: the silo's own, of labelled texts, (n, d).
+        labels: one per row.
+        statistics: of the task's other texts; None where a class has too few.
+    """
+
+    embeddings: NDArray[np.float32]
+    labels: tuple[str, ...]
+    statistics: ClassStatistics | None = None
+
+
+@dataclass(frozen=True)
+class SharedExamples:
+    """Texts of a task, without labels, that clients may be given, and the silo's embeddings of them, (k, d)."""
+
+    texts: tuple[str, ...]
+    embeddings: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StoredTask:
+    """A task as it is kept.
+
+    Attributes:
+        trained: a head for the silo's own embeddings.
+        description: for people; None keeps an earlier version's.
+        calibration: None to serve the head's own temperature and thresholds for every map.
+        examples: None to share none.
+    """
+
+    trained: TrainedHead
+    description: str | None = None
+    calibration: CalibrationRows | None = None
+    examples: SharedExamples | None = None
+
+
+class TaskStore:
+    """The classification tasks of a silo.
+
+    Args:
+        directory: of the tasks.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def names(self) -> list[str]:
+        """Return the names of the tasks, sorted."""
+        return sorted(path.parent.name for path in self._directory.glob("*/current"))
+
+    def version(self, name: str) -> str | None:
+        """Return the current version of a task; None if there is no such task."""
+        if not is_name(name):
+            return None
+        try:
+            with open(f"{self._directory}/{name}/current", encoding="ascii") as stream:  # noqa: PTH123 - per query
+                return stream.read()
+        except OSError:
+            return None
+
+    def save(self, name: str, task: StoredTask) -> None:
+        """Publish a version of a task by one rename; whatever cuts this off, the earlier version is served.
+
+        Raises:
+            InvalidInputError: the name is not a short lower-case identifier.
+            StorageError: a file could not be written; the earlier version is served.
+        """
+        description = task.description
+        if description is None:
+            description = self.description(name) if self.version(checked_name(name)) else ""
+        version = secrets.token_hex(8)
+        directory = private_directory(self._directory / checked_name(name) / version)
+        try:
+            TaskDocument(description=description).write(directory / "task.json")
+            if task.calibration is not None:
+                _save_calibration(directory / "calibration.safetensors", task.calibration)
+            if task.examples is not None:
+                _save_examples(directory / "shared.json", task.examples)
+            task.trained.save(directory / "head.safetensors")
+            write_private(directory.parent / "current", version.encode())
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        self._prune(directory.parent, version)
+
+    def load(self, name: str) -> StoredTask:
+        """Return the current version of a task.
+
+        Raises:
+            NotFoundError: there is no such task.
+            StorageError: a file is missing or damaged.
+        """
+        directory = self._current(name)
+        try:
+            trained = TrainedHead.load(directory / "head.safetensors")
+        except SealignError as error:
+            raise StorageError(f"the head of task {name} cannot be used: {error}") from error
+        calibration, examples = directory / "calibration.safetensors", directory / "shared.json"
+        return StoredTask(
+            trained,
+            TaskDocument.read(directory / "task.json").description,
+            _load_calibration(calibration) if calibration.exists() else None,
+            _load_examples(examples) if examples.exists() else None,
+        )
+
+    def description(self, name: str) -> str:
+        """Return a task's description.
+
+        Raises:
+            NotFoundError, StorageError: there is no such task, or the file is damaged.
+        """
+        return TaskDocument.read(self._current(name) / "task.json").description
+
+    def examples(self, name: str) -> SharedExamples | None:
+        """Return the texts that a task may share; None where there are none, or no such task.
+
+        Raises:
+            StorageError: a file is damaged, or the texts were changed after they were embedded.
+        """
+        if self.version(name) is None:
+            return None
+        path = self._current(name) / "shared.json"
+        return _load_examples(path) if path.exists() else None
+
+    def remove(self, name: str) -> None:
+        """Delete a task; first the file that makes it, so that it stops being served.
+
+        Raises:
+            NotFoundError: there is no such task.
+            StorageError: it could not be deleted.
+        """
+        directory = self._current(name).parent
+        try:
+            (directory / "current").unlink()
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise StorageError(f"task {name} could not be deleted whole: {error.strerror}") from error
+
+    def _current(self, name: str) -> Path:
+        version = self.version(name)
+        if version is None:
+            known = ", ".join(self.names()) or "none"
+            raise NotFoundError(f"there is no task {name[:64]!r} here; tasks are: {known}")
+        return self._directory / name / version
+
+    @staticmethod
+    def _prune(directory: Path, current: str) -> None:
+        versions = by_age([path for path in directory.iterdir() if path.is_dir() and path.name != current])
+        for old in versions[: -(_KEPT_VERSIONS - 1)]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _save_calibration(path: Path, calibration: CalibrationRows) -> None:
+    arrays: dict[str, NDArray[np.generic]] = {"embeddings": calibration.embeddings}
+    metadata = {"labels": json.dumps(calibration.labels)}
+    if calibration.statistics is not None:
+        arrays |= {name: getattr(calibration.statistics, name) for name in _STATISTICS}
+        metadata["classes"] = json.dumps(calibration.statistics.labels)
+    save_arrays(path, arrays, metadata)
+
+
+def _load_calibration(path: Path) -> CalibrationRows:
+    arrays, metadata = load_arrays(path)
+    try:
+        statistics = None
+        if "classes" in metadata:
+            classes = tuple(json.loads(metadata["classes"]))
+            statistics = ClassStatistics(classes, *(arrays[name] for name in _STATISTICS))
+        return CalibrationRows(arrays["embeddings"], tuple(json.loads(metadata["labels"])), statistics)
+    except (KeyError, ValueError) as error:
+        raise StorageError(f"{path} is damaged ({error}); train the task again") from error
+
+
+def _save_examples(path: Path, examples: SharedExamples) -> None:
+    digest = {"texts": _digest(examples.texts)}
+    save_arrays(path.with_suffix(".safetensors"), {"embeddings": examples.embeddings}, digest)
+    content = json.dumps({"texts": examples.texts}, ensure_ascii=False, indent=1)
+    write_private(path, content.encode("utf-8", "surrogatepass"))
+
+
+def _load_examples(path: Path) -> SharedExamples:
+    content = read_json(path)
+    try:
+        texts = tuple(content["texts"])  # type: ignore[index]
+    except (KeyError, TypeError) as error:
+        raise StorageError(f"{path} is damaged; train the task again") from error
+    arrays, metadata = load_arrays(path.with_suffix(".safetensors"))
+    if metadata.get("texts") != _digest(texts):
+        raise StorageError(f"{path} holds other texts than were embedded; train the task again")
+    return SharedExamples(texts, arrays["embeddings"])
+
+
+def _digest(texts: tuple[str, ...]) -> str:
+    return sha256(json.dumps(texts).encode()).hexdigest()

@@ -1,0 +1,169 @@
+"""Heads: trained on labelled texts, or imported, with what is needed to fit and calibrate others for maps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.errors import InvalidInputError
+from sealign.heads import (
+    ClassStatistics,
+    TrainedHead,
+    calibrate,
+    class_indices,
+    import_head,
+    stratified_hold_out,
+    train_head,
+)
+from sealign_server.store import CalibrationRows, SharedExamples, SiloStore, StoredTask
+from sealign_server.store.files import checked_name
+from sealign_server.training.embedding import Progress, embedded
+
+CALIBRATION_ROWS = 2000
+"""Enough for a 5 % quantile; few enough to calibrate every map when a silo starts."""
+HELD_OUT = 0.2
+MAX_EXAMPLES = 128
+"""Shared examples of one task: clients accept no more."""
+_FEWEST = 2
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Labelled texts of a task.
+
+    Attributes:
+        labels: one per text.
+        texts: to embed and train on.
+        seed: random seed for what is drawn: held-out rows, shared examples.
+        share: how many texts, without labels, a silo with ``--share-examples`` gives to clients.
+    """
+
+    labels: Sequence[str]
+    texts: Sequence[str]
+    seed: int = 0
+    share: int = 0
+
+
+def train_task(
+    store: SiloStore, task: str, description: str | None, data: TrainingData, progress: Progress
+) -> TrainedHead:
+    """Train a head on labelled texts and keep it as a task, with a sample of them to calibrate it for maps.
+
+    What can be refused is refused before anything is embedded.
+
+    Args:
+        store: the silo.
+        task: its name.
+        description: for people; None keeps that of an earlier version.
+        data: to train on.
+        progress: told how many texts were embedded.
+
+    Raises:
+        InvalidInputError: bad data, a class with too few texts, or fewer texts than are to be shared.
+    """
+    _check(task, data)
+    counts = Counter(data.labels)
+    if len(counts) < 2:
+        raise InvalidInputError(f"a task needs at least two classes, the data have {len(counts)}")
+    few = min(counts, key=counts.__getitem__)
+    if counts[few] < _FEWEST:
+        raise InvalidInputError(
+            f"class {few!r} has {counts[few]} rows; give at least {_FEWEST} of each, or leave it out"
+        )
+    rows = embedded(store, data.texts, progress)
+    head = train_head(rows, data.labels, seed=data.seed)
+    _save(store, task, description, data, rows, head)
+    return head
+
+
+def import_task(
+    store: SiloStore, task: str, description: str | None, head: Path, data: TrainingData, progress: Progress
+) -> TrainedHead:
+    """Keep a head trained elsewhere as a task, calibrated on labelled texts it has not seen.
+
+    Arguments are those of :func:`train_task`, and the head's file.
+
+    Raises:
+        InvalidInputError: the head does not fit the data's labels or the silo's encoder, or there are fewer texts than
+            are to be shared.
+    """
+    _check(task, data)
+    linear = import_head(head, labels=None)
+    dimension = store.document.encoder_card.dimension
+    if linear.dimension != dimension:
+        raise InvalidInputError(f"{head} takes {linear.dimension} dimensions, the silo's encoder gives {dimension}")
+    class_indices(data.labels, linear.labels, len(data.texts))
+    rows = embedded(store, data.texts, progress)
+    calibrated = calibrate(linear, rows, data.labels)
+    _save(store, task, description, data, rows, calibrated)
+    return calibrated
+
+
+def calibration_rows(
+    embeddings: NDArray[np.float32], labels: Sequence[str], classes: Sequence[str], seed: int = 0
+) -> CalibrationRows:
+    """Return a fifth of the labelled embeddings of each class, at most 2,000 in all, and statistics of the others.
+
+    Where a class has fewer than two: at most 2,000 of all, and no statistics.
+    """
+    targets = class_indices(labels, classes, len(embeddings))
+    random = np.random.default_rng(seed)
+    if np.bincount(targets, minlength=len(classes)).min() < _FEWEST:
+        chosen = np.sort(random.permutation(len(labels))[:CALIBRATION_ROWS])
+        return CalibrationRows(embeddings[chosen], tuple(labels[row] for row in chosen))
+    held = stratified_hold_out(targets, classes, HELD_OUT, seed)
+    rows = np.sort(random.permutation(np.flatnonzero(held))[:CALIBRATION_ROWS])
+    kept = frozenset(rows.tolist())
+    others = [row for row in range(len(labels)) if row not in kept]
+    statistics = ClassStatistics.of(embeddings[others], [labels[row] for row in others], classes)
+    return CalibrationRows(embeddings[rows], tuple(labels[row] for row in rows), statistics)
+
+
+def drawn_examples(
+    embeddings: NDArray[np.float32], texts: Sequence[str], count: int, seed: int = 0
+) -> SharedExamples | None:
+    """Return ``count`` distinct texts drawn uniformly, with their embeddings, rows of shape (n, d); None for no texts.
+
+    Raises:
+        InvalidInputError: there are not so many distinct texts.
+    """
+    if not count:
+        return None
+    first = list({text: row for row, text in reversed(list(enumerate(texts)))}.values())
+    _require_distinct(count, len(first))
+    chosen = np.sort(np.random.default_rng(seed).choice(first, count, replace=False))
+    return SharedExamples(tuple(texts[row] for row in chosen), embeddings[chosen])
+
+
+def _check(task: str, data: TrainingData) -> None:
+    """Refuse what needs no embedding to be refused."""
+    checked_name(task)
+    if not data.texts or len(data.labels) != len(data.texts):
+        raise InvalidInputError(f"a task needs texts with one label each, not {len(data.texts)} and {len(data.labels)}")
+    if data.share > MAX_EXAMPLES:
+        raise InvalidInputError(f"{data.share} texts cannot be shared: clients accept at most {MAX_EXAMPLES}")
+    if data.share:
+        _require_distinct(data.share, len(set(data.texts)))
+
+
+def _require_distinct(count: int, distinct: int) -> None:
+    if not 0 < count <= distinct:
+        raise InvalidInputError(f"{count} texts cannot be shared of {distinct} distinct ones; choose fewer")
+
+
+def _save(
+    store: SiloStore,
+    task: str,
+    description: str | None,
+    data: TrainingData,
+    rows: NDArray[np.float32],
+    head: TrainedHead,
+) -> None:
+    calibration = calibration_rows(rows, data.labels, head.head.labels, data.seed)
+    examples = drawn_examples(rows, data.texts, data.share, data.seed)
+    store.tasks.save(task, StoredTask(head, description, calibration, examples))

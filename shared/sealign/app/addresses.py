@@ -1,0 +1,106 @@
+"""Addresses of gRPC and HTTP: ``host:port``, ``[v6]:port`` and ``unix:/path``, read in one place."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from sealign.errors import InvalidInputError
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where something listens.
+
+    Attributes:
+        host: name in lower case, IDNA for other than ASCII, or an IP address without brackets; empty for a socket.
+        port: TCP port; 0 for a socket, and for any free port.
+        path: absolute path of a Unix socket; empty for TCP.
+    """
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it: a loopback address, ``localhost`` or a Unix socket."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_address(text: str) -> Address:
+    """Return the address that a text names; port 0 is allowed.
+
+    Raises:
+        InvalidInputError: the text is no address, or has no port from 0 to 65535.
+    """
+    if text.startswith("unix:"):
+        path = re.sub("^//+", "/", text.removeprefix("unix:"))
+        if not path.startswith("/") or "\0" in path:
+            raise InvalidInputError(f"Address {text!r} must give an absolute path: unix:/run/sealign.sock.")
+        return Address("", 0, path)
+    found = re.fullmatch(r"(\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*)):(?P<port>[0-9]{1,5})", text)
+    if not found or int(found["port"]) > 65535:
+        raise InvalidInputError(
+            f"Address {text!r} must be host:port, [IPv6 address]:port or unix:/path, with a port from 0 to 65535."
+        )
+    host = parse_host(found["name"] if found["v6"] is None else found["v6"])
+    if (":" in host) != (found["v6"] is not None):
+        raise InvalidInputError(
+            f"Address {text!r} must have brackets around an IPv6 address, and around no other host."
+        )
+    return Address(host, int(found["port"]))
+
+
+def parse_host(text: str) -> str:
+    """Return a host's name in lower case and IDNA, or its IP address in canonical form, without brackets.
+
+    Raises:
+        InvalidInputError: the text is neither.
+    """
+    try:
+        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]") if ":" in text else text))
+    except ValueError:
+        pass
+    try:
+        name = text.rstrip(".").encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        name = ""
+    labels = name.split(".")
+    if len(name) > 253 or not all(map(_LABEL.fullmatch, labels)) or labels[-1].isdigit():
+        raise InvalidInputError(f"Host {text!r} is neither a host name nor an IP address.")
+    return name
+
+
+def _listening(text: str) -> str:
+    return str(parse_address(text))
+
+
+def _reachable(text: str) -> str:
+    address = parse_address(text)
+    if not address.path and not address.port:
+        raise InvalidInputError(f"Address {text!r} must have a port from 1 to 65535.")
+    return str(address)
+
+
+ListenAddress = Annotated[str, AfterValidator(_listening)]
+"""Text of an address to listen on, in canonical form. Port 0 means any free port."""
+
+PeerAddress = Annotated[str, AfterValidator(_reachable)]
+"""Text of an address to connect to, in canonical form."""

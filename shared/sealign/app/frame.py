@@ -1,0 +1,275 @@
+"""The frame of a gRPC server: every call passes one chain of layers, and handlers know none of it.
+
+A handler takes its request (a message, or an iterator of messages) and the :class:`Call`, and returns a message, or
+yields messages. It raises `SealignError`. The frame reads and parses messages, within time and size, tells the layers
+about each, writes replies, and turns errors into statuses. Layers are entered in order, the first outermost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+
+from sealign.app.bounded import MAX_PARTS, parse
+from sealign.errors import InvalidInputError, OverloadedError, SealignError, UnavailableError
+from sealign.protocol.status import sendable, status_of, trailers_of
+
+_log = structlog.get_logger()
+
+REQUEST_ID = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(eq=False)
+class Call:
+    """One call on its way through the frame.
+
+    Attributes:
+        method: its name without the service, for example "Classify".
+        request_id: chosen by the caller in its metadata, or here.
+        context: gRPC's; for layers.
+        identity: of the caller; a layer sets it.
+        idle_seconds: how long a stream may be silent.
+        facts: names and counts for the log; never content.
+    """
+
+    method: str
+    request_id: str
+    context: Any
+    idle_seconds: float
+    identity: str = ""
+    facts: dict[str, str | int | float] = field(default_factory=dict)
+    started: float = field(default_factory=perf_counter)
+
+    def note(self, **facts: str | int | float) -> None:
+        """Add facts to the call's log record."""
+        self.facts.update(facts)
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None without one."""
+        left: float | None = self.context.time_remaining()
+        return left
+
+
+class Layer:
+    """One concern of every call. The base does nothing."""
+
+    @asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Enclose the layers that follow and the handler; may refuse by raising."""
+        del call
+        yield
+
+    def on_request(self, call: Call, message: Message) -> None:
+        """See each message from the peer before the handler does; may refuse by raising."""
+
+
+@dataclass(frozen=True)
+class FrameLimits:
+    """Bounds of what a peer may make the frame wait for, or hold in memory.
+
+    Attributes:
+        message_seconds: for the request of a call that is no stream.
+        idle_seconds: silence within a stream.
+        slow_reads: requests that may take longer than a second to come, at once.
+        message_bytes: by method; others may be as large as gRPC lets them.
+        parts: of one message.
+    """
+
+    message_seconds: float = 30.0
+    idle_seconds: float = 300.0
+    slow_reads: int = 16
+    message_bytes: Mapping[str, int] = field(default_factory=dict)
+    parts: int = MAX_PARTS
+
+
+class Within:
+    """A limit of seconds on what the current task awaits inside; beyond it, the error is raised.
+
+    Args:
+        seconds: until then.
+        error: what to raise; None lets the task wait on, so that a check can be made on the way.
+    """
+
+    def __init__(self, seconds: float, error: Callable[[], SealignError | None]) -> None:
+        self._seconds = seconds
+        self._error = error
+        self._raised: SealignError | None = None
+
+    def __enter__(self) -> Within:
+        self._task = asyncio.current_task()
+        self._handle = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self._handle.cancel()
+        if self._raised is not None and kind is asyncio.CancelledError:
+            uncancel = getattr(self._task, "uncancel", None)  # Python 3.11 counts requests to cancel
+            if uncancel is not None:
+                uncancel()
+            raise self._raised from None
+
+    def _expire(self) -> None:
+        self._raised = self._error()
+        if self._raised is not None and self._task is not None:
+            self._task.cancel()
+
+
+class Frame(grpc.aio.ServerInterceptor):
+    """Frames every method of some services; others, such as health, pass by.
+
+    Args:
+        services: full names.
+        layers: the chain, outermost first.
+        limits: of reading and writing.
+    """
+
+    def __init__(self, services: Collection[str], layers: Sequence[Layer], limits: FrameLimits) -> None:
+        self._services = frozenset(services)
+        self._layers = tuple(layers)
+        self._limits = limits
+        self._framed: dict[str, Any] = {}
+        self._slow_reads = 0
+        self.begun = 0
+        """Calls that have come so far."""
+
+    async def intercept_service(  # the handler's types are its method's
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the method's handler inside the frame."""
+        path = str(details.method)
+        if path not in self._framed:
+            handler = await continuation(details)
+            if handler is None or path.split("/")[1] not in self._services:
+                return handler
+            self._framed[path] = self._wrapped(path.rpartition("/")[2], handler)
+        return self._framed[path]
+
+    def _wrapped(self, method: str, handler: Any) -> Any:
+        """Return a handler of raw bytes in place of one of messages."""
+        kind: type[Message] = handler.request_deserializer.__self__
+        behaviour = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
+
+        async def unary(raw: AsyncIterator[bytes], context: Any) -> Message:
+            async with self._around(method, context) as call:
+                request = await self._request(call, kind, raw, handler.request_streaming)
+                reply: Message = await behaviour(request, call)
+                return reply
+            raise AssertionError("unreachable: errors end the call")
+
+        async def stream(raw: AsyncIterator[bytes], context: Any) -> None:
+            async with self._around(method, context) as call:
+                request = await self._request(call, kind, raw, handler.request_streaming)
+                async for reply in behaviour(request, call):
+                    # Ends when the peer has room for it. Nothing is held meanwhile but the stream itself.
+                    await context.write(reply)
+
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return make(stream if handler.response_streaming else unary, None, handler.response_serializer)
+
+    @asynccontextmanager
+    async def _around(self, method: str, context: Any) -> AsyncIterator[Call]:
+        """Enter the layers; whatever is raised inside ends the call with one status."""
+        call = Call(method, _request_id(context), context, self._limits.idle_seconds)
+        self.begun += 1
+        try:
+            async with AsyncExitStack() as stack:
+                for layer in self._layers:
+                    await stack.enter_async_context(layer.around(call))
+                yield call
+        except SealignError as error:
+            await _end(call, error)
+        except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+            raise
+        except Exception as error:  # noqa: BLE001 - the last place where one can be turned into a status
+            await _end(call, error)
+
+    async def _request(self, call: Call, kind: type[Message], raw: AsyncIterator[bytes], streaming: bool) -> Any:
+        """Return what the handler takes: the message, or an iterator of messages."""
+        if streaming:
+            return self._messages(call, kind, raw)
+        slow: list[Call] = []
+        try:
+            limit = Within(self._limits.message_seconds, lambda: self._silent(call))
+            with Within(1.0, lambda: self._slow(call, slow)), limit:
+                content = await anext(raw, None)
+        finally:
+            self._slow_reads -= len(slow)
+        if content is None:
+            raise InvalidInputError(f"a call of {call.method} needs a request")
+        return self._parsed(call, kind, content)
+
+    async def _messages(self, call: Call, kind: type[Message], raw: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        while True:
+            with Within(call.idle_seconds, lambda: self._silent(call)):
+                content = await anext(raw, None)
+            if content is None:
+                return
+            yield self._parsed(call, kind, content)
+
+    def _parsed(self, call: Call, kind: type[Message], content: bytes) -> Message:
+        most = self._limits.message_bytes.get(call.method)
+        if most is not None and len(content) > most:
+            raise InvalidInputError(
+                f"a message of {call.method} has {len(content)} bytes, more than the {most} allowed"
+            )
+        message = parse(kind, content, self._limits.parts)
+        for layer in self._layers:
+            layer.on_request(call, message)
+        return message
+
+    def _slow(self, call: Call, slow: list[Call]) -> SealignError | None:
+        """Let a request take its time, unless too many do: each holds memory of gRPC's meanwhile."""
+        if self._slow_reads >= self._limits.slow_reads:
+            return OverloadedError("too many requests are slow to come; send this one again", retry_after=1.0)
+        self._slow_reads += 1
+        slow.append(call)
+        return None
+
+    @staticmethod
+    def _silent(call: Call) -> SealignError:
+        return UnavailableError(f"the client sent nothing for {call.idle_seconds:.0f} s")
+
+
+def _request_id(context: Any) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return secrets.token_hex(8)
+
+
+async def _end(call: Call, error: Exception) -> None:
+    sent, incident = sendable(error)
+    if incident is not None:
+        # The message of a machine error is ours; of others it may quote data.
+        reason = str(error) if isinstance(error, SealignError) else type(error).__name__
+        where = _places(error)[-1:]
+        _log.error("internal error", id=incident, method=call.method, request=call.request_id, reason=reason, at=where)
+    await call.context.abort(status_of(sent), str(sent), trailers_of(sent))
+
+
+def _places(error: BaseException) -> list[str]:
+    """Return where an error was raised, as module:line, innermost last."""
+    places, trace = [], error.__traceback__
+    while trace is not None:
+        places.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return places

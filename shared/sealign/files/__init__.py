@@ -1,0 +1,11 @@
+"""Files that are either the old content or the new, never a mixture.
+
+Arrays are stored as safetensors, everything else as JSON or TOML; nothing is ever unpickled. Files can be read by
+their owner alone unless ``mode=PUBLIC`` says otherwise.
+"""
+
+from sealign.files.arrays import Array, load_arrays, save_arrays
+from sealign.files.atomic import PRIVATE, PUBLIC, write_atomically
+from sealign.files.mapped import ArrayWriter, map_arrays
+
+__all__ = ["PRIVATE", "PUBLIC", "Array", "ArrayWriter", "load_arrays", "map_arrays", "save_arrays", "write_atomically"]

@@ -1,0 +1,46 @@
+"""Linear views of random meanings in place of texts and language models, so that maps are good and tests are fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.alignment import PublicSet
+from sealign.encoders import EncoderCard
+
+Rows = NDArray[np.float32]
+
+CLIENT_DIMENSION, SILO_DIMENSION, TEXTS = 24, 16, 2000
+PUBLIC = PublicSet(tuple(f"public text {number}" for number in range(TEXTS)))
+
+
+def seed_of(text: str) -> int:
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "little")
+
+
+class ViewEncoder:
+    """Embeds a text as a noisy linear view of its meaning, which its characters decide."""
+
+    def __init__(self, name: str, dimension: int) -> None:
+        self.card = EncoderCard(name=name, dimension=dimension, fingerprint=sha256(name.encode()).hexdigest())
+        self._view = np.random.default_rng(seed_of(name)).normal(size=(12, dimension))
+        self.embedded = 0
+
+    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None, **_: Any) -> Rows:
+        rows = np.empty((len(texts), self.card.dimension))
+        for number, text in enumerate(texts):
+            meaning = np.random.default_rng(seed_of(text)).normal(size=12) + 0.3
+            noise = np.random.default_rng(seed_of(self.card.name + text)).normal(size=self.card.dimension)
+            rows[number] = meaning @ self._view + 0.5 * noise
+        self.embedded += len(texts)
+        if progress is not None:
+            progress(len(texts))
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def client_encoder() -> ViewEncoder:
+    return ViewEncoder("the client's", CLIENT_DIMENSION)

@@ -1,0 +1,178 @@
+"""The gRPC server's frame: layers in order, one status for each error, bounded work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+
+from sealign.app.bounded import MAX_PARTS, parse
+from sealign.app.frame import Call, Frame, FrameLimits, Layer
+from sealign.errors import InvalidInputError, OverloadedError, StorageError
+from sealign.protocol.status import error_of
+from sealign.protocol.v1 import classification_pb2 as pb
+from sealign.protocol.v1.classification_pb2_grpc import (
+    ClassificationServicer,
+    ClassificationStub,
+    add_ClassificationServicer_to_server,
+)
+
+SERVICE = "sealign.v1.Classification"
+
+
+class Handlers(ClassificationServicer):
+    """Answers by the task's name."""
+
+    async def Classify(self, request: pb.ClassifyRequest, _: Call) -> pb.ClassifyReply:  # type: ignore[override]  # noqa: N802
+        if request.task == "disk":
+            raise StorageError("/secret/path is full")
+        if request.task == "bug":
+            raise ValueError("a secret: 0.123456")
+        if request.task == "busy":
+            raise OverloadedError("come back", retry_after=0.25)
+        return pb.ClassifyReply(server_micros=len(request.task))
+
+    async def ClassifyStream(  # type: ignore[override]  # noqa: N802
+        self, requests: AsyncIterator[pb.ClassifyRequest], _: Call
+    ) -> AsyncIterator[pb.ClassifyReply]:
+        async for request in requests:
+            for _index in range(int(request.revision or 1)):
+                yield pb.ClassifyReply(server_micros=len(request.task), logits={"digest": bytes(len(request.task))})
+
+
+class Recording(Layer):
+    def __init__(self, name: str, seen: list[str]) -> None:
+        self._name, self._seen = name, seen
+
+    @asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        self._seen.append(f"{self._name} in")
+        try:
+            yield
+        finally:
+            self._seen.append(f"{self._name} out")
+
+    def on_request(self, call: Call, message: Message) -> None:
+        self._seen.append(f"{self._name} {type(message).__name__}")
+
+
+@asynccontextmanager
+async def serving(*layers: Layer, limits: FrameLimits | None = None) -> AsyncIterator[grpc.aio.Channel]:
+    server = grpc.aio.server(interceptors=[Frame([SERVICE], layers, limits or FrameLimits())])
+    add_ClassificationServicer_to_server(Handlers(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        await server.stop(None)
+
+
+async def refusal(call: Any) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+async def test_layers_are_entered_in_order_and_see_every_message() -> None:
+    seen: list[str] = []
+    async with serving(Recording("a", seen), Recording("b", seen)) as channel:
+        stub = ClassificationStub(channel)
+        assert (await stub.Classify(pb.ClassifyRequest(task="four"))).server_micros == 4
+        assert seen == ["a in", "b in", "a ClassifyRequest", "b ClassifyRequest", "b out", "a out"]
+        seen.clear()
+        stream = stub.ClassifyStream(iter([pb.ClassifyRequest(task="one"), pb.ClassifyRequest(task="three")]))
+        assert [reply.server_micros async for reply in stream] == [3, 5]
+        assert seen.count("b ClassifyRequest") == 2
+
+
+async def test_what_the_caller_did_is_sent_and_what_is_wrong_here_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving() as channel:
+        stub = ClassificationStub(channel)
+        busy = error_of(await refusal(stub.Classify(pb.ClassifyRequest(task="busy"))), "the silo")
+        assert (type(busy), busy.retry_after) == (OverloadedError, 0.25)
+        for task in ("disk", "bug"):
+            failure = await refusal(stub.Classify(pb.ClassifyRequest(task=task)))
+            assert failure.code() is grpc.StatusCode.INTERNAL
+            assert "secret" not in (failure.details() or "")
+    written = capsys.readouterr()
+    assert "0.123456" not in written.out + written.err
+
+
+@pytest.mark.parametrize("size", [1, 50, 5000])
+async def test_bytes_that_are_no_message_are_the_callers_fault(size: int) -> None:
+    async with serving() as channel:
+        for call in (channel.unary_unary, channel.stream_unary):
+            raw = call(f"/{SERVICE}/Classify")
+            request = b"\xff" * size
+            failure = await refusal(raw(request if call == channel.unary_unary else iter([request])))
+            assert failure.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_silent_and_a_slow_caller_are_given_up() -> None:
+    async with serving(limits=FrameLimits(message_seconds=0.1, idle_seconds=0.1)) as channel:
+        over = asyncio.Event()
+
+        async def silent() -> AsyncIterator[bytes]:
+            await over.wait()
+            yield b""
+
+        for method in ("Classify", "ClassifyStream"):
+            failure = await refusal(channel.stream_unary(f"/{SERVICE}/{method}")(silent()))
+            assert failure.code() is grpc.StatusCode.UNAVAILABLE
+        over.set()
+
+
+async def test_only_so_many_requests_may_be_slow() -> None:
+    async with serving(limits=FrameLimits(message_seconds=30.0, slow_reads=1)) as channel:
+        over = asyncio.Event()
+
+        async def late() -> AsyncIterator[bytes]:
+            await over.wait()
+            yield pb.ClassifyRequest(task="late").SerializeToString()
+
+        calls = [channel.stream_unary(f"/{SERVICE}/Classify")(late()) for _ in range(3)]
+        await asyncio.sleep(1.5)
+        over.set()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        codes = [answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+
+
+def test_parts_are_counted_before_anything_is_made_of_them() -> None:
+    """A message of millions of empty ciphertexts, two bytes each."""
+    flood = b"\x1a\x00" * 4_000_000
+    raw = b"\x22" + _varint(len(flood)) + flood
+    assert len(pb.ClassifyRequest.FromString(raw[:1] + _varint(20) + flood[:20]).query.ciphertexts) == 10
+    with pytest.raises(InvalidInputError, match="too many parts"):
+        parse(pb.ClassifyRequest, raw)
+    for flat in (b"\x08\x01" * 10_000, b"\x0a\x00" * 10_000, b"\x9a\x06\x00" * 10_000):
+        with pytest.raises(InvalidInputError, match="too many parts"):
+            parse(pb.ClassifyRequest, flat)
+
+
+def test_a_large_honest_message_is_read() -> None:
+    query = {"ciphertexts": [{"seed": bytes(64), "words": bytes(100)}] * 1000}
+    request = pb.ClassifyRequest(task="t", query=query)  # type: ignore[arg-type]
+    assert parse(pb.ClassifyRequest, request.SerializeToString()) == request
+    assert MAX_PARTS > 1000
+
+
+@pytest.mark.parametrize("damage", [b"\x0b", b"\x0f", b"\x22\xff\xff\xff\xff\x0f", b"\x80" * 20, b"\x09"])
+def test_truncated_and_unknown_forms(damage: bytes) -> None:
+    with pytest.raises(InvalidInputError, match="Error parsing message"):
+        parse(pb.ClassifyRequest, pb.ClassifyRequest(task="x" * 5000).SerializeToString() + damage)
+
+
+def _varint(value: int) -> bytes:
+    out = b""
+    while value >= 0x80:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
