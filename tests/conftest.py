@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -15,15 +16,15 @@ import pytest
 from deploy.demo.remembering import RememberingEncoder
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError
-from sealign.protocol.v1.silo_pb2_grpc import SiloStub
-from sealign_client import Client
-from sealign_server.alignment import AlignmentSession
 from sealign_server.store import SiloStore
 from tests.support.certificates import Authority
 from tests.support.corpus import Corpus
 from tests.support.processes import Server, command, serving
-from tests.support.silo import TASK, ClearModel, Tls
-from tests.support.wire import Embeddings, RawClient, raw_channel
+from tests.support.silo import TASK, ClearModel, Tls, align_plain, space_of
+from tests.support.wire import Embeddings, RawClient, Stubs, raw_stubs
+
+if TYPE_CHECKING:
+    from sealign_client import Client
 
 
 @pytest.fixture(scope="session")
@@ -92,17 +93,17 @@ def trained_directory(corpus_files: tuple[Path, Path], tmp_path_factory: pytest.
 @pytest.fixture(scope="session")
 def aligned_directory(
     trained_directory: Path,
+    tls: Tls,
     encoder: Encoder,
     corpus: Corpus,
     public_rows: Embeddings,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The same with a map for the client's encoder. Copy it."""
+    """The same with a map of the client, for its encoder. Copy it."""
     directory = tmp_path_factory.mktemp("aligned") / "silo"
     shutil.copytree(trained_directory, directory)
-    session = AlignmentSession(SiloStore(directory), encoder.card, corpus.public.digest, len(public_rows))
-    session.add(public_rows.tobytes())
-    session.learn()
+    space = space_of(SiloStore(directory))
+    align_plain(space, tls.client.subject, encoder.card, corpus.public.digest, public_rows)
     return directory
 
 
@@ -113,9 +114,9 @@ def aligned_copy(aligned_directory: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def silo_directory(trained_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def silo_directory(aligned_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory that the session's silo serves."""
-    return Path(shutil.copytree(trained_directory, tmp_path_factory.mktemp("served") / "silo"))
+    return Path(shutil.copytree(aligned_directory, tmp_path_factory.mktemp("served") / "silo"))
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +131,8 @@ def silo(silo_directory: Path, tls: Tls, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def client(silo: Server, tls: Tls, encoder: Encoder, corpus: Corpus) -> Iterator[Client]:
     """A client of the session's silo, aligned through the SDK."""
+    from sealign_client import Client
+
     with Client(tls.client_settings(silo.port), encoder=encoder) as client:
         client.align(corpus.public)
         yield client
@@ -147,28 +150,29 @@ def daemon(
 
 
 @pytest.fixture(scope="session")
-def clear(client: Client, silo_directory: Path) -> ClearModel:
+def clear(silo_directory: Path, tls: Tls, encoder: Encoder) -> ClearModel:
     """The session's silo in the clear."""
-    return ClearModel.load(silo_directory, client.encoder.card.fingerprint)
+    return ClearModel.load(silo_directory, tls.client, encoder.card.fingerprint)
 
 
 @pytest.fixture(scope="session")
-def stub(silo: Server, tls: Tls) -> Iterator[SiloStub]:
-    """A raw stub of the session's silo."""
-    with raw_channel(silo.address, tls.authority, tls.client) as channel:
-        yield SiloStub(channel)
-
-
-@pytest.fixture(scope="session")
-def raw(stub: SiloStub, client: Client) -> RawClient:
-    """A raw client of the session's silo, for single queries."""
-    return RawClient.meet(stub, client.encoder.card, client.describe().tasks[0])
+def stubs(silo: Server, tls: Tls) -> Iterator[Stubs]:
+    """Raw stubs of the session's silo."""
+    with raw_stubs(silo.address, tls.authority, tls.client) as stubs:
+        yield stubs
 
 
 @pytest.fixture
-def still_serves(silo: Server, client: Client, clear: ClearModel, query_rows: Embeddings) -> Iterator[None]:
+def raw(stubs: Stubs, clear: ClearModel) -> RawClient:
+    """A raw client of the session's silo, with a key of its own, for single queries."""
+    return RawClient.meet(stubs, clear.rows)
+
+
+@pytest.fixture
+def still_serves(silo: Server, stubs: Stubs, clear: ClearModel, query_rows: Embeddings) -> Iterator[None]:
     """After the test, the same process answers a good query correctly."""
     yield
     assert silo.is_running
-    logits = client.logits(query_rows[:1])
-    assert np.abs(logits - clear.logits(query_rows[:1])).max() <= 1 / 256
+    raw = RawClient.meet(stubs, clear.rows)
+    outputs = raw.outputs(raw.send(raw.request(query_rows[:1])))
+    assert np.abs(outputs - clear.outputs(query_rows[:1])).max() <= 1 / 256

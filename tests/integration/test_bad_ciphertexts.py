@@ -9,17 +9,19 @@ import grpc
 import numpy as np
 import pytest
 
-from sealign.ckks import PARAMETER_SETS, Cipher, SecretKey
+from sealign.ckks import PARAMETER_SETS, Cipher, PublicKey, SecretKey, SeededCiphertext
 from sealign.errors import (
     DecryptionError,
+    InsecureParametersError,
     InvalidInputError,
     NoMapError,
     NotFoundError,
+    StalePlanError,
     UnknownKeyError,
 )
-from sealign.protocol.conversions import product_from_wire, public_key_to_wire
-from sealign.protocol.v1 import silo_pb2 as pb
-from sealign.protocol.v1.silo_pb2_grpc import SiloStub
+from sealign.protocol.conversions.types import product_from_wire, public_key_to_wire
+from sealign.protocol.v1 import classification_pb2 as pb
+from sealign.protocol.v1 import types_pb2
 from tests.support.processes import Server
 from tests.support.silo import Tls
 from tests.support.wire import Embeddings, RawClient, raw_channel, refused, with_digest
@@ -29,38 +31,38 @@ pytestmark = pytest.mark.usefixtures("still_serves")
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
-Tamper = Callable[[pb.SeededCiphertext], None]
+Tamper = Callable[[types_pb2.SeededCiphertext], None]
 
 
-def _truncate(c: pb.SeededCiphertext) -> None:
+def _truncate(c: types_pb2.SeededCiphertext) -> None:
     c.words = c.words[:-1]
 
 
-def _empty(c: pb.SeededCiphertext) -> None:
+def _empty(c: types_pb2.SeededCiphertext) -> None:
     c.words = b""
 
 
-def _oversize(c: pb.SeededCiphertext) -> None:
+def _oversize(c: types_pb2.SeededCiphertext) -> None:
     c.words *= 50
 
 
-def _second_polynomial(c: pb.SeededCiphertext) -> None:
+def _second_polynomial(c: types_pb2.SeededCiphertext) -> None:
     c.words += bytes(len(c.words))
 
 
-def _no_seed(c: pb.SeededCiphertext) -> None:
+def _no_seed(c: types_pb2.SeededCiphertext) -> None:
     c.seed = b""
 
 
-def _short_seed(c: pb.SeededCiphertext) -> None:
+def _short_seed(c: types_pb2.SeededCiphertext) -> None:
     c.seed = c.seed[:32]
 
 
-def _polynomial_for_seed(c: pb.SeededCiphertext) -> None:
+def _polynomial_for_seed(c: types_pb2.SeededCiphertext) -> None:
     c.seed = c.words
 
 
-def _above_modulus(c: pb.SeededCiphertext) -> None:
+def _above_modulus(c: types_pb2.SeededCiphertext) -> None:
     c.words = b"\xff" * len(c.words)
 
 
@@ -80,9 +82,9 @@ def _above_modulus(c: pb.SeededCiphertext) -> None:
 def test_malformed_ciphertexts(raw: RawClient, query_rows: Embeddings, tamper: Tamper, message: str) -> None:
     request = raw.request(query_rows[:1])
     tamper(request.query.ciphertexts[0])
-    with refused(INVALID, "InvalidInputError", "do not match their digest"):
+    with refused(INVALID, InvalidInputError, "do not match their digest"):
         raw.send(request)
-    with refused(INVALID, "InvalidInputError", message):
+    with refused(INVALID, InvalidInputError, message):
         raw.send(with_digest(request))
 
 
@@ -92,7 +94,7 @@ def test_a_flipped_bit_is_noticed(raw: RawClient, query_rows: Embeddings, positi
     words = bytearray(request.query.ciphertexts[0].words)
     words[position] ^= 1
     request.query.ciphertexts[0].words = bytes(words)
-    with refused(INVALID, "InvalidInputError", "damaged in transit"):
+    with refused(INVALID, InvalidInputError, "damaged in transit"):
         raw.send(request)
 
 
@@ -111,27 +113,27 @@ def test_random_ciphertexts(raw: RawClient, query_rows: Embeddings) -> None:
     request = raw.request(query_rows[:1])
     ciphertext = request.query.ciphertexts[0]
     ciphertext.words = os.urandom(len(ciphertext.words))
-    with refused(INVALID, "InvalidInputError", "digest"):
+    with refused(INVALID, InvalidInputError, "digest"):
         raw.send(request)
 
 
 @pytest.mark.parametrize("size", [1, 50, 5000])
 def test_bytes_that_are_no_message(silo: Server, tls: Tls, size: int) -> None:
     with raw_channel(silo.address, tls.authority, tls.client) as channel:
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/sealign.v1.Silo/Classify")
-        with refused(grpc.StatusCode.UNKNOWN, None, "Error parsing message"):  # gRPC's own, before our code
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/sealign.v1.Classification/Classify")
+        with refused(INVALID, InvalidInputError, "Error parsing message"):
             call(b"\xff" * size, timeout=30)
 
 
 def test_number_of_ciphertexts(raw: RawClient, query_rows: Embeddings) -> None:
     request = raw.request(query_rows[:1])
     del request.query.ciphertexts[:]
-    with refused(INVALID, "InvalidInputError", "the query holds 0 ciphertexts"):
+    with refused(INVALID, InvalidInputError, "the query holds 0 ciphertexts"):
         raw.send(with_digest(request))
     good = raw.request(query_rows[:1]).query.ciphertexts
     for _ in range(3):
         request.query.ciphertexts.extend(good)
-    with refused(INVALID, "InvalidInputError", f"the query holds {3 * len(good)} ciphertexts"):
+    with refused(INVALID, InvalidInputError, f"the query holds {3 * len(good)} ciphertexts"):
         raw.send(with_digest(request))
 
 
@@ -149,30 +151,30 @@ def test_ciphertexts_of_other_parameters(raw: RawClient, query_rows: Embeddings)
     for parameters in PARAMETER_SETS.values():
         seeded = SecretKey.generate(parameters).public_key.seeded  # an encryption of zero under that set
         if len(seeded.words) != width:
-            own.CopyFrom(pb.SeededCiphertext(seed=seeded.seed, words=seeded.words))
-            with refused(INVALID, "InvalidInputError", "made under other parameters"):
+            own.CopyFrom(types_pb2.SeededCiphertext(seed=seeded.seed, words=seeded.words))
+            with refused(INVALID, InvalidInputError, "made under other parameters"):
                 raw.send(with_digest(request))
 
 
-def test_key_of_another_parameter_set(raw: RawClient, stub: SiloStub, query_rows: Embeddings) -> None:
+def test_key_of_another_parameter_set(raw: RawClient, query_rows: Embeddings) -> None:
     other = next(p for p in PARAMETER_SETS.values() if p != raw.plan.parameters)
     key = SecretKey.generate(other).public_key
-    stub.RegisterKey(pb.RegisterKeyRequest(key=public_key_to_wire(key)), timeout=30)
     request = raw.request(query_rows[:1])
+    request.key.CopyFrom(public_key_to_wire(key))
     request.query.key_id = key.id
-    with refused(INVALID, "InvalidInputError", f"not of {raw.plan.parameters.name}"):
+    with refused(INVALID, InvalidInputError, f"not of {raw.plan.parameters.name}"):
         raw.send(with_digest(request))
 
 
 @pytest.mark.parametrize("name", ["", "ckks-1024-27", "ckks-4096-120", "../../etc/passwd", "x" * 10_000])
-def test_unknown_parameter_sets(raw: RawClient, stub: SiloStub, name: str) -> None:
-    key = public_key_to_wire(raw.cipher.key.public_key)
-    key.parameter_set = name
-    with refused(INVALID, "InsecureParametersError", "is not known here"):
-        stub.RegisterKey(pb.RegisterKeyRequest(key=key), timeout=30)
+def test_unknown_parameter_sets(raw: RawClient, query_rows: Embeddings, name: str) -> None:
+    request = raw.request(query_rows[:1], with_key=True)
+    request.key.parameter_set = name
+    with refused(INVALID, InsecureParametersError, "is not known here"):
+        raw.send(request)
 
 
-def test_malformed_public_keys(raw: RawClient, stub: SiloStub) -> None:
+def test_malformed_public_keys(raw: RawClient, query_rows: Embeddings) -> None:
     good = public_key_to_wire(raw.cipher.key.public_key)
     for seed, words in (
         (b"", good.words),
@@ -183,18 +185,30 @@ def test_malformed_public_keys(raw: RawClient, stub: SiloStub) -> None:
         (good.words, good.words),
         (b"", b""),
     ):
-        key = pb.PublicKey(parameter_set=good.parameter_set, seed=seed, words=words)
-        with refused(INVALID, "InvalidInputError", "public key"):
-            stub.RegisterKey(pb.RegisterKeyRequest(key=key), timeout=30)
-    with refused(INVALID, "InsecureParametersError", "is not known here"):
-        stub.RegisterKey(pb.RegisterKeyRequest(), timeout=30)
+        key = PublicKey(raw.plan.parameters, SeededCiphertext(seed, words))
+        request = raw.request(query_rows[:1])
+        request.key.CopyFrom(public_key_to_wire(key))
+        request.query.key_id = key.id
+        with refused(INVALID, InvalidInputError, "public key"):
+            raw.send(with_digest(request))
+    request.key.CopyFrom(types_pb2.PublicKey())
+    with refused(INVALID, InsecureParametersError, "is not known here"):
+        raw.send(request)
+
+
+def test_a_key_that_the_query_does_not_name(raw: RawClient, query_rows: Embeddings) -> None:
+    request = raw.request(query_rows[:1])
+    request.key.CopyFrom(public_key_to_wire(SecretKey.generate(raw.plan.parameters).public_key))
+    request.query.key_id = os.urandom(32)
+    with refused(INVALID, InvalidInputError, "names another public key"):
+        raw.send(with_digest(request))
 
 
 def test_ciphertext_of_another_key(raw: RawClient, query_rows: Embeddings) -> None:
     stranger = Cipher(raw.plan, SecretKey.generate(raw.plan.parameters))
-    foreign = RawClient(raw.stub, raw.encoder, raw.task, stranger).request(query_rows[:1])
+    foreign = RawClient(raw.stubs, raw.rows, raw.task, stranger).request(query_rows[:1])
     foreign.query.key_id = raw.cipher.key.public_key.id
-    with refused(INVALID, "InvalidInputError", "another key"):
+    with refused(INVALID, InvalidInputError, "another key"):
         raw.send(foreign)
     # Under a matching digest the silo cannot know; the client does.
     with pytest.raises(DecryptionError, match="another key"):
@@ -205,14 +219,14 @@ def test_reply_for_another_key_is_refused_by_the_client(raw: RawClient, query_ro
     reply = raw.send(raw.request(query_rows[:1]))
     stranger = Cipher(raw.plan, SecretKey.generate(raw.plan.parameters))
     with pytest.raises(InvalidInputError, match="another key"):
-        stranger.decrypt(product_from_wire(reply.logits), 1)
+        stranger.decrypt(product_from_wire(reply.logits, 1 << 10), 1)
 
 
 @pytest.mark.parametrize("key_id", [b"", b"\0" * 32, os.urandom(32), b"x" * 100_000])
 def test_unknown_key(raw: RawClient, query_rows: Embeddings, key_id: bytes) -> None:
     request = raw.request(query_rows[:1])
     request.query.key_id = key_id
-    with refused(PRECONDITION, UnknownKeyError.__name__, "upload the key and ask again"):
+    with refused(PRECONDITION, UnknownKeyError, "send the key with the request"):
         raw.send(request)
 
 
@@ -220,19 +234,40 @@ def test_unknown_task(raw: RawClient, query_rows: Embeddings) -> None:
     for task in ("", "weather", "../topics", "w" * 100_000):
         request = raw.request(query_rows[:1])
         request.task = task
-        with refused(grpc.StatusCode.NOT_FOUND, NotFoundError.__name__, "tasks are: topics"):
+        with refused(grpc.StatusCode.NOT_FOUND, NotFoundError, "tasks are: topics"):
             raw.send(request)
 
 
-@pytest.mark.parametrize("fingerprint", ["", "0" * 64, "../maps/x", "é" * 50_000])
-def test_unknown_encoder_says_how_to_align(raw: RawClient, query_rows: Embeddings, fingerprint: str) -> None:
+@pytest.mark.parametrize("map_id", ["0" * 32, "f" * 32])
+def test_unknown_map_says_how_to_align(raw: RawClient, query_rows: Embeddings, map_id: str) -> None:
     request = raw.request(query_rows[:1])
-    request.encoder = fingerprint
-    with refused(PRECONDITION, NoMapError.__name__, "align first (sealign align --public FILE)"):
+    request.rows.map_id = map_id
+    with refused(PRECONDITION, NoMapError, "align first (sealign align --public FILE)"):
         raw.send(request)
-    card = raw.stub.Describe(pb.DescribeRequest(encoder=fingerprint), timeout=30)
-    assert not card.HasField("map")
-    assert not card.tasks[0].plans
+    with refused(PRECONDITION, NoMapError, "align first"):
+        raw.stubs.classification.DescribeTasks(pb.DescribeTasksRequest(rows=request.rows), timeout=30)
+
+
+def test_a_map_of_another_encoder(raw: RawClient, query_rows: Embeddings) -> None:
+    request = raw.request(query_rows[:1])
+    request.rows.encoder = "0" * 64
+    with refused(PRECONDITION, NoMapError, "another encoder"):
+        raw.send(request)
+
+
+@pytest.mark.parametrize("name", ["", "../maps/x", "é" * 50_000, "0" * 33])
+def test_names_that_are_none(raw: RawClient, query_rows: Embeddings, name: str) -> None:
+    for change in (
+        lambda rows: setattr(rows, "encoder", name),
+        lambda rows: setattr(rows, "map_id", name),
+        lambda rows: setattr(rows.client_map, "public_set", name),
+        lambda rows: setattr(rows.client_map, "registration", name),
+        lambda rows: rows.ClearField("map_id"),
+    ):
+        request = raw.request(query_rows[:1])
+        change(request.rows)
+        with refused(INVALID, InvalidInputError, ""):
+            raw.send(request)
 
 
 @pytest.mark.parametrize("field", ["plan", "revision"])
@@ -243,7 +278,7 @@ def test_stale_plan_or_revision(raw: RawClient, query_rows: Embeddings, field: s
             request.query.plan = value
         else:
             request.revision = value
-        with refused(PRECONDITION, "StalePlanError", "describe it and encrypt again"):
+        with refused(PRECONDITION, StalePlanError, "describe it and encrypt again"):
             raw.send(request)
 
 
@@ -251,7 +286,7 @@ def test_a_bad_request_ends_a_stream_with_one_status(raw: RawClient, query_rows:
     good = raw.request(query_rows[:1])
     bad = raw.request(query_rows[:1])
     _truncate(bad.query.ciphertexts[0])
-    replies = raw.stub.ClassifyStream(iter([good, with_digest(bad), good]), timeout=60)
+    replies = raw.stubs.classification.ClassifyStream(iter([good, with_digest(bad), good]), timeout=60)
     assert np.isfinite(raw.outputs(next(replies))).all()
-    with refused(INVALID, "InvalidInputError", "truncated"):
+    with refused(INVALID, InvalidInputError, "truncated"):
         next(replies)

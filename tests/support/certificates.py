@@ -8,6 +8,8 @@ from pathlib import Path
 
 import trustme
 
+from sealign_server.access import identity_of
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -15,6 +17,11 @@ class Identity:
 
     certificate: Path
     key: Path
+
+    @property
+    def subject(self) -> str:
+        """The name under which a silo knows the holder."""
+        return identity_of({"x509_pem_cert": [self.certificate.read_bytes()]})
 
 
 class Authority:
@@ -30,7 +37,7 @@ class Authority:
         """A certificate for host names; ``expired`` ended an hour ago."""
         now = datetime.now(timezone.utc)
         days = (now - timedelta(days=2), now - timedelta(hours=1)) if expired else (None, None)
-        issued = self._authority.issue_cert(*hosts, not_before=days[0], not_after=days[1])
+        issued = self._authority.issue_cert(*hosts, common_name=name, not_before=days[0], not_after=days[1])
         identity = Identity(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         identity.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(str(identity.key))

@@ -15,13 +15,12 @@ from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.settings import ENTRY_POINT_GROUP
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
-from sealign_server.few_shot import drawn_texts
-from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
-from sealign_server.training import calibration_rows
+from sealign_server.store import PublicRows, SiloDocument, SiloStore, StoredTask
+from sealign_server.training.tasks import calibration_rows, drawn_examples
 
 Rows = NDArray[np.float32]
 
-CLIENT_DIMENSION, SILO_DIMENSION, TEXTS, RELEASED = 24, 16, 2000, 32
+CLIENT_DIMENSION, SILO_DIMENSION, TEXTS, SHARED = 24, 16, 2000, 32
 PUBLIC = PublicSet(tuple(f"public text {number}" for number in range(TEXTS)))
 
 
@@ -69,7 +68,7 @@ def installed_views(directory: Path) -> str:
 
 
 def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:
-    """A silo with one task, which has texts to release, and two public sets: one large enough, one too small.
+    """A silo with one task, which has examples to share, and two public sets: one large enough, one too small.
 
     ``calibrated``: with rows and statistics to fit heads to maps; some labels are wrong, as labels are.
     """
@@ -78,18 +77,18 @@ def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:
     store = SiloStore.create(directory, document)
     rows = encoder.encode(PUBLIC.texts)
     card = PublicSetCard(PUBLIC.digest, TEXTS, "views")
-    store.save_public_set(PublicEmbeddings(card, rows), PUBLIC)
+    store.space.save_public_set(PublicRows(card, rows), PUBLIC)
     few = few_texts()
-    store.save_public_set(PublicEmbeddings(PublicSetCard(few.digest, len(few), "few"), rows[: len(few)]))
+    store.space.save_public_set(PublicRows(PublicSetCard(few.digest, len(few), "few"), rows[: len(few)]))
     texts = [f"labelled {number}" for number in range(150 if calibrated else 300)]
     labelled = encoder.encode(texts)
     labels = ["red" if row[0] > 0.1 else "green" if row[1] > 0 else "blue" for row in labelled]
-    released = drawn_texts(labelled, texts, RELEASED)
+    examples = drawn_examples(labelled, texts, SHARED)
     if calibrated:
         labels[::3] = np.random.default_rng(0).permutation(labels[::3]).tolist()
     head = train_head(labelled, labels)
     calibration = calibration_rows(labelled, labels, head.head.labels) if calibrated else None
-    store.save_task("colours", TaskDocument(), head, calibration, released)
+    store.tasks.save("colours", StoredTask(head, "", calibration, examples))
     return store
 
 

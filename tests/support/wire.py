@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan, SecretKey, SeededCiphertext
-from sealign.encoders import EncoderCard
-from sealign.protocol import TaskCard
-from sealign.protocol.conversions import matrix_to_wire, product_from_wire, public_key_to_wire
-from sealign.protocol.v1 import silo_pb2 as pb
+from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan, SecretKey, SecurityTable, SeededCiphertext
+from sealign.errors import SealignError
+from sealign.protocol import RowKind, TaskCard
+from sealign.protocol.conversions.classification import task_from_wire
+from sealign.protocol.conversions.types import matrix_to_wire, product_from_wire, public_key_to_wire, rows_to_wire
+from sealign.protocol.status import error_of
+from sealign.protocol.v1 import classification_pb2 as pb
+from sealign.protocol.v1.alignment_pb2_grpc import AlignmentStub
+from sealign.protocol.v1.classification_pb2_grpc import ClassificationStub
+from sealign.protocol.v1.generation_pb2_grpc import GenerationStub
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
 from tests.support.certificates import Authority, Identity
 
@@ -43,61 +48,91 @@ def raw_channel(
         yield channel
 
 
+@dataclass(frozen=True)
+class Stubs:
+    """Raw stubs of a silo's services on one connection."""
+
+    silo: SiloStub
+    alignment: AlignmentStub
+    classification: ClassificationStub
+    generation: GenerationStub
+    channel: grpc.Channel
+
+    @classmethod
+    def of(cls, channel: grpc.Channel) -> Stubs:
+        made = (kind(channel) for kind in (SiloStub, AlignmentStub, ClassificationStub, GenerationStub))
+        return cls(*made, channel)  # type: ignore[arg-type]
+
+
 @contextmanager
-def refused(status: grpc.StatusCode, error: str | None, match: str) -> Iterator[None]:
+def raw_stubs(address: str, authority: Authority, identity: Identity | None) -> Iterator[Stubs]:
+    """Raw stubs on a connection of their own."""
+    with raw_channel(address, authority, identity) as channel:
+        yield Stubs.of(channel)
+
+
+@contextmanager
+def refused(status: grpc.StatusCode, error: type[SealignError] | None, match: str) -> Iterator[None]:
     """Expect a call to end with this status, this class of error (None: gRPC's own) and this message."""
     with pytest.raises(grpc.RpcError) as caught:
         yield
     failure = caught.value
-    trailers = {item.key: item.value for item in failure.trailing_metadata() or ()}
     details = failure.details() or ""
-    assert (failure.code(), trailers.get("sealign-error")) == (status, error), details
+    assert failure.code() == status, details
+    if error is not None:
+        sent = error_of(failure, "the silo")
+        assert type(sent) is error, sent
     assert match in details
     assert len(details) < 2000
 
 
 @dataclass(frozen=True)
 class RawClient:
-    """One encoder's plan, key and stub, for requests put together by hand."""
+    """One kind of rows, a plan, a key and stubs, for requests put together by hand."""
 
-    stub: SiloStub
-    encoder: EncoderCard
+    stubs: Stubs
+    rows: RowKind
     task: TaskCard
     cipher: Cipher
 
     @classmethod
-    def meet(cls, stub: SiloStub, encoder: EncoderCard, task: TaskCard, rows: int = 1) -> RawClient:
-        """A new key under the plan for this number of rows, registered with the silo."""
-        plan = next(plan for plan in task.plans if plan.rows == rows)
-        client = cls(stub, encoder, task, Cipher(plan, SecretKey.generate(plan.parameters)))
-        client.register()
+    def meet(cls, stubs: Stubs, rows: RowKind, task: str | None = None, batch: int = 1) -> RawClient:
+        """A new key under the plan for this number of rows, sent with a first query."""
+        request = pb.DescribeTasksRequest(rows=rows_to_wire(rows))
+        cards = stubs.classification.DescribeTasks(request, timeout=60).tasks
+        card = task_from_wire(next(c for c in cards if task in (None, c.name)), SecurityTable.CLASSICAL)
+        plan = next(plan for plan in card.plans if plan.rows == batch)
+        client = cls(stubs, rows, card, Cipher(plan, SecretKey.generate(plan.parameters)))
+        client.send(client.request(np.eye(1, plan.dimension, dtype=np.float32), with_key=True))
         return client
 
     @property
     def plan(self) -> PackingPlan:
         return self.cipher.plan
 
-    def register(self) -> None:
-        """Upload the public key."""
-        key = self.cipher.key.public_key
-        reply = self.stub.RegisterKey(pb.RegisterKeyRequest(key=public_key_to_wire(key)), timeout=30)
-        assert reply.key_id == key.id
+    def at(self, stubs: Stubs) -> RawClient:
+        """The same client on another connection."""
+        return replace(self, stubs=stubs)
 
-    def request(self, rows: Embeddings) -> pb.ClassifyRequest:
+    def request(self, rows: Embeddings, *, with_key: bool = False) -> pb.ClassifyRequest:
         """A good request."""
-        return pb.ClassifyRequest(
+        request = pb.ClassifyRequest(
             task=self.task.name,
-            encoder=self.encoder.fingerprint,
+            rows=rows_to_wire(self.rows),
             query=matrix_to_wire(self.cipher.encrypt(rows)),
             revision=self.task.revision,
         )
+        if with_key:
+            request.key.CopyFrom(public_key_to_wire(self.cipher.key.public_key))
+        return request
 
     def send(self, request: pb.ClassifyRequest) -> pb.ClassifyReply:
-        return self.stub.Classify(request, timeout=60)
+        return self.stubs.classification.Classify(request, timeout=60)
 
     def outputs(self, reply: pb.ClassifyReply, rows: int = 1) -> NDArray[np.float64]:
-        """Decrypted logits of a reply, shape (rows, C)."""
-        return self.cipher.decrypt(product_from_wire(reply.logits), rows)
+        """Decrypted outputs of a reply, shape (rows, C)."""
+        product = product_from_wire(reply.logits, self.plan.counts[0] * self.plan.counts[2])
+        return self.cipher.decrypt(product, rows)
 
 
 def with_digest(request: pb.ClassifyRequest) -> pb.ClassifyRequest:
