@@ -9,7 +9,7 @@ with Client(silo="silo.example:7443", encoder="sentence-transformers/all-MiniLM-
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -155,7 +155,7 @@ class Client:
             raise
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def _iterate(self, items: AsyncIterator[_T]) -> Iterator[_T]:
+    def _iterate(self, items: AsyncGenerator[_T, None]) -> Iterator[_T]:
         """Yield what an asynchronous generator does."""
 
         async def following() -> tuple[_T, ...]:
@@ -164,7 +164,7 @@ class Client:
             return ()
 
         async def end() -> None:
-            await items.aclose()  # type: ignore[attr-defined]
+            await items.aclose()
 
         try:
             while found := self._wait(following()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -245,7 +245,7 @@ class AsyncClient:
         results = await self.classifier.classify(checked_sequence(texts), task, progress, verify=verify)
         return results[0] if isinstance(texts, str) else results
 
-    async def classify_each(self, texts: Texts, task: str | None = None) -> AsyncIterator[Classification]:
+    async def classify_each(self, texts: Texts, task: str | None = None) -> AsyncGenerator[Classification, None]:
         """Classify any number of texts in constant memory, and yield results as they are made; see :meth:`classify`."""
         self.session.require_usable()
         async for result in self.classifier.classify_each(iterate_texts(texts), task):
@@ -276,7 +276,7 @@ class AsyncClient:
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
         alternatives: int = 0,
-    ) -> AsyncIterator[GeneratedToken]:
+    ) -> AsyncGenerator[GeneratedToken, None]:
         """Continue a prompt with the silo's language-model head, token by token.
 
         Args:

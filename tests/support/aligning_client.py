@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sealign_client import Client, Transfer
 from sealign_client.unfinished_alignment import UnfinishedAlignment
+
+from sealign_client import Client, Transfer
 from tests.support.processes import environment
 from tests.support.silo import Tls
 from tests.support.smallsilo import CLIENT_DIMENSION, PUBLIC, Rows, ViewEncoder

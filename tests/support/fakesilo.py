@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from sealign.alignment import AffineMap, PublicSet, RidgeStatistics, fit_ridge
+from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
 from sealign.ckks import (
     Evaluator,
     PackingPlan,
@@ -34,7 +34,7 @@ from sealign.protocol.conversions.classification import task_to_wire
 from sealign.protocol.conversions.silo import silo_to_wire
 from sealign.protocol.rows import AlignmentOffer, ClientMap, CrossCovariancePart
 from sealign.protocol.status import status_of, trailers_of
-from sealign.protocol.v1 import alignment_pb2, classification_pb2, silo_pb2
+from sealign.protocol.v1 import alignment_pb2, classification_pb2
 from sealign.protocol.v1.alignment_pb2_grpc import AlignmentServicer, add_AlignmentServicer_to_server
 from sealign.protocol.v1.classification_pb2_grpc import ClassificationServicer, add_ClassificationServicer_to_server
 from sealign.protocol.v1.silo_pb2_grpc import SiloServicer, add_SiloServicer_to_server
@@ -262,5 +262,3 @@ def silo_files(directory: Path) -> tuple[Authority, Identity]:
     """An authority and the certificate of a silo on this machine."""
     authority = Authority(directory)
     return authority, authority.issue("silo", "localhost", "127.0.0.1")
-
-

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sealign_server.generation_store import GenerationStore
+from sealign_server.generation_training import add_public_states, keep_generation
+from sealign_server.state_alignment import StateAlignment
 
 from sealign.alignment import AffineMap, PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
@@ -18,9 +21,6 @@ from sealign.generation.states import client_rows
 from sealign.generation.vocabulary import VocabularyHead
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign_client import Client, GeneratedToken
-from sealign_server.generation_store import GenerationStore
-from sealign_server.generation_training import add_public_states, keep_generation
-from sealign_server.state_alignment import StateAlignment
 from sealign_server.store import SiloDocument, SiloStore
 from tests.support.processes import Server, serving
 from tests.support.silo import Tls

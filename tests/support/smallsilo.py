@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
-from sealign.encoders import EncoderCard, EncoderSettings
+from sealign.encoders import EncoderSettings
 from sealign.encoders.settings import ENTRY_POINT_GROUP
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
 from sealign_server.store import PublicRows, SiloDocument, SiloStore, StoredTask
 from sealign_server.training.tasks import calibration_rows, drawn_examples
+from tests.support.views import CLIENT_DIMENSION, PUBLIC, SILO_DIMENSION, TEXTS, Rows, ViewEncoder, client_encoder
 
-Rows = NDArray[np.float32]
+__all__ = [
+    "CLIENT_DIMENSION",
+    "PUBLIC",
+    "SHARED",
+    "SILO_DIMENSION",
+    "TEXTS",
+    "Rows",
+    "ViewEncoder",
+    "client_encoder",
+    "few_texts",
+    "installed_views",
+    "make_silo",
+]
 
-CLIENT_DIMENSION, SILO_DIMENSION, TEXTS, SHARED = 24, 16, 2000, 32
-PUBLIC = PublicSet(tuple(f"public text {number}" for number in range(TEXTS)))
-
-
-def _seed(text: str) -> int:
-    return int.from_bytes(sha256(text.encode()).digest()[:8], "little")
-
-
-class ViewEncoder:
-    """Embeds a text as a noisy linear view of its meaning, which its characters decide."""
-
-    def __init__(self, name: str, dimension: int) -> None:
-        self.card = EncoderCard(name=name, dimension=dimension, fingerprint=sha256(name.encode()).hexdigest())
-        self._view = np.random.default_rng(_seed(name)).normal(size=(12, dimension))
-
-    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Rows:
-        rows = np.empty((len(texts), self.card.dimension))
-        for number, text in enumerate(texts):
-            meaning = np.random.default_rng(_seed(text)).normal(size=12) + 0.3
-            noise = np.random.default_rng(_seed(self.card.name + text)).normal(size=self.card.dimension)
-            rows[number] = meaning @ self._view + 0.5 * noise
-        if progress is not None:
-            progress(len(texts))
-        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
-
-
-def client_encoder() -> ViewEncoder:
-    return ViewEncoder("the client's", CLIENT_DIMENSION)
+SHARED = 32
 
 
 def loaded_client_encoder(settings: EncoderSettings) -> ViewEncoder:

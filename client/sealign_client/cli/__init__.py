@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 
 from sealign.app.console import run
@@ -10,6 +12,7 @@ from sealign.app.terminal import visible
 
 def main() -> None:
     """Run ``sealign``."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its notes on reconnecting are no news to a user
     from sealign_client.cli.commands import app
 
     warnings.showwarning = _warn
@@ -18,6 +21,4 @@ def main() -> None:
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
     """Show a warning as one line."""
-    import sys
-
     print(f"warning: {visible(message)}", file=sys.stderr, flush=True)

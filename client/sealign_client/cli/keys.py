@@ -28,7 +28,7 @@ def list_keys(key_directory: Directory = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        print_table(("parameters", "replies counted", "passphrase", "written"), (row.values() for row in rows))
+        print_table(("parameters", "replies counted", "passphrase", "written"), (tuple(row.values()) for row in rows))
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 from sealign.app.frame import Call
 from sealign.encoders.checks import check_texts
@@ -29,9 +30,9 @@ class DaemonService(DaemonServicer):
         self._client = client
         self._batcher = Batcher(client.classify)
 
-    async def ListTasks(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksReply:  # noqa: N802
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksReply:  # noqa: N802
         """Return the silo's tasks, and whether this daemon's encoder and model can use them."""
-        del request, call
+        del request, context
         reply = pb.ListTasksReply()
         if self._client.classifies:
             reply.tasks.extend(
@@ -50,11 +51,12 @@ class DaemonService(DaemonServicer):
             )
         return reply
 
-    async def ClassifyTexts(self, request: pb.ClassifyTextsRequest, call: Call) -> pb.ClassifyTextsReply:  # noqa: N802
+    async def ClassifyTexts(self, request: pb.ClassifyTextsRequest, context: Any) -> pb.ClassifyTextsReply:  # noqa: N802
         """Return the labels of texts, in their order."""
         if not self._client.classifies:
             raise InvalidInputError("This daemon has no encoder. Start it with --encoder to classify texts.")
         texts = list(request.texts)
+        call: Call = context
         call.note(texts=len(texts))
         if len(texts) > MAX_TEXTS:
             raise InvalidInputError(f"A request holds at most {MAX_TEXTS} texts, not {len(texts)}. Send several.")
@@ -64,15 +66,16 @@ class DaemonService(DaemonServicer):
         return pb.ClassifyTextsReply(classifications=map(_classified, results))
 
     async def GenerateText(  # noqa: N802
-        self, request: pb.GenerateTextRequest, call: Call
+        self, request: pb.GenerateTextRequest, context: Any
     ) -> AsyncIterator[pb.GeneratedToken]:
         """Yield the tokens that follow a text."""
-        del call
+        del context
         if not self._client.generates:
             raise InvalidInputError("This daemon has no causal model. Start it with --model to generate text.")
         from sealign_client.generate import sampling_of
 
-        given = {name: getattr(request, name) for name in _SAMPLING if request.HasField(name)}
+        present = {field.name for field, _ in request.ListFields()}
+        given = {name: getattr(request, name) for name in _SAMPLING if name in present}
         sampling = sampling_of(**given, stop=tuple(request.stop))
         tokens = self._client.generate(
             request.prompt,

@@ -1,6 +1,6 @@
 """SEAL objects as bytes: the only module that knows SEAL's containers.
 
-SEAL saves to and loads from paths; a memory file gives it one. A container is a 16-byte header (magic
+SEAL saves to and loads from paths; each thread has a file for it (`scratch`). A container is a 16-byte header (magic
 number, version, compression, total length) and a body. Bodies from the wire are never handed to SEAL:
 the wire carries bare words and seeds, and the container around them is written here, uncompressed, so
 that a malformed header, a compression bomb or foreign parameters cannot be expressed.
@@ -8,7 +8,6 @@ that a malformed header, a compression bomb or foreign parameters cannot be expr
 
 from __future__ import annotations
 
-import os
 import struct
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -20,6 +19,7 @@ from tenseal import sealapi
 
 from sealign.ckks.messages import SEED_BYTES, SeededCiphertext
 from sealign.ckks.parameters import ParameterSet
+from sealign.ckks.scratch import scratch
 from sealign.errors import InvalidInputError
 
 Words = NDArray[np.uint64]
@@ -46,16 +46,14 @@ _Object = TypeVar("_Object", bound=_Loaded)
 
 
 def _save(saved: _Saved) -> tuple[bytes, bytes]:
-    """SEAL's container as (header, uncompressed body)."""
-    descriptor = os.memfd_create("seal", os.MFD_CLOEXEC)
-    try:
-        saved.save(f"/proc/self/fd/{descriptor}")
-        container = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-    finally:
-        os.close(descriptor)
+    """SEAL's container as (header, uncompressed body). The binding cannot save uncompressed."""
+    file = scratch()
+    saved.save(file.path)
+    container = file.read()
     header, body = container[: _HEADER.size], container[_HEADER.size :]
     if _HEADER.unpack(header)[4] == _ZSTD:
-        body = zstandard.ZstdDecompressor().decompress(body, max_output_size=_LIMIT)
+        size = zstandard.frame_content_size(body)
+        body = zstandard.ZstdDecompressor().decompress(body, max_output_size=_LIMIT if size < 0 else size)
     return header, body
 
 
@@ -72,12 +70,9 @@ def _container(body: bytes) -> bytes:
 
 
 def _load(into: _Object, context: sealapi.SEALContext, body: bytes) -> _Object:
-    descriptor = os.memfd_create("seal", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, _container(body))
-        into.load(context, f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    file = scratch()
+    file.write(_container(body))
+    into.load(context, file.path)
     return into
 
 
@@ -148,7 +143,9 @@ def load_seeded(
 
 def save_secret_key(key: sealapi.SecretKey) -> bytes:
     """The secret key's uncompressed body."""
-    return _save(key)[1]
+    body = _save(key)[1]
+    scratch().write(b"")
+    return body
 
 
 def load_secret_key(context: sealapi.SEALContext, body: bytes) -> sealapi.SecretKey:
@@ -161,6 +158,8 @@ def load_secret_key(context: sealapi.SEALContext, body: bytes) -> sealapi.Secret
         return _load(sealapi.SecretKey(), context, body)
     except (RuntimeError, ValueError) as error:
         raise InvalidInputError("the bytes are not a secret key of this parameter set") from error
+    finally:
+        scratch().write(b"")
 
 
 def packed_size(count: int, bits: int) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sealign_client.keyring import KeyRing
+from sealign_client.unfinished_alignment import UnfinishedAlignment
 
 from sealign.alignment import AffineMap
 from sealign.ckks import Cipher, SecretKey, StreamedProduct, ZeroPool, candidates, product_shape
@@ -16,8 +18,6 @@ from sealign.encoders import EncoderCard
 from sealign.errors import DecryptionError, InvalidInputError, ReleaseRefusedError, StorageError, UnavailableError
 from sealign.protocol import AlignmentOffer, CrossCovariancePart, SiloCard
 from sealign_client.encrypted_alignment import EncryptedAlignment
-from sealign_client.keyring import KeyRing
-from sealign_client.unfinished_alignment import UnfinishedAlignment
 
 ROWS, OURS, THEIRS = 120, 6, 5
 ENCODER = EncoderCard(name="client", dimension=OURS, fingerprint="c" * 64)

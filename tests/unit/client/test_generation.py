@@ -7,6 +7,11 @@ from hashlib import sha256
 from typing import Any, cast
 
 import pytest
+from sealign.protocol.generation import generation_from_wire, generation_to_wire
+from sealign_client.generation import TextGenerator, sampling_of
+from sealign_client.generation_connection import GenerationConnection
+from sealign_client.keyring import KeyRing
+from sealign_client.maps import ClientMaps
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from sealign.ckks import ProductShape, SecurityTable, candidates
@@ -14,11 +19,6 @@ from sealign.encoders import EncoderCard
 from sealign.encoders.tokenizer import CausalTokenizer
 from sealign.errors import InvalidInputError
 from sealign.protocol import GenerationCard, Placement
-from sealign.protocol.generation import generation_from_wire, generation_to_wire
-from sealign_client.generation import TextGenerator, sampling_of
-from sealign_client.generation_connection import GenerationConnection
-from sealign_client.keyring import KeyRing
-from sealign_client.maps import ClientMaps
 from sealign_client.packing_table import packings
 
 MODEL = EncoderCard(name="silo's", dimension=8, fingerprint="a" * 64, normalised=False)
