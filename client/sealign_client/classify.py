@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,21 @@ from sealign_client.local.recentring import OwnThresholds, Recentring, require_e
 from sealign_client.results import Classification, Description, classifications
 from sealign_client.retry import RETRIED
 from sealign_client.routes import Route, Routes, Source, no_map
+
+if TYPE_CHECKING:
+    from sealign_client.session import Calls
+    from sealign_client.transport import Query, Reply
+
+
+class Watch(Protocol):
+    """Sees what crosses the network in one call."""
+
+    def sent(self, query: Query) -> None:
+        """A query is about to be sent."""
+
+    def received(self, reply: Reply) -> None:
+        """A reply has come."""
+
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of texts or rows that have been done since the last call."""
@@ -274,6 +289,33 @@ class Classifier:
         if card.calibrated or (own is not None and (own.revision, own.map) == (card.revision, route.card.id)):
             return card.ood_thresholds
         return None
+
+    async def watched(
+        self, embedding: NDArray[np.floating], task: str | None, request_id: str, watch: Watch
+    ) -> Classification:
+        """Return the classification of one embedding, (1, d), and show what crosses the network.
+
+        Args:
+            request_id: under which the silo records the call.
+            watch: called with the query when it is sent, and with the reply when it has come.
+        """
+
+        async def attempt(calls: Calls, seconds: float) -> Classification:
+            ready = await self._ready(task)
+            target = ready.target(1, None)
+
+            async def send(query: Query) -> AsyncIterator[Reply]:
+                watch.sent(query)
+                async for reply in calls.classification.classify(query, target.plan, seconds, request_id):
+                    watch.received(reply)
+                    yield reply
+
+            exchange = Exchange(self._session, target)
+            outputs = await exchange.ask(ready.route.prepared(embedding, target.plan, clip=False), send)
+            exchange.conclude()
+            return classifications(ready.card, outputs, self._thresholds(ready))[0]
+
+        return await self._session.retried(attempt, self._renew)
 
     async def adapt(
         self, texts: Sequence[str], progress: Progress | None, *, thresholds: bool, task: str | None

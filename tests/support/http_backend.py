@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sealign.alignment import PublicSet
 from sealign.errors import InvalidInputError, NoMapError, NotFoundError, SealignError
 from sealign.generation.sampling import Sampling
 from sealign.protocol import MapCard
@@ -79,7 +80,7 @@ class FakeBackend:
 
     async def generate(
         self, prompt: str, task: str | None, max_tokens: int | None, sampling: Sampling, alternatives: int
-    ) -> AsyncGenerator[Token, None]:
+    ) -> AsyncIterator[Token]:
         self.seen = {"prompt": prompt, "max_tokens": max_tokens, "sampling": sampling, "alternatives": alternatives}
         count = min(max_tokens or 64, len(WORDS))
         for number in range(count):
@@ -110,6 +111,7 @@ class FakeBackend:
             request_id="0123456789abcdef",
             identity="CN=client",
             encoder="fake-encoder",
+            fingerprint="f" * 64,
             silo_ms=1.0,
         )
 
@@ -117,10 +119,10 @@ class FakeBackend:
         progress(len(texts))
         return _rows(texts)
 
-    async def align(self, texts: Sequence[str], mode: AlignmentMode, progress: Callable[[str, float], None]) -> MapCard:
+    async def align(self, texts: PublicSet, mode: AlignmentMode, report: Callable[[str, float], None]) -> MapCard:
         self._reach()
         for step in range(5):
-            progress("embedding public texts", step / 5)
+            report("embedding public texts", step / 5)
             await asyncio.sleep(self.delay)
         self.aligned = True
         return _map(mode, len(texts))

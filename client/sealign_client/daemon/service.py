@@ -24,11 +24,12 @@ class DaemonService(DaemonServicer):
 
     Args:
         client: classifies and generates.
+        batcher: classifies texts of several callers together.
     """
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, batcher: Batcher) -> None:
         self._client = client
-        self._batcher = Batcher(client.classify)
+        self._batcher = batcher
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksReply:  # noqa: N802
         """Return the silo's tasks, and whether this daemon's encoder and model can use them."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sealign.alignment import PublicSet
 from sealign.generation.sampling import Sampling
 from sealign.protocol import MapCard
 
@@ -108,7 +109,9 @@ class Inspection:
         key_id: SHA-256 of the public key, in hexadecimal.
         parameters: name of the encryption parameter set.
         query, reply: the ciphertexts as sent and received.
-        request_id: under which the silo recorded the call; None if it did not say.
+        request_id: under which the silo records the call.
+        identity: of this daemon, as the silo records it.
+        encoder, fingerprint: name and fingerprint of the encoder.
         silo_ms: time that the silo spent on the ciphertexts.
     """
 
@@ -119,9 +122,10 @@ class Inspection:
     parameters: str
     query: bytes
     reply: bytes
-    request_id: str | None
+    request_id: str
     identity: str
     encoder: str
+    fingerprint: str
     silo_ms: float
 
 
@@ -156,7 +160,7 @@ class Backend(Protocol):
 
     def generate(
         self, prompt: str, task: str | None, max_tokens: int | None, sampling: Sampling, alternatives: int
-    ) -> AsyncGenerator[Token, None]:
+    ) -> AsyncIterator[Token]:
         """Continue a prompt, token by token."""
         ...
 
@@ -168,6 +172,6 @@ class Backend(Protocol):
         """Embed texts, shape (n, d). Nothing is sent."""
         ...
 
-    async def align(self, texts: Sequence[str], mode: AlignmentMode, progress: Callable[[str, float], None]) -> MapCard:
+    async def align(self, texts: PublicSet, mode: AlignmentMode, report: Callable[[str, float], None]) -> MapCard:
         """Learn a map over public texts; report the stage's name and its fraction done."""
         ...

@@ -76,7 +76,7 @@ class _Answer:
         return Completion(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
 
 
-def _tokens(call: Call) -> AsyncGenerator[Token, None]:
+async def _tokens(call: Call) -> AsyncGenerator[Token, None]:
     body: CompletionRequest = call.body
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
@@ -89,7 +89,10 @@ def _tokens(call: Call) -> AsyncGenerator[Token, None]:
         stop=stop,
     )
     service = call.service
-    return service.backend.generate(prompt, body.model, body.max_tokens, sampling, body.logprobs or 0)
+    found = service.backend.generate(prompt, body.model, body.max_tokens, sampling, body.logprobs or 0)
+    async for token in found:
+        service.metrics.count_token()
+        yield token
 
 
 async def _joined(first: Token | None, rest: AsyncGenerator[Token, None]) -> AsyncGenerator[Token, None]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.float64]
 
-MOST_TEXTS = 4000
+MOST_TEXTS = 1000
 """Public texts that are retained for the search."""
 NEIGHBOURS = 3
 _BITS = 32

@@ -89,7 +89,7 @@ async def cancel_alignment(call: Call) -> Response:
 
 
 async def _align(service: Service, public: PublicSet, mode: AlignmentMode, report: Report) -> MapCard:
-    learned = await service.backend.align(public.texts, mode, report)
+    learned = await service.backend.align(public, mode, report)
     report("reading public texts for the comparison", 0.99)
     texts = public.texts[:MOST_TEXTS]
     service.public.replace(texts, await service.backend.embed(texts, lambda _: None))
@@ -122,12 +122,12 @@ def _taken_apart(inspection: Inspection, exposure: Exposure | None, public_texts
         ),
         left=_left(inspection),
         record=SiloRecord(
-            request_id=inspection.request_id,
             identity=inspection.identity,
+            request=inspection.request_id,
+            ms=round(inspection.silo_ms, 1),
             task=prediction.task,
+            encoder=inspection.fingerprint,
             rows=1,
-            encoder=inspection.encoder,
-            ms=round(inspection.silo_ms, 3),
         ),
         given_away=None if exposure is None else _given_away(exposure, public_texts),
     )

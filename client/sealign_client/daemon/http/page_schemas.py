@@ -72,15 +72,17 @@ class Left(BaseModel):
 
 
 class SiloRecord(BaseModel):
-    """What the silo records of the call."""
+    """What the silo records of the call, in its own names."""
 
-    event: Literal["classified"] = "classified"
-    request_id: str | None
+    event: Literal["call"] = "call"
+    method: Literal["Classify"] = "Classify"
     identity: str
+    request: str
+    code: Literal["OK"] = "OK"
+    ms: float = Field(description="Time on the ciphertexts.")
     task: str
+    encoder: str = Field(description="The encoder's fingerprint.")
     rows: int
-    encoder: str
-    ms: float
 
 
 class Found(BaseModel):

@@ -36,6 +36,7 @@ STATUS = {
     "INSECURE_PARAMETERS": 502,
     "UNAUTHENTICATED": 502,  # the silo refuses this daemon; a caller without a token gets 401
     "DECRYPTION_FAILED": 502,
+    "VERIFICATION_FAILED": 502,
     "PEER_FAILED": 502,
 }
 """HTTP status of each stable code."""

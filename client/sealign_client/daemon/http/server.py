@@ -13,11 +13,12 @@ from pathlib import Path
 
 import uvicorn
 
+from sealign.app.addresses import Address, parse_address
 from sealign.errors import InvalidInputError, UnavailableError
 from sealign_client.daemon.http.app import http_app
 from sealign_client.daemon.http.operations import Service
 
-_UNIX = "unix:"
+_BACKLOG = 128
 _GRACE = 5
 _MOST_HEADER_BYTES = 16 << 10
 
@@ -36,10 +37,14 @@ class HttpServer:
             InvalidInputError: the address is neither HOST:PORT nor unix:PATH; TCP without a token.
             UnavailableError: the address is in use or not permitted.
         """
-        if not listen.startswith(_UNIX) and service.options.token is None:
+        address = parse_address(listen)
+        if not address.path and service.options.token is None:
             raise InvalidInputError("HTTP over TCP needs a token: every program here can reach the port.")
         self._service = service
-        self._socket, self.address = _listening(listen)
+        self._path = address.path
+        self._socket = _listening(address)
+        port = 0 if address.path else self._socket.getsockname()[1]
+        self.address = str(address) if address.path else f"http://{Address(address.host, port)}"
         config = uvicorn.Config(
             http_app(service),
             http="h11",
@@ -61,7 +66,7 @@ class HttpServer:
     def page_url(self) -> str | None:
         """Address that opens the page, once; None on a Unix socket, which no browser opens."""
         ticket = self._service.access.ticket
-        return None if ticket is None or self.address.startswith(_UNIX) else f"{self.address}/#ticket={ticket}"
+        return None if ticket is None or self._path else f"{self.address}/#ticket={ticket}"
 
     async def start(self) -> None:
         """Answer from now on."""
@@ -76,8 +81,8 @@ class HttpServer:
         if self._task is not None:
             await self._task
         self._socket.close()
-        if self.address.startswith(_UNIX):
-            Path(self.address.removeprefix(_UNIX)).unlink(missing_ok=True)
+        if self._path:
+            Path(self._path).unlink(missing_ok=True)
 
 
 class _Embedded(uvicorn.Server):
@@ -88,46 +93,42 @@ class _Embedded(uvicorn.Server):
         yield
 
 
-def _listening(listen: str) -> tuple[socket.socket, str]:
+def _listening(address: Address) -> socket.socket:
     try:
-        return _unix(Path(listen.removeprefix(_UNIX))) if listen.startswith(_UNIX) else _tcp(listen)
+        return _unix(Path(address.path)) if address.path else _tcp(address)
     except OSError as error:
         reason = "in use" if error.errno == errno.EADDRINUSE else error.strerror or "not permitted"
-        raise UnavailableError(f"Cannot listen for HTTP on {listen}: {reason}. Choose another address.") from error
+        raise UnavailableError(f"Cannot listen for HTTP on {address}: {reason}. Choose another address.") from error
 
 
-def _tcp(listen: str) -> tuple[socket.socket, str]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise InvalidInputError(f"{listen} is no address. Give HOST:PORT or unix:PATH.")
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _tcp(address: Address) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host.strip("[]"), int(port)))
-        listener.listen(128)
+        listener.bind((address.host, address.port))
+        listener.listen(_BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()
         raise
-    return listener, f"http://{host}:{listener.getsockname()[1]}"
+    return listener
 
 
-def _unix(path: Path) -> tuple[socket.socket, str]:
+def _unix(path: Path) -> socket.socket:
     """Listen on a socket that only this user may open."""
     _remove_abandoned(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         listener.bind(str(path))
-        listener.listen(128)
+        listener.listen(_BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()
         raise
     finally:
         os.umask(before)
-    return listener, f"{_UNIX}{path}"
+    return listener
 
 
 def _remove_abandoned(path: Path) -> None:
