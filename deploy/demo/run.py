@@ -53,7 +53,9 @@ def main() -> None:
     _write_inputs(work, test)
 
     _step("silo: embeds the public texts and trains its head on Reuters R8 with its own model (Google USE)")
-    _command("sealign-server", "init", work / "silo", "--encoder", "use", "--public", work / "public.txt")
+    _command(
+        "sealign-server", "init", work / "silo", "--encoder", "use?long_texts=truncate", "--public", work / "public.txt"
+    )
     about = "topics of Reuters newswire"
     _command(
         "sealign-server", "train", work / "silo", "--task", TASK, "--data", work / "train.tsv", "--description", about
