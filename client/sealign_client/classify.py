@@ -195,7 +195,13 @@ class Classifier:
             return []
         encoder = await self.encoder()
         rows = await self._session.run(partial(encoder.encode, texts, progress=progress))
-        ready, outputs = await self.outputs(rows, card.name, verify=verify)
+        return await self.classify_rows(rows, card.name, verify=verify)
+
+    async def classify_rows(
+        self, rows: NDArray[np.floating], task: str | None = None, *, verify: bool | None = None
+    ) -> list[Classification]:
+        """Return classifications of embeddings, (n, d), in their order."""
+        ready, outputs = await self.outputs(rows, task, verify=verify)
         return classifications(ready.card, outputs, self._thresholds(ready))
 
     async def classify_each(self, texts: Iterable[str], task: str | None = None) -> AsyncIterator[Classification]:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
+from sealign.encoders.settings import LongTexts
 from sealign.errors import InvalidInputError, NoMapError, NotFoundError, SealignError
 from sealign.generation.sampling import Sampling
 from sealign.protocol import MapCard
 from sealign_client.daemon.http.backend import (
     AlignmentMode,
     Inspection,
-    LongTexts,
     Prediction,
     SiloStatus,
     Stage,

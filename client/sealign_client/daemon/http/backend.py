@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
+from sealign.encoders.settings import LongTexts
 from sealign.generation.sampling import Sampling
 from sealign.protocol import MapCard
 
-LongTexts = Literal["refuse", "truncate", "split"]
 AlignmentMode = Literal["plain", "encrypted"]
 
 

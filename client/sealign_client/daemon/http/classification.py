@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from sealign_client.daemon.http.backend import LongTexts, Prediction
+from sealign.encoders.settings import LongTexts
+from sealign_client.daemon.http.backend import Prediction
 from sealign_client.daemon.http.operations import JSON, Call, Operation, json_response
 from sealign_client.daemon.http.schemas import (
     Classified,

@@ -7,13 +7,15 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
-from sealign.encoders.checks import check_texts
+from sealign.encoders import embed
+from sealign.encoders.checks import as_texts
+from sealign.encoders.settings import LongTexts
 from sealign.errors import InvalidInputError, UnavailableError
 from sealign.generation.sampling import Sampling
 from sealign.heads import softmax
@@ -23,7 +25,6 @@ from sealign_client.daemon.batching import Batcher
 from sealign_client.daemon.http.backend import (
     AlignmentMode,
     Inspection,
-    LongTexts,
     Prediction,
     SiloStatus,
     Stage,
@@ -54,7 +55,9 @@ class ClientBackend:
 
     def __init__(self, client: AsyncClient, batcher: Batcher) -> None:
         self._client = client
-        self._batcher = batcher
+        self._batchers: dict[LongTexts | None, Batcher] = {None: batcher}
+        for choice in get_args(LongTexts):
+            self._batchers[choice] = Batcher(partial(self._classified, choice))
 
     @property
     def encoder_name(self) -> str | None:
@@ -96,12 +99,18 @@ class ClientBackend:
 
     async def classify(self, texts: Sequence[str], task: str | None, long_texts: LongTexts | None) -> list[Prediction]:
         """Classify texts together with those of other callers."""
-        del long_texts
         self._require_encoder()
-        check_texts(texts)  # before they share a batch with others
-        results = await self._batcher.classify(texts, task)
+        as_texts(texts)  # before they share a batch with others
+        results = await self._batchers[long_texts].classify(texts, task)
         card = await self._client.task(task)
         return [_prediction(card, result) for result in results]
+
+    async def _classified(self, long_texts: LongTexts, texts: Sequence[str], task: str | None) -> list[Classification]:
+        """Classify a batch, and do with texts beyond the model's window as a caller has asked."""
+        await self._client.classify([], task)  # refuses before the expensive embedding
+        encoder = await self._client.encoder()
+        embedded = await self._client.session.run(partial(embed, encoder, texts, long_texts=long_texts))
+        return await self._client.classifier.classify_rows(embedded.rows, task)
 
     async def generate(
         self, prompt: str, task: str | None, max_tokens: int | None, sampling: Sampling, alternatives: int
@@ -119,7 +128,7 @@ class ClientBackend:
     async def inspect(self, text: str, task: str | None) -> Inspection:
         """Classify one text by itself and keep what crossed the network."""
         self._require_encoder()
-        check_texts([text])
+        as_texts([text])
         started = perf_counter()
         encoder = await self._client.encoder()
         rows = await self._client.session.run(partial(encoder.encode, [text]))

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from sealign.encoders.settings import LongTexts
+
 MAX_TEXTS = 1024
 """In one request."""
 
@@ -72,7 +74,7 @@ class ClassifyRequest(Body):
 
     model: TaskName | None = Field(default=None, description="The silo's task; may be absent if it has one.")
     input: Text | Texts = Field(description="One text or several.")
-    long_texts: Literal["refuse", "truncate", "split"] | None = Field(
+    long_texts: LongTexts | None = Field(
         default=None, description="For texts beyond the model's window. By default as the daemon's settings say."
     )
     user: str | None = Field(default=None, max_length=256, description="Ignored.")
