@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test bench compose-test proto format clean
+.PHONY: demo test browser-test bench compose-test proto format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m deploy.demo.run
@@ -15,6 +15,11 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# The page in a real browser. Needs Chromium (apt-get install chromium) and Node for axe-core's rules.
+browser-test: $(INSTALLED)
+	npm install --prefix tests/browser --no-package-lock --no-audit --no-fund
+	$(BIN)/pytest tests/browser
 
 bench: $(INSTALLED)
 	$(BIN)/sealign bench --output bench-output
