@@ -5,8 +5,8 @@ import { bytes, fillBars, find, make, notify, number, show } from "/page/dom.js"
 
 const STAGES = { embed: "embed here", encrypt: "encrypt here", network: "network", silo: "the silo", decrypt: "decrypt here" };
 const KINDS = [
-  ["bare", "A bare embedding", "The search finds what your text is about."],
-  ["rotated", "A rotated embedding", "A secret rotation keeps every angle, so the same texts are found."],
+  ["bare", "A bare embedding", "The search finds what your text is about.", "No public text is like yours: nothing is found this time."],
+  ["rotated", "A rotated embedding", "A secret rotation keeps every angle, so the same texts are found.", "A secret rotation keeps every angle: the same search."],
   ["encrypted", "This ciphertext", "What is found is chance. Classify again, and other texts come."],
 ];
 let last = null;
@@ -72,7 +72,7 @@ function render(text, answer) {
   find("parameters").textContent = `CKKS, ${answer.left.parameters}`;
   drawSides(answer);
   find("record").textContent = recordLines(answer.record);
-  renderGiven(answer.given_away);
+  renderGiven(answer.given_away, answer.stayed.embedding.length);
 }
 
 const percent = (share) => `${(share * 100).toFixed(share > 0.9995 || share < 0.0995 ? 2 : 1)} %`;
@@ -158,14 +158,21 @@ function recordLines(record) {
   return `{${entries.map(([name, value]) => `"${name}": ${JSON.stringify(value)}`).join(", ")}}`;
 }
 
-function renderGiven(given) {
+// Whether a text is found that is nearer than the nearest of as many random directions would be.
+function isFound(given, dimension) {
+  const chance = Math.sqrt((2 * Math.log(given.public_texts)) / dimension);
+  return given.bare[0].cosine > 1.5 * chance;
+}
+
+function renderGiven(given, dimension) {
   show("no-public", given === null);
   show("given", given !== null);
   if (given === null) return;
+  const found = isFound(given, dimension);
   find("given").replaceChildren(
-    ...KINDS.map(([kind, title, meaning]) =>
-      make("section", { className: "found", data: { kind } }, make("h4", {}, title), make("p", {}, meaning),
-        make("ol", {}, ...given[kind].map((found) => make("li", {}, make("b", {}, found.cosine.toFixed(2)), shortened(found.text)))))),
+    ...KINDS.map(([kind, title, meaning, missed]) =>
+      make("section", { className: "found", data: { kind } }, make("h4", {}, title), make("p", {}, found ? meaning : (missed ?? meaning)),
+        make("ol", {}, ...given[kind].map((near) => make("li", {}, make("b", {}, near.cosine.toFixed(2)), shortened(near.text)))))),
   );
 }
 
