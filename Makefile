@@ -1,19 +1,26 @@
-# Two commands on a fresh machine do all set-up: `make demo` and `make test`.
+# Two commands on a fresh machine do all set-up: `make demo` and `make test`. `make check` takes seconds.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test browser-test bench compose-test proto format clean
+.PHONY: demo check unit test coverage browser-test bench compose-test proto format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m deploy.demo.run
 
-test: $(INSTALLED)
+# Format, lint, types and contracts.
+check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+unit: $(INSTALLED)
+	$(BIN)/pytest tests/unit
+
+# What CI runs.
+test: check
 	$(BIN)/pytest
 
 # The page in a real browser. Needs Chromium (apt-get install chromium) and Node for axe-core's rules.
@@ -21,8 +28,12 @@ browser-test: $(INSTALLED)
 	npm install --prefix tests/browser --no-package-lock --no-audit --no-fund
 	$(BIN)/pytest tests/browser
 
+# Lines that no test runs, also in processes that tests start.
+coverage: $(INSTALLED)
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered --cov-report=html:coverage-output
+
 bench: $(INSTALLED)
-	$(BIN)/sealign bench --output bench-output
+	$(BIN)/sealign-lab bench --output bench-output
 
 compose-test: $(INSTALLED)
 	PYTHON=$(abspath $(BIN))/python bash deploy/compose_test.sh
@@ -35,7 +46,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo-output bench-output dist
+	rm -rf $(VENV) demo-output bench-output coverage-output dist .coverage
 
 $(INSTALLED): pyproject.toml constraints.txt deploy/demo/requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="sealign-tests-")  # of the session's fixtures
 
 import numpy as np
 import pytest
@@ -25,6 +27,12 @@ from tests.support.wire import Embeddings, RawClient, Stubs, raw_stubs
 
 if TYPE_CHECKING:
     from sealign_client import Client
+
+
+@pytest.fixture(autouse=True)
+def _data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps, pins and tokens of clients that a test makes are the test's own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 
 @pytest.fixture(scope="session")

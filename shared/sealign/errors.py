@@ -142,6 +142,8 @@ class DecryptionError(SealignError):
 class VerificationError(DecryptionError):
     """A reply that is not the product of the encrypted rows."""
 
+    code = "VERIFICATION_FAILED"
+
 
 class PeerFailedError(SealignError):
     """The other side failed, for a reason of its own; its log has the reason under the id in the message."""

@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 
 from sealign.alignment.coverage import Coverage
 from sealign.alignment.families import refitted
-from sealign.lab import EvaluationSpec
-from sealign.lab.classifier import Classifier
-from sealign.lab.context import PairContext
-from sealign.lab.embedded import EmbeddedCorpus
-from sealign.lab.measures import accuracy
-from sealign.lab.methods import registry
-from sealign.lab.runner import Runner
-from sealign.lab.selection import Selection, Work
-from sealign.lab.texts import Corpus
+from sealign.lab.evaluation import EvaluationSpec
+from sealign.lab.evaluation.classifier import Classifier
+from sealign.lab.evaluation.context import PairContext
+from sealign.lab.evaluation.embedded import EmbeddedCorpus
+from sealign.lab.evaluation.measures import accuracy
+from sealign.lab.evaluation.methods import registry
+from sealign.lab.evaluation.runner import Runner
+from sealign.lab.evaluation.selection import Selection, Work
+from sealign.lab.evaluation.texts import Corpus
 
 HERE = Path(__file__).parent
 PART = ("pair=minilm-use", "pair=use-minilm", "seed=0")

@@ -91,9 +91,9 @@ def recomputed() -> dict[SecurityTable, dict[int, dict[int, int]]]:
 
 def main() -> None:
     """Print every figure; fail if the table in the library is another."""
-    for (degree, bits), figures in ESTIMATOR.items():
+    for (degree, bits), (classical, quantum) in ESTIMATOR.items():
         ours = ", ".join(f"{security_bits(degree, bits, table):.1f}" for table in SecurityTable)
-        print(f"N={degree} log2 q={bits}: {ours} bits; the public estimator: {figures[0]}, {figures[1]}")
+        print(f"N={degree} log2 q={bits}: {ours} bits; the public estimator: {classical}, {quantum}")
     for name, parameters in PARAMETER_SETS.items():
         figures = ", ".join(
             f"{table.value} {security_bits(parameters.poly_degree, parameters.modulus_bits, table):.0f} bits "

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sealign_client.bench import SEALIGN, TENSEAL, UNPREPARED, BenchRow, run_bench
+from sealign.lab.bench import SEALIGN, TENSEAL, UNPREPARED, BenchRow, run_bench
 
 
 @pytest.fixture(scope="module")

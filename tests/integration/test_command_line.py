@@ -68,7 +68,7 @@ def test_file_and_settings_file(
     file.write_text("\n".join(texts), encoding="utf-8")
     pairs = zip(options[::2], options[1::2], strict=True)
     settings.write_text("".join(f'{flag[2:].replace("-", "_")} = "{value}"\n' for flag, value in pairs))
-    assert run(monkeypatch, "classify", "--settings", str(settings), "--file", str(file)) == 0
+    assert run(monkeypatch, "classify", "--config", str(settings), "--file", str(file)) == 0
     labels = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
     assert labels == [result.label for result in client.classify(texts)]
 
@@ -76,7 +76,7 @@ def test_file_and_settings_file(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--file", "/nowhere/texts.txt"], "could not read /nowhere/texts.txt"),
+        (["--file", "/nowhere/texts.txt"], "no file /nowhere/texts.txt"),
         (["--file", "x.txt", "text"], "not both"),
         (["--task", "weather", "text"], "no task 'weather'"),
         ([" "], "text 1 is empty"),
@@ -89,12 +89,54 @@ def test_one_line_for_one_error(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(monkeypatch, "classify", *options, *arguments) == 1
+    assert run(monkeypatch, "classify", *options, *arguments) == 2  # wrong input
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
 
 
 def test_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, "classify", "text") == 1
-    assert "silo: Field required" in capsys.readouterr().err
+    assert run(monkeypatch, "classify", "text") == 2
+    assert "silo" in capsys.readouterr().err
+
+
+def test_tasks_and_maps(
+    options: list[str], client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = client.describe().map
+    assert used is not None
+    assert run(monkeypatch, "tasks", "--json", *options) == 0
+    (task,) = json.loads(capsys.readouterr().out)
+    assert (task["task"], task["aligned"]) == ("topics", True)
+    assert run(monkeypatch, "maps", "list", "--json") == 0
+    (pin,) = json.loads(capsys.readouterr().out)
+    assert (pin["card"]["id"], pin["placement"]) == (used.id, "silo")
+    assert run(monkeypatch, "maps", "show", used.id[:10]) == 0
+    assert json.loads(capsys.readouterr().out) == pin
+    assert run(monkeypatch, "maps", "export", used.id, "--output", "x.safetensors") == 2
+    assert run(monkeypatch, "maps", "delete", used.id) == 0
+    assert run(monkeypatch, "maps", "show", used.id) == 2
+
+
+def test_only_line_feeds_end_lines(options: list[str], client: Client, tmp_path: Path) -> None:
+    texts = ["oil\u2028prices rose", "the\x0cbank cut rates", "wheat\x85exports"]
+    file = tmp_path / "texts.txt"
+    file.write_bytes("\r\n".join(texts).encode() + b"\n")
+    ran = command("sealign", "classify", *options, "--file", file)
+    assert len(ran.stdout.splitlines()) == len(texts), ran.stderr
+    labels = [line.split("\t")[0] for line in ran.stdout.splitlines()]
+    assert labels == [result.label for result in client.classify(texts)]
+
+
+def test_stored_keys(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = ["--key-directory", str(tmp_path / "keys")]
+    assert run(monkeypatch, "classify", *options, *keys, "oil prices rose") == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "keys", "list", "--json", *keys) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["replies"], row["passphrase"]) == (1, "no")
+    assert run(monkeypatch, "keys", "rotate", *keys) == 0
+    assert not list((tmp_path / "keys").iterdir())
+    assert run(monkeypatch, "keys", "list") == 2

@@ -13,18 +13,20 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sealign.encoders import Encoder
 from sealign.heads import softmax
 from sealign_client import AsyncClient, Client, Timing
-from sealign_server.serve import SERVICE
 from tests.support.corpus import Corpus
 from tests.support.processes import Server, command
 from tests.support.silo import TASK, ClearModel, Tls
 from tests.support.wire import Embeddings, raw_channel
 
+SERVICE = "sealign.v1.Classification"
+
 pytestmark = pytest.mark.usefixtures("still_serves")
 
 
-def test_card_tells_what_the_silo_learned(client: Client, corpus: Corpus) -> None:
+def test_card_tells_what_the_silo_learned(client: Client, corpus: Corpus, tls: Tls) -> None:
     card = client.describe()
-    assert card.name == "newswire"
+    assert card.silo.name == "newswire"
+    assert card.silo.identity == tls.client.subject
     assert card.map is not None
     assert card.map.rows == len(corpus.public)
     assert card.map.public_set == corpus.public.digest
@@ -62,11 +64,15 @@ def test_bulk_goes_through_a_stream_of_batches(client: Client, clear: ClearModel
 def test_classify_says_label_probability_and_distribution(client: Client, clear: ClearModel, corpus: Corpus) -> None:
     texts = [item.text for item in corpus.queries]
     results = client.classify(texts, TASK)
+    assert client.classify(texts[0], TASK).label == results[0].label
     expected = clear.logits(client.encoder.encode(texts))
     probabilities = softmax(expected / client.describe().tasks[0].temperature)
     for row, result in enumerate(results):
         assert np.abs(np.array(result.logits) - expected[row]).max() <= 1 / 256
         assert result.label == clear.labels[int(np.argmax(result.logits))]
+        assert result.index == result.labels.index(result.label)
+        assert result.probabilities is not None
+        assert result.probability == result.probabilities[result.label]
         assert result.probability == pytest.approx(probabilities[row].max(), abs=0.01)
         assert list(result.ood_scores) == ["reject_margin", "energy", "max_softmax", "max_logit", "mahalanobis"]
     accuracy = np.mean([result.label == item.label for result, item in zip(results, corpus.queries, strict=True)])
@@ -115,5 +121,5 @@ def test_health_command(silo: Server, tls: Tls) -> None:
     ran = command("sealign-server", "health", "--address", f"localhost:{silo.port}", *files)
     assert (ran.returncode, ran.stdout.strip()) == (0, "serving"), ran.stderr
     ran = command("sealign-server", "health", "--address", "localhost:1", *files, "--timeout", "1")
-    assert ran.returncode == 1
+    assert ran.returncode == 75  # try again
     assert ran.stderr.startswith("error: the silo at localhost:1 does not answer")

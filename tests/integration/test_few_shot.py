@@ -5,24 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
 from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
-from sealign.errors import NotFoundError, ReleaseRefusedError
-from sealign.protocol.v1 import silo_pb2 as pb
-from sealign.protocol.v1.silo_pb2_grpc import SiloStub
+from sealign.errors import NotFoundError, NotPermittedError, PeerFailedError, ReleaseRefusedError
+from sealign.protocol.v1 import alignment_pb2 as pb
 from sealign_client import Client
-from sealign_server.releases import ReleaseLedger
+from sealign_server.ledger import Ledger, Releases
 from sealign_server.store import SiloStore
 from tests.support.processes import Server, command, serving
 from tests.support.silo import Tls
 from tests.support.smallsilo import (
     CLIENT_DIMENSION,
     PUBLIC,
-    RELEASED,
+    SHARED,
     SILO_DIMENSION,
     TEXTS,
     ViewEncoder,
@@ -30,9 +30,10 @@ from tests.support.smallsilo import (
     few_texts,
     make_silo,
 )
-from tests.support.wire import raw_channel, refused
+from tests.support.wire import raw_stubs, refused
 
 TASK = "colours"
+EXAMPLES: dict[str, Any] = {"shared_examples": TASK, "accept_examples": lambda _: True}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(directory: Path, tls: Tls) -> Iterator[Server]:
-    options = (*tls.serve_options, "--release-texts")
+    options = (*tls.serve_options, "--share-examples")
     with serving("sealign-server", "serve", directory, *options, log=directory / "silo.log") as server:
         yield server
 
@@ -56,76 +57,74 @@ def clear_ridge(texts: tuple[str, ...], penalty: float, weight: float = 1.0) -> 
 
 
 def test_both_modes_align_over_the_joined_set(server: Server, directory: Path, tls: Tls, tmp_path: Path) -> None:
-    released = SiloStore(directory).load_released(TASK)
+    released = SiloStore(directory).tasks.examples(TASK)
     assert released is not None
     joined = PUBLIC.joined(released.texts)
-    assert len(joined) == TEXTS + RELEASED
+    assert len(joined) == TEXTS + SHARED
     queries = client_encoder().encode([f"query {number}" for number in range(20)])
 
     with Client(tls.client_settings(server.port), encoder=client_encoder()) as client:
-        card = client.align(PUBLIC, few_shot=TASK)
+        card = client.align(PUBLIC, **EXAMPLES)
         assert (card.rows, card.public_set) == (len(joined), joined.digest)
-        learned = SiloStore(directory).load_map(client.encoder.card.fingerprint)
-        (weighed,) = server.events("released texts weighed")
-        assert weighed["count"] == RELEASED
+        learned = SiloStore(directory).space.load_map(tls.client.subject, card.id)
+        (weighed,) = server.events("shared examples weighed")
+        assert weighed["count"] == SHARED
         clear = clear_ridge(joined.texts, card.penalty, weighed["weight"])
         assert np.linalg.norm(learned.weight - clear.weight) <= 1e-4 * np.linalg.norm(clear.weight)
         assert np.isfinite(client.logits(queries)).all()
     maps = tmp_path / "maps"
     with Client(tls.client_settings(server.port, map_directory=maps), encoder=client_encoder()) as client:
-        card = client.align(PUBLIC, mode="encrypted", few_shot=TASK)
+        card = client.align(PUBLIC, mode="encrypted", **EXAMPLES)
         assert (card.rows, card.public_set) == (len(joined), joined.digest)
-        (path,) = maps.iterdir()
+        (path,) = maps.glob("*.safetensors")
         clear = clear_ridge(joined.texts, card.penalty)
         assert np.linalg.norm(AffineMap.load(path).weight - clear.weight) <= 1e-3 * np.linalg.norm(clear.weight)
         # The joined set holds the same public texts: releases over both are counted together.
-        left = {held.digest: held.releases_left for held in client.describe().public_sets}
+        left = {held.digest: held.releases_left for held in client.describe(refresh=True).space.public_sets}
         assert (left[PUBLIC.digest], left[joined.digest]) == (0, 0)
         with pytest.raises(ReleaseRefusedError):
             client.align(PUBLIC, mode="encrypted")
-    (release,) = ReleaseLedger(SiloStore(directory).releases_path).releases()
+    (release,) = Releases(Ledger(SiloStore(directory).ledger_path)).all()
     assert (release.public_set, release.base, release.rows) == (joined.digest, PUBLIC.digest, len(joined))
     with Client(tls.client_settings(server.port, map_directory=maps), encoder=client_encoder()) as client:
         assert client.describe().map == card
         assert np.isfinite(client.logits(queries)).all()
-    for event in server.events("texts released"):
-        assert (event["task"], event["count"]) == (TASK, RELEASED)
-        assert event["client"] == release.client
     assert not any(text in server.log for text in released.texts)
 
 
 def test_tasks_and_sets_that_there_are_not(server: Server, directory: Path, tls: Tls) -> None:
     with Client(tls.client_settings(server.port), encoder=client_encoder()) as client:
-        with pytest.raises(NotFoundError, match="train --release"):
+        with pytest.raises(NotFoundError, match="train --share"):
             client.align(PUBLIC, few_shot="weather")
         with pytest.raises(NotFoundError, match="byte for byte"):
-            client.align(PUBLIC.joined(["one line more"]), few_shot=TASK)
-    with raw_channel(server.address, tls.authority, tls.client) as channel:
-        stub = SiloStub(channel)
+            client.align(PUBLIC.joined(["one line more"]), **EXAMPLES)
+    with raw_stubs(server.address, tls.authority, tls.client) as stubs:
+
+        def ask(task: str, public_set: str = PUBLIC.digest) -> pb.SharedExamplesReply:
+            request = pb.SharedExamplesRequest(space="embeddings", task=task, public_set=public_set)
+            return stubs.alignment.SharedExamples(request, timeout=30)
+
         for task in ("", "../tasks/colours", "x" * 10_000):
-            with refused(grpc.StatusCode.NOT_FOUND, "NotFoundError", "train --release"):
-                stub.ReleasedTexts(pb.ReleasedTextsRequest(task=task))
-        with refused(grpc.StatusCode.NOT_FOUND, "NotFoundError", "it holds"):
-            stub.ReleasedTexts(pb.ReleasedTextsRequest(task=TASK, public_set="../silo"))
-        # This set was kept without its texts, as by an earlier version.
-        with refused(grpc.StatusCode.INTERNAL, "StorageError", "embed the set again"):
-            stub.ReleasedTexts(pb.ReleasedTextsRequest(task=TASK, public_set=few_texts().digest))
-        assert len(stub.ReleasedTexts(pb.ReleasedTextsRequest(task=TASK)).texts) == RELEASED
+            with refused(grpc.StatusCode.NOT_FOUND, NotFoundError, "train --share"):
+                ask(task)
+        with refused(grpc.StatusCode.NOT_FOUND, NotFoundError, "it holds"):
+            ask(TASK, "0" * 64)
+        # This set was kept without its texts; what is wrong at the silo stays there.
+        with refused(grpc.StatusCode.INTERNAL, PeerFailedError, "under id"):
+            ask(TASK, few_texts().digest)
+        assert len(ask(TASK).texts) == SHARED
 
 
-def test_a_silo_releases_nothing_unless_it_is_told_to(directory: Path, tls: Tls, tmp_path: Path) -> None:
+def test_a_silo_shares_nothing_unless_it_is_told_to(directory: Path, tls: Tls, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(directory, tmp_path / "silo"))
     with (
         serving("sealign-server", "serve", copy, *tls.serve_options, log=tmp_path / "log") as server,
         Client(tls.client_settings(server.port), encoder=client_encoder()) as client,
     ):
-        with pytest.raises(ReleaseRefusedError, match="--release-texts"):
-            client.align(PUBLIC, few_shot=TASK)
-        with raw_channel(server.address, tls.authority, tls.client) as channel:
-            for task in (TASK, "weather"):
-                with refused(grpc.StatusCode.PERMISSION_DENIED, "ReleaseRefusedError", "does not release texts"):
-                    SiloStub(channel).ReleasedTexts(pb.ReleasedTextsRequest(task=task))
-        assert not server.events("texts released")
+        assert not client.silo().limits.shares_examples
+        for task in (TASK, "weather"):
+            with pytest.raises(NotPermittedError):
+                client.align(PUBLIC, shared_examples=task, accept_examples=lambda _: True)
     info = command("sealign-server", "info", copy).stdout
     (row,) = [line for line in info.splitlines() if TASK in line and "│" in line and "0." in line]
-    assert f" {RELEASED} " in row
+    assert f" {SHARED} " in row

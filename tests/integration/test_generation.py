@@ -25,11 +25,12 @@ from sealign.errors import (
     UnavailableError,
 )
 from sealign.generation.sampling import Sampling
+from sealign.protocol import generation_space
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
 from sealign_client import Client, Finish, GeneratedToken
-from sealign_server.generation_store import GenerationStore
 from sealign_server.store import SiloStore
+from tests.support.daemon import daemon_channel
 from tests.support.generation import (
     PRECISION,
     TASK,
@@ -49,6 +50,7 @@ from tests.support.small_lms import small_lm
 from tests.support.wire import refused
 
 PROMPT = "The film was"
+SPACE = generation_space(TASK)
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +67,10 @@ def unaligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def directory(model: CausalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(model: CausalModel, tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An aligned silo. Copy it."""
     directory = tmp_path_factory.mktemp("generation") / "silo"
-    align(make_silo(directory), model)
+    align(make_silo(directory), model, tls.client.subject)
     return directory
 
 
@@ -108,13 +110,14 @@ def written(tokens: list[GeneratedToken]) -> str:
 
 
 def test_card_tells_what_the_silo_writes(client: Client, model: CausalModel) -> None:
-    (card,) = client.describe_generation()
+    (found,) = client.describe_generation()
+    card = found.card
     assert (card.name, card.vocabulary, card.max_tokens) == (TASK, 1024, 250)
     assert card.plan is not None
     assert (card.plan.dimension, card.plan.outputs) == (model.card.dimension, 1024)
     assert card.plan.precision == PRECISION
-    assert card.map is not None
-    assert card.map.explained_variance > 0.4
+    assert found.map is not None
+    assert found.map.explained_variance > 0.4
 
 
 def test_two_hundred_greedy_tokens_are_those_of_the_clear_computation(client: Client, clear: ClearGenerator) -> None:
@@ -184,7 +187,7 @@ def test_special_tokens_in_a_prompt_are_text(client: Client, clear: ClearGenerat
 def test_unknown_tasks_and_numbers_of_tokens(client: Client) -> None:
     with pytest.raises(NotFoundError, match="generation tasks are: reviews"):
         list(client.generate(PROMPT, "poems"))
-    with pytest.raises(InvalidInputError, match="at least one new token"):
+    with pytest.raises(InvalidInputError, match="least one new token"):
         list(client.generate(PROMPT, max_tokens=0))
 
 
@@ -194,7 +197,7 @@ def test_a_client_without_a_map_or_a_model(silo: Server, tls: Tls) -> None:
         pytest.raises(NoMapError, match="sealign align --generation reviews"),
     ):
         list(stranger.generate(PROMPT))
-    with pytest.raises(InvalidInputError, match="name the local encoder"):
+    with pytest.raises(InvalidInputError, match="Name the local encoder"):
         Client(tls.client_settings(silo.port))
 
 
@@ -218,11 +221,11 @@ def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
         assert chosen_otherwise(clear, PROMPT, begun + rest, sampling) <= 1
 
 
-def test_a_silo_that_stays_away_is_one_clear_error(
-    copy: Path, tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sealign_client.generation._ATTEMPTS", 2)
-    with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
+def test_a_silo_that_stays_away_is_one_clear_error(copy: Path, tls: Tls, tmp_path: Path) -> None:
+    with (
+        serving("sealign-server", "serve", copy, *tls.serve_options, log=tmp_path / "log") as silo,
+        Client(tls.client_settings(silo.port, model=model_name("one"), timeout=3.0)) as client,
+    ):
         tokens = client.generate(PROMPT, max_tokens=10)
         next(tokens)
         silo.process.kill()
@@ -235,12 +238,12 @@ def test_another_map_between_two_tokens(copy: Path, tls: Tls, tmp_path: Path) ->
     with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
         tokens = client.generate(PROMPT, max_tokens=6)
         begun = [next(tokens) for _ in range(2)]
-        (before,) = client.describe_generation()
+        before = client.describe_generation()[0].card
         learned = next(copy.glob("generation/*/maps/*.norm.json"))
         learned.write_text('{"row_norm": 12.5}')
         os.utime(next(copy.glob("generation/*/maps/*.safetensors")))
         with Client(tls.client_settings(silo.port, model=model_name("one"))) as other:
-            (after,) = other.describe_generation()  # makes the silo look
+            after = other.describe_generation()[0].card
         assert before.revision != after.revision
         assert len(begun + list(tokens)) == 6
 
@@ -258,7 +261,7 @@ class TestLogitsTooLarge:
             for use in (
                 lambda: list(client.generate(PROMPT)),
                 lambda: client.forecast([PROMPT]),
-                lambda: client.align_generation(public_set(), TASK),
+                lambda: client.align(public_set(), SPACE),
             ):
                 with pytest.raises(NoPlanError, match="generation task reviews") as caught:
                     use()
@@ -293,7 +296,7 @@ class TestLogitsTooLarge:
         self, client: Client, clear: ClearGenerator, far: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A little beyond, or as far as states can go: one clear error, and what had come stands."""
-        (card,) = client.describe_generation()
+        card = client.describe_generation()[0].card
         assert card.plan is not None
         columns = clear.map.weight @ clear.head.columns(slice(0, card.vocabulary))
         norms = np.linalg.norm(columns, axis=0)
@@ -306,7 +309,7 @@ class TestLogitsTooLarge:
         with monkeypatch.context() as patched:
             patched.setattr(CausalSession, "advance", lambda *_: beyond[-1 if far else 0])
             begun.append(next(tokens))  # its state was read before
-            with pytest.raises(DecryptionError, match=r"logits leave the ±\d+ that the silo promises .* task reviews"):
+            with pytest.raises(DecryptionError, match=r"Logits leave the ±\d+ that the silo promises .* task reviews"):
                 next(tokens)
         chosen_otherwise(clear, PROMPT, begun)
         assert len(list(client.generate(PROMPT, max_tokens=3))) == 3
@@ -358,9 +361,9 @@ class TestAlignment:
         """The client's model has a tokenizer of another kind; the silo's writes."""
         model = loaded("three")
         with own_silo(unaligned, tls, tmp_path / "log", model_name("three")) as (_, client):
-            learned = client.align_generation(public_set(), TASK)
-            (card,) = client.describe_generation()
-            assert learned.rows == card.public_sets[0].rows > 5000
+            learned = client.align(public_set(), SPACE)
+            (found,) = client.describe_generation()
+            assert learned.rows == found.space.public_sets[0].rows > 5000
             assert learned.explained_variance > 0.3
             tokens = list(client.generate(PROMPT, max_tokens=20))
         clear = ClearGenerator.load(unaligned, model)
@@ -376,16 +379,16 @@ class TestAlignment:
             serving("sealign-server", "serve", unaligned, *tls.serve_options, log=tmp_path / "log") as silo,
             Client(tls.client_settings(silo.port, model=model_name("one"), map_directory=tmp_path / "maps")) as client,
         ):
-            learned = client.align_generation(public_set(), TASK, mode="encrypted")
+            learned = client.align(public_set(), SPACE, mode="encrypted")
             assert learned.explained_variance > 0.4
-            (card,) = client.describe_generation()
-            assert card.plan is not None
-            assert card.plan.dimension == loaded("two").card.dimension
-            assert card.public_sets[0].releases_left == 0
+            (found,) = client.describe_generation()
+            assert found.card.plan is not None
+            assert found.card.plan.dimension == loaded("two").card.dimension
+            assert found.space.public_sets[0].releases_left == 0
             tokens = list(client.generate(PROMPT, max_tokens=20))
             assert len(tokens) == 20
-        fingerprint = loaded("one").card.fingerprint
-        assert not list(unaligned.glob(f"generation/*/maps/{fingerprint}*"))
+        space = SiloStore(unaligned).generation.space(TASK)
+        assert not space.map_records(loaded("one").card.fingerprint)
         assert len(list((tmp_path / "maps").glob("*.safetensors"))) == 1
 
 
@@ -393,7 +396,7 @@ def test_a_daemon_with_a_model_alone(silo: Server, tls: Tls, clear: ClearGenerat
     options = (*tls.client_options(silo.port), "--model", model_name("one"), "--listen", "127.0.0.1:0")
     with (
         serving("sealign", "daemon", *options, log=tmp_path / "log") as daemon,
-        grpc.insecure_channel(daemon.address) as channel,
+        daemon_channel(daemon) as channel,
     ):
         stub = DaemonStub(channel)
         tokens = list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, max_tokens=12), timeout=60))
@@ -401,14 +404,14 @@ def test_a_daemon_with_a_model_alone(silo: Server, tls: Tls, clear: ClearGenerat
         pieces = loaded("two").tokenizer.pieces
         assert [token.text for token in tokens] == [pieces[token.id] for token in tokens]
         assert [token.finish for token in tokens] == [""] * 11 + ["length"]
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "temperature"):
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError, "temperature"):
             list(stub.GenerateText(pb.GenerateTextRequest(prompt=PROMPT, temperature=-1), timeout=60))
         assert PROMPT not in daemon.log
         listed = stub.ListTasks(pb.ListTasksRequest(), timeout=60)
         (task,) = listed.generation_tasks
         assert (task.name, task.description, task.max_tokens, task.ready) == (TASK, "film reviews", 250, True)
         assert not listed.tasks
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "InvalidInputError", "no encoder: start it with --encoder"):
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError, "no encoder. Start it with --encoder"):
             stub.ClassifyTexts(pb.ClassifyTextsRequest(texts=[PROMPT]), timeout=60)
 
 
@@ -426,27 +429,29 @@ def test_command_lines(tls: Tls, tmp_path: Path) -> None:
         ran = command("sealign", "align", "--generation", TASK, "--public", public, *asked)
         told = re.search(r"tokens: held-out explained variance (0\.\d{4})", ran.stdout)
         assert told is not None, ran.stderr
-        states = GenerationStore(SiloStore(directory)).states(TASK)
-        (kept,) = states.map_fingerprints()
-        learned = states.load_map(kept).quality
+        space = SiloStore(directory).generation.space(TASK)
+        (record,) = space.map_records()
+        learned = record.card
         assert told[1] == f"{learned.explained_variance:.4f}"
         ran = command("sealign", "generate", PROMPT, "--max-tokens", "5", "--json", *asked)
         assert ran.stdout.count('"log_probability"') == 5
         ran = command("sealign", "generate", PROMPT, "--dry-run", "--public", public, *asked)
-        assert re.search(rf"explained variance of hidden states +{told[1]}", ran.stdout), ran.stderr
-        assert re.search(rf"error of a logit, at most +{PRECISION:.4f}", ran.stdout)
-        assert re.search(r"vocabularies, Jaccard index +1\.0000", ran.stdout)
-        assert re.search(r"tokens cut exactly alike, of \d{4} +1\.0000", ran.stdout)
-        assert "ms a token, own model" in ran.stdout
+        assert re.search(rf"explained variance of hidden states[ │]+{told[1]}", ran.stdout), ran.stderr
+        assert re.search(rf"maximum error of a logit[ │]+{PRECISION:.4f}", ran.stdout)
+        assert re.search(r"vocabularies, Jaccard index[ │]+1\.0000", ran.stdout)
+        assert re.search(r"tokens cut exactly alike, of \d{4}[ │]+1\.0000", ran.stdout)
+        assert "ms per token, your model" in ran.stdout
         ran = command("sealign-server", "refine", directory, "--task", TASK, "--epochs", "2")
         before, after = map(float, re.findall(r"\d\.\d{4}", ran.stdout))
         assert after < before, ran.stderr
-        refined = states.load_map(kept).quality
-        assert (refined.family, refined.explained_variance != learned.explained_variance) == ("refined", True)
+        refined = space.map_records()[0].card
+        assert refined.id != learned.id
+        forgotten = command("sealign", "maps", "delete", learned.id)  # the client goes on with the map that it pinned
+        assert forgotten.returncode == 0, forgotten.stderr
         ran = command("sealign-server", "info", directory)
         assert re.search(rf"{TASK} .* 1024 .* \(refined, {refined.explained_variance:.4f}\)", ran.stdout), ran.stderr
         ran = command("sealign", "generate", PROMPT, "--dry-run", *asked)
-        assert re.search(rf"explained variance of hidden states +{refined.explained_variance:.4f}", ran.stdout)
+        assert re.search(rf"explained variance of hidden states[ │]+{refined.explained_variance:.4f}", ran.stdout)
         assert re.search(rf"divergence of predictions, .* {after:.4f}", ran.stdout)
         ran = command("sealign", "generate", PROMPT, "--temperature", "-1", *asked)
-        assert (ran.returncode, ran.stderr.startswith("error: tokens cannot be chosen so: temperature")) == (1, True)
+        assert (ran.returncode, ran.stderr.startswith("error: Tokens cannot be chosen so: temperature")) == (2, True)

@@ -24,10 +24,10 @@ WORKERS = 2
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An aligned silo whose vocabulary nobody has encoded yet. Copy it."""
     directory = tmp_path_factory.mktemp("workers") / "silo"
-    align(make_silo(directory), loaded("one"))
+    align(make_silo(directory), loaded("one"), tls.client.subject)
     return directory
 
 

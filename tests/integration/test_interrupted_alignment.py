@@ -11,9 +11,7 @@ import pytest
 
 from sealign.errors import ReleaseRefusedError
 from sealign_client import Client, Transfer
-from sealign_server.releases import ReleaseLedger
-from sealign_server.store import SiloStore
-from tests.integration.test_encrypted_alignment import assert_right
+from tests.integration.test_encrypted_alignment import assert_right, files, releases
 from tests.support.aligning_client import MADE, RECEIVED, RECEIVING, SENDING, SENT, align
 from tests.support.processes import Server, serving
 from tests.support.relay import Relay
@@ -37,12 +35,13 @@ def assert_aligned_once(directory: Path, tls: Tls, port: int, maps: Path) -> Non
     """One release was counted, its map is there and works, and nothing else is left at the client."""
     with Client(tls.client_settings(port, map_directory=maps), encoder=client_encoder()) as client:
         assert_right(client, directory)
-    assert len(ReleaseLedger(SiloStore(directory).releases_path).releases()) == 1
-    assert [path.suffix for path in maps.iterdir()] == [".safetensors"]
+    assert releases(directory) == 1
+    assert len(files(maps, ".safetensors")) == 1
+    assert not files(maps, ".alignment")
 
 
 def assert_no_product_waits(directory: Path) -> None:
-    assert not list((directory / "unsent").iterdir())
+    assert not [path for path in directory.rglob("undelivered/**/*") if path.is_file()]
 
 
 @pytest.mark.parametrize("point", [SENDING, SENT, RECEIVING, MADE])
@@ -56,7 +55,7 @@ def test_a_client_that_was_killed_goes_on(directory: Path, tls: Tls, tmp_path: P
         said = align(server.port, tls, maps)
         assert said["rows"] == TEXTS
         assert said["embedded"] == 0  # the expensive part was not done again
-        assert said["notes"] == ["going on with the alignment that was interrupted"]
+        assert said["notes"] == ["resuming the alignment that was interrupted"]
         assert len(server.events("encrypted alignment begun")) == 1
         indices = [event["index"] for event in server.events("inner block")]
         assert indices == sorted(set(indices))

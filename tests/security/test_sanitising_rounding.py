@@ -9,8 +9,8 @@ import pytest
 
 from sealign.ckks import EncryptedProduct, ReplyCiphertext
 from sealign.ckks.serialization import unpack_words
-from tests.security.attacker import Floats, Integers, secret_coefficients, unrounded
-from tests.unit.ckks.parties import Parties, head, unit_rows
+from tests.security.attacker import Integers, secret_coefficients, unrounded
+from tests.unit.ckks.parties import Floats, Parties, head, unit_rows
 
 UNKNOWN = 64
 """Coefficients of the key that the attacker does not know: all others are given to it, so that the test is quick."""

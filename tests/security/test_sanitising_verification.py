@@ -158,7 +158,7 @@ def test_deviations_beyond_the_tolerated_energy_are_caught_wherever_they_are() -
     weight = generator.normal(size=(60, 20)) / 8
     plan = planned(weight, np.zeros(20), 100 + CHECKS)
     X = unit_rows(generator, 100, 60)
-    shapes = [
+    shapes: list[Callable[[], Floats]] = [
         lambda: generator.normal(size=(100, 20)),  # everywhere
         lambda: np.outer(generator.normal(size=100), generator.normal(size=20)),  # of rank one
         lambda: np.outer(np.ones(100), np.eye(20)[4]),  # one constant in one column

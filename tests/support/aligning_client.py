@@ -10,16 +10,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sealign_client.unfinished_alignment import UnfinishedAlignment
-
 from sealign_client import Client, Transfer
+from sealign_client.local.unfinished import UnfinishedAlignment
 from tests.support.processes import environment
 from tests.support.silo import Tls
-from tests.support.smallsilo import CLIENT_DIMENSION, PUBLIC, Rows, ViewEncoder
+from tests.support.views import PUBLIC, client_encoder
 
 SENDING, SENT, RECEIVING, MADE, RECEIVED = "sending", "sent", "receiving", "made", "received"
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,7 +25,11 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 def align(port: int, tls: Tls, maps: Path, point: str = "", **options: Any) -> dict[str, Any]:
     """Align in a process of its own, which is killed at ``point``; what it says, nothing if it was killed."""
-    settings = json.loads(tls.client_settings(port, map_directory=maps).model_dump_json(exclude_none=True))
+    settings = json.loads(
+        tls.client_settings(port, map_directory=maps).model_dump_json(
+            exclude_none=True, exclude={"listen", "log_level"}
+        )
+    )
     command = [sys.executable, "-m", "tests.support.aligning_client", json.dumps(settings | options), point]
     ran = subprocess.run(
         command, cwd=_REPOSITORY, env=environment(), capture_output=True, text=True, timeout=120, check=False
@@ -37,21 +39,13 @@ def align(port: int, tls: Tls, maps: Path, point: str = "", **options: Any) -> d
     return said
 
 
-class _Counting(ViewEncoder):
-    embedded = 0
-
-    def encode(self, texts: Sequence[str], **_: Any) -> Rows:
-        self.embedded += len(texts)
-        return super().encode(texts)
-
-
 def _kill(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(settings: dict[str, Any], point: str) -> None:
     notes: list[str] = []
-    encoder = _Counting("the client's", CLIENT_DIMENSION)
+    encoder = client_encoder()
 
     def observe(now: Transfer) -> None:
         if now.note:

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sealign_server.generation_store import GenerationStore
-from sealign_server.generation_training import add_public_states, keep_generation
-from sealign_server.state_alignment import StateAlignment
 
 from sealign.alignment import AffineMap, PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
@@ -19,9 +16,15 @@ from sealign.encoders.causal import CausalModel
 from sealign.generation.sampling import Sampler, Sampling
 from sealign.generation.states import client_rows
 from sealign.generation.vocabulary import VocabularyHead
+from sealign.protocol import AlignmentRequest, generation_space
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign_client import Client, GeneratedToken
+from sealign_server.ledger import Ledger
+from sealign_server.serving.plain_alignment import PlainAlignment
+from sealign_server.serving.space import Space
+from sealign_server.settings import ServingOptions
 from sealign_server.store import SiloDocument, SiloStore
+from sealign_server.training.generation import add_public_states, keep_generation
 from tests.support.processes import Server, serving
 from tests.support.silo import Tls
 from tests.support.small_lms import public_texts, small_lm
@@ -53,22 +56,22 @@ def empty_silo(directory: Path) -> SiloStore:
 def make_silo(directory: Path, model: str = "two", task: str = TASK) -> SiloStore:
     """A silo that has no classifier but a generation task, whose model has read the public texts."""
     silo = empty_silo(directory)
-    causal, states = keep_generation(silo, task, EncoderSettings.parse(model_name(model)), "film reviews")
-    add_public_states(states, causal, "openings", public_set(), lambda _: None)
+    causal = keep_generation(silo, task, EncoderSettings.parse(model_name(model)), "film reviews")
+    add_public_states(silo.generation.space(task), causal, "openings", public_set(), lambda _: None)
     return silo
 
 
-def align(silo: SiloStore, client: CausalModel, task: str = TASK) -> None:
+def align(silo: SiloStore, client: CausalModel, identity: str, task: str = TASK) -> None:
     """Learn the client's map as plain alignment does, in this process."""
-    store = GenerationStore(silo)
-    states, public = store.states(task), public_set()
     from sealign.encoders.tokenizer import CausalTokenizer
 
-    tokenizer = CausalTokenizer.from_bytes(store.tokenizer(task))
+    name, public = generation_space(task), public_set()
+    space = Space(name, silo.generation.space(task), Ledger(silo.ledger_path), ServingOptions())
+    tokenizer = CausalTokenizer.from_bytes(silo.generation.tokenizer(task))
     rows = np.concatenate(list(client_rows(client, tokenizer, public.texts)))
-    session = StateAlignment(states, client.card, public.digest, len(rows))
-    session.add(rows.astype("<f4").tobytes())
-    session.learn()
+    alignment = PlainAlignment(space, identity, AlignmentRequest(name, client.card, public.digest, len(rows)))
+    alignment.add(rows)
+    alignment.learn()
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,10 @@ class ClearGenerator:
 
     @classmethod
     def load(cls, directory: Path, model: CausalModel, task: str = TASK) -> ClearGenerator:
-        store = GenerationStore(SiloStore(directory))
-        return cls(model, store.states(task).load_map(model.card.fingerprint), store.load(task)[1])
+        store = SiloStore(directory).generation
+        space = store.space(task)
+        record = space.map_records(model.card.fingerprint)[0]
+        return cls(model, space.load_map(record.identity, record.card.id), store.load_head(task))
 
     def logits(self, state: NDArray[np.float32]) -> NDArray[np.float64]:
         """(V,), relative to their mean."""

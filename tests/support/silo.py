@@ -84,11 +84,11 @@ class ClearModel:
     rows: RowKind = field(repr=False)
 
     @classmethod
-    def load(cls, directory: Path, identity: Identity, fingerprint: str) -> ClearModel:
+    def load(cls, directory: Path, identity: Identity, fingerprint: str, name: str = TASK) -> ClearModel:
         store = SiloStore(directory)
         record = store.space.map_records(fingerprint, identity.subject)[0]
         learned = store.space.load_map(identity.subject, record.card.id)
-        task = LoadedTask.load(TASK, "", store.tasks.load(TASK))
+        task = LoadedTask.load(name, "", store.tasks.load(name))
         head = task.behind(learned.channel, ServingOptions()).head
         return cls(learned, head, RowKind(fingerprint, record.card.id))
 

@@ -13,7 +13,7 @@ from sealign.encoders.settings import ENTRY_POINT_GROUP
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
 from sealign_server.store import PublicRows, SiloDocument, SiloStore, StoredTask
-from sealign_server.training.tasks import calibration_rows, drawn_examples
+from sealign_server.training.tasks import TrainingData, drawn_examples, profiled, public_outliers
 from tests.support.views import CLIENT_DIMENSION, PUBLIC, SILO_DIMENSION, TEXTS, Rows, ViewEncoder, client_encoder
 
 __all__ = [
@@ -53,7 +53,7 @@ def installed_views(directory: Path) -> str:
 def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:
     """A silo with one task, which has examples to share, and two public sets: one large enough, one too small.
 
-    ``calibrated``: with rows and statistics to fit heads to maps; some labels are wrong, as labels are.
+    ``calibrated``: with a profile to fit heads to maps; some labels are wrong, as labels are.
     """
     encoder = ViewEncoder("the silo's", SILO_DIMENSION)
     document = SiloDocument(name="small", encoder=EncoderSettings(family="use"), encoder_card=encoder.card)
@@ -70,8 +70,8 @@ def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:
     if calibrated:
         labels[::3] = np.random.default_rng(0).permutation(labels[::3]).tolist()
     head = train_head(labelled, labels)
-    calibration = calibration_rows(labelled, labels, head.head.labels) if calibrated else None
-    store.tasks.save("colours", StoredTask(head, "", calibration, examples))
+    profile = profiled(labelled, TrainingData(labels, texts), head, public_outliers(store)) if calibrated else None
+    store.tasks.save("colours", StoredTask(head, "", profile, examples))
     return store
 
 

@@ -52,9 +52,9 @@ class RowAccounts:
                 if lacking > 0:
                     granted = await asyncio.to_thread(self._usage.debit, *key, lacking, max(lacking, _AHEAD))
                     self._ahead[key] = self._ahead.get(key, 0) + granted
-            if len(self._locks) > _ACCOUNTS:
-                await asyncio.to_thread(self.close)
         self._ahead[key] -= rows
+        if len(self._locks) > _ACCOUNTS:
+            await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """Give back what was counted ahead and not computed."""

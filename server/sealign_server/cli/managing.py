@@ -109,7 +109,7 @@ def show_task(directory: Directory, task: Annotated[str, typer.Argument(help="Th
         "held_out_accuracy": trained.held_out_accuracy,
         "held_out_rows": trained.held_out_rows,
         "ood": dict(trained.ood),
-        "calibration_rows": 0 if stored.calibration is None else len(stored.calibration.labels),
+        "profile_rows": 0 if stored.profile is None else stored.profile.rows,
         "examples_to_share": 0 if stored.examples is None else len(stored.examples.texts),
     }
     typer.echo(json.dumps(facts, indent=2))

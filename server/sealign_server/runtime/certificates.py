@@ -15,13 +15,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sealign.app.addresses import parse_host
 from sealign.files import PUBLIC, write_atomically
 
 _VALID = timedelta(days=30)
 
 
 def write_trial_certificates(directory: Path, hosts: list[str]) -> None:
-    """Write ca.pem, silo.pem, silo.key, client.pem and client.key; the authority's key is not kept."""
+    """Write ca.pem, silo.pem, silo.key, client.pem and client.key; the authority's key is not kept.
+
+    Raises:
+        InvalidInputError: a host is neither a name nor an IP address.
+    """
+    hosts = [parse_host(host) for host in hosts]
     authority_key = ec.generate_private_key(ec.SECP256R1())
     # A name of its own, so that two of them can stand in one bundle.
     authority_name = _name(f"Sealign trial authority {secrets.token_hex(4)}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sealign.alignment import MappedChannel
 from sealign.ckks import Evaluator, PackingPlan, candidates, product_shape
 from sealign.errors import InvalidInputError, MachineError, NoPlanError, NotFoundError, SealignError, StalePlanError
-from sealign.heads import CalibratedHead, ServedHead, head_behind
+from sealign.heads import CalibratedHead, head_behind
 from sealign.protocol import RowKind, TaskCard
 from sealign_server.serving.cache import FairCache
 from sealign_server.serving.heavy import HeavyWork
@@ -25,6 +25,9 @@ from sealign_server.settings import ServingOptions
 from sealign_server.store import StoredTask, TaskStore
 
 _log = structlog.get_logger()
+
+_ALWAYS = 1e9
+"""Standard errors by which the trained head is preferred where the operator wants no other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,39 +42,29 @@ class LoadedTask:
     @classmethod
     def load(cls, name: str, version: str, stored: StoredTask) -> LoadedTask:
         """Return the task with its digest."""
-        trained, calibration = stored.trained, stored.calibration
-        arrays: list[NDArray[np.generic]] = [trained.head.weight, trained.head.bias]
-        numbers = [trained.temperature, *(trained.ood[score] for score in sorted(trained.ood))]
-        texts = [*trained.head.labels]
-        if calibration is not None:
-            arrays.append(calibration.embeddings)
-            texts += calibration.labels
-            if calibration.statistics is not None:
-                arrays += [getattr(calibration.statistics, part) for part in ("counts", "means", "within")]
+        trained = stored.trained
+        numbers = [trained.temperature, trained.precision, *(trained.ood[score] for score in sorted(trained.ood))]
         state = sha256(b"sealign task v1\0")
-        for text in texts:
-            state.update(len(text).to_bytes(8, "little") + text.encode("utf-8", "surrogatepass"))
-        for array in (*arrays, np.array(numbers)):
-            state.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
+        for label in trained.head.labels:
+            state.update(len(label).to_bytes(8, "little") + label.encode("utf-8", "surrogatepass"))
+        for array in (trained.head.weight, trained.head.bias, np.array(numbers)):
+            state.update(np.ascontiguousarray(array, dtype="<f8").data)
+        if stored.profile is not None:
+            state.update(stored.profile.digest)
         return cls(name, version, stored, state.digest())
 
     def behind(self, channel: MappedChannel | None, options: ServingOptions) -> CalibratedHead:
         """Return the head for embeddings that come through a map's channel.
 
-        Where nothing is known of the map, or the task was kept without rows to measure with, it is the silo's own
-        with its own temperature and thresholds.
+        Where nothing is known of the map, or the task was kept without a profile, it is the silo's trained one.
         """
-        own, calibration = self.stored.trained, self.stored.calibration
-        if calibration is None or channel is None:
-            return CalibratedHead(ServedHead(own.head), own.temperature, None, own.ood)
-        return head_behind(
-            channel,
-            own.head,
-            calibration.embeddings,
-            calibration.labels,
-            calibration.statistics if options.fit_heads else None,
-            directions=min(options.ood_directions, own.head.dimension),
-        )
+        trained, profile = self.stored.trained, self.stored.profile
+        if profile is None or channel is None:
+            return CalibratedHead.unmapped(trained)
+        if not options.fit_heads:
+            profile = replace(profile, preference=np.full_like(profile.preference, _ALWAYS))
+        directions = min(options.ood_directions, trained.head.dimension)
+        return head_behind(channel, trained.head, profile, directions=directions)
 
     def mean(self, channel: MappedChannel | None) -> NDArray[np.float64]:
         """Return the mean of the task's texts, (d,), as the map predicts them.
@@ -79,10 +72,9 @@ class LoadedTask:
         Raises:
             InvalidInputError: it is not known.
         """
-        calibration = self.stored.calibration
-        if calibration is None or calibration.statistics is None:
+        if self.stored.profile is None:
             raise InvalidInputError("the mean of its texts was not kept; train it again to serve recentred rows")
-        mean = calibration.statistics.mean
+        mean = self.stored.profile.statistics.mean
         return mean if channel is None else channel.expected(mean[None])[0]
 
 
@@ -120,12 +112,14 @@ class ServedTask:
         layout = calibrated.head.layout
         shape = f"{recentred}\0{layout.outputs}\0{layout.reject}\0{layout.directions}\0{options.fit_heads}"
         made_of = sha256(b"\0".join((b"sealign served task v1", shape.encode(), task.digest, mapped.key)))
+        # A head whose labels are close together needs finer logits than the operator asks for.
+        precision = min(options.precision, calibrated.precision)
         evaluators = {}
         for rows in options.batch_rows:
-            wanted = product_shape(head.weight, head.bias, rows=rows, precision=options.precision, row_norm=row_norm)
+            wanted = product_shape(head.weight, head.bias, rows=rows, precision=precision, row_norm=row_norm)
             plan = candidates(wanted, options.security_table, max_bytes=options.batch_bytes)[0]
             evaluators[plan.id] = Evaluator(plan, head.weight, head.bias)
-        known = mapped.channel is not None and task.stored.calibration is not None
+        known = mapped.channel is not None and task.stored.profile is not None
         return cls(task, calibrated, known, made_of.hexdigest()[:32], evaluators)
 
     @property
@@ -278,7 +272,7 @@ def _card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
         name=task.name,
         description=stored.description or "",
         labels=stored.trained.head.labels,
-        temperature=stored.trained.temperature,
+        temperature=1.0,  # it is divided out of every head
         held_out_accuracy=stored.trained.held_out_accuracy,
         ood_thresholds=dict(stored.trained.ood),
         plans=(),
@@ -289,7 +283,6 @@ def _card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
     layout = served.calibrated.head.layout
     return replace(
         card,
-        temperature=served.calibrated.temperature,
         ood_thresholds=dict(served.calibrated.ood),
         plans=served.plans,
         revision=served.revision,

@@ -6,7 +6,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap, RidgeStatistics, fit_map, fit_ridge, weigh_released
+from sealign.alignment import AffineMap, RidgeStatistics, fit_map, fit_ridge, weigh_shared
 from sealign.errors import InvalidInputError
 from sealign.protocol import AlignmentRequest
 from sealign_server.serving.space import Space
@@ -120,7 +120,7 @@ class PlainAlignment:
     def _fitted(self) -> AffineMap:
         statistics = self._statistics
         if self._shared is not None and self._shared.rows:
-            statistics, weight = weigh_released(statistics, self._shared)
+            statistics, weight = weigh_shared(statistics, self._shared)
             _log.info("shared examples weighed", count=self._shared.rows, weight=weight)
         # A fitted head makes up for what a map shrinks; the trained one gains from a map that does not shrink.
         fit = fit_ridge if self._space.holds_states or self._space.options.fit_heads else fit_map

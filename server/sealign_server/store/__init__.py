@@ -17,13 +17,12 @@ from sealign_server.store.generation import GenerationDocument, GenerationStore
 from sealign_server.store.plans import plan_from_document, plan_to_document
 from sealign_server.store.silo import SiloDocument, SiloStore
 from sealign_server.store.space import OPERATOR, MapRecord, PublicRows, SpaceStore
-from sealign_server.store.tasks import CalibrationRows, SharedExamples, StoredTask, TaskStore
+from sealign_server.store.tasks import SharedExamples, StoredTask, TaskStore
 from sealign_server.store.undelivered import SESSION_BYTES, Undelivered, UndeliveredStore
 
 __all__ = [
     "OPERATOR",
     "SESSION_BYTES",
-    "CalibrationRows",
     "GenerationDocument",
     "GenerationStore",
     "MapRecord",

@@ -3,7 +3,7 @@
 tasks/<task>/current           name of the version that is served; it makes the task
 tasks/<task>/<version>/task.json        its description
 tasks/<task>/<version>/head.safetensors  the trained head
-tasks/<task>/<version>/calibration.safetensors  labelled embeddings and class statistics, to fit heads to maps
+tasks/<task>/<version>/profile.safetensors  class statistics and measures, to fit heads to maps
 tasks/<task>/<version>/shared.json       texts that clients may get for alignment (optional)
 tasks/<task>/<version>/shared.safetensors  their embeddings
 """
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sealign.errors import NotFoundError, SealignError, StorageError
 from sealign.files import load_arrays, save_arrays
-from sealign.heads import ClassStatistics, TrainedHead
+from sealign.heads import TaskProfile, TrainedHead
 from sealign_server.store.files import (
     Document,
     by_age,
@@ -33,7 +33,6 @@ from sealign_server.store.files import (
     write_private,
 )
 
-_STATISTICS = ("counts", "means", "within")
 _KEPT_VERSIONS = 2
 """Versions on disk: the current one, and the one before, which other processes may be reading."""
 
@@ -42,21 +41,6 @@ class TaskDocument(Document):
     """task.json: what a task is about, for people."""
 
     description: str = ""
-
-
-@dataclass(frozen=True)
-class CalibrationRows:
-    """What heads for mapped embeddings are fitted and measured with. As private as the texts.
-
-    Attributes:
-        embeddings: the silo's own, of labelled texts, (n, d).
-        labels: one per row.
-        statistics: of the task's other texts; None where a class has too few.
-    """
-
-    embeddings: NDArray[np.float32]
-    labels: tuple[str, ...]
-    statistics: ClassStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +58,13 @@ class StoredTask:
     Attributes:
         trained: a head for the silo's own embeddings.
         description: for people; None keeps an earlier version's.
-        calibration: None to serve the head's own temperature and thresholds for every map.
+        profile: None to serve the head's own thresholds for every map.
         examples: None to share none.
     """
 
     trained: TrainedHead
     description: str | None = None
-    calibration: CalibrationRows | None = None
+    profile: TaskProfile | None = None
     examples: SharedExamples | None = None
 
 
@@ -122,8 +106,8 @@ class TaskStore:
         directory = private_directory(self._directory / checked_name(name) / version)
         try:
             TaskDocument(description=description).write(directory / "task.json")
-            if task.calibration is not None:
-                _save_calibration(directory / "calibration.safetensors", task.calibration)
+            if task.profile is not None:
+                task.profile.save(directory / "profile.safetensors")
             if task.examples is not None:
                 _save_examples(directory / "shared.json", task.examples)
             task.trained.save(directory / "head.safetensors")
@@ -141,15 +125,16 @@ class TaskStore:
             StorageError: a file is missing or damaged.
         """
         directory = self._current(name)
+        profile, examples = directory / "profile.safetensors", directory / "shared.json"
         try:
             trained = TrainedHead.load(directory / "head.safetensors")
+            measured = TaskProfile.load(profile) if profile.exists() else None
         except SealignError as error:
-            raise StorageError(f"the head of task {name} cannot be used: {error}") from error
-        calibration, examples = directory / "calibration.safetensors", directory / "shared.json"
+            raise StorageError(f"a file of task {name} cannot be used: {error}") from error
         return StoredTask(
             trained,
             TaskDocument.read(directory / "task.json").description,
-            _load_calibration(calibration) if calibration.exists() else None,
+            measured,
             _load_examples(examples) if examples.exists() else None,
         )
 
@@ -198,27 +183,6 @@ class TaskStore:
         versions = by_age([path for path in directory.iterdir() if path.is_dir() and path.name != current])
         for old in versions[: -(_KEPT_VERSIONS - 1)]:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _save_calibration(path: Path, calibration: CalibrationRows) -> None:
-    arrays: dict[str, NDArray[np.generic]] = {"embeddings": calibration.embeddings}
-    metadata = {"labels": json.dumps(calibration.labels)}
-    if calibration.statistics is not None:
-        arrays |= {name: getattr(calibration.statistics, name) for name in _STATISTICS}
-        metadata["classes"] = json.dumps(calibration.statistics.labels)
-    save_arrays(path, arrays, metadata)
-
-
-def _load_calibration(path: Path) -> CalibrationRows:
-    arrays, metadata = load_arrays(path)
-    try:
-        statistics = None
-        if "classes" in metadata:
-            classes = tuple(json.loads(metadata["classes"]))
-            statistics = ClassStatistics(classes, *(arrays[name] for name in _STATISTICS))
-        return CalibrationRows(arrays["embeddings"], tuple(json.loads(metadata["labels"])), statistics)
-    except (KeyError, ValueError) as error:
-        raise StorageError(f"{path} is damaged ({error}); train the task again") from error
 
 
 def _save_examples(path: Path, examples: SharedExamples) -> None:

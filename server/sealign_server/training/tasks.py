@@ -1,4 +1,4 @@
-"""Heads: trained on labelled texts, or imported, with what is needed to fit and calibrate others for maps."""
+"""Heads: trained on labelled texts, or imported, with a profile from which others are fitted to maps."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sealign.defaults import OOD_DIRECTIONS
 from sealign.errors import InvalidInputError
 from sealign.heads import (
-    ClassStatistics,
+    LinearHead,
+    TaskProfile,
     TrainedHead,
     calibrate,
     class_indices,
     import_head,
-    stratified_hold_out,
+    measure_task,
     train_head,
 )
-from sealign_server.store import CalibrationRows, SharedExamples, SiloStore, StoredTask
+from sealign_server.store import SharedExamples, SiloStore, StoredTask
 from sealign_server.store.files import checked_name
 from sealign_server.training.embedding import Progress, embedded
 
-CALIBRATION_ROWS = 2000
-"""Enough for a 5 % quantile; few enough to calibrate every map when a silo starts."""
-HELD_OUT = 0.2
+OUTLIER_ROWS = 2000
+"""Public texts that stand for texts of another kind, at most."""
+_FEWEST_OUTLIERS = 20
 MAX_EXAMPLES = 128
 """Shared examples of one task: clients accept no more."""
 _FEWEST = 2
@@ -52,7 +54,7 @@ class TrainingData:
 def train_task(
     store: SiloStore, task: str, description: str | None, data: TrainingData, progress: Progress
 ) -> TrainedHead:
-    """Train a head on labelled texts and keep it as a task, with a sample of them to calibrate it for maps.
+    """Train a head on labelled texts and keep it as a task, with a profile from which heads are fitted to maps.
 
     What can be refused is refused before anything is embedded.
 
@@ -104,24 +106,34 @@ def import_task(
     return calibrated
 
 
-def calibration_rows(
-    embeddings: NDArray[np.float32], labels: Sequence[str], classes: Sequence[str], seed: int = 0
-) -> CalibrationRows:
-    """Return a fifth of the labelled embeddings of each class, at most 2,000 in all, and statistics of the others.
+def public_outliers(store: SiloStore, seed: int = 0) -> NDArray[np.float32] | None:
+    """Return embeddings of texts of another kind than a task's: of the largest public set, at most 2,000.
 
-    Where a class has fewer than two: at most 2,000 of all, and no statistics.
+    None where the silo holds no public set of at least 20 texts.
     """
-    targets = class_indices(labels, classes, len(embeddings))
-    random = np.random.default_rng(seed)
-    if np.bincount(targets, minlength=len(classes)).min() < _FEWEST:
-        chosen = np.sort(random.permutation(len(labels))[:CALIBRATION_ROWS])
-        return CalibrationRows(embeddings[chosen], tuple(labels[row] for row in chosen))
-    held = stratified_hold_out(targets, classes, HELD_OUT, seed)
-    rows = np.sort(random.permutation(np.flatnonzero(held))[:CALIBRATION_ROWS])
-    kept = frozenset(rows.tolist())
-    others = [row for row in range(len(labels)) if row not in kept]
-    statistics = ClassStatistics.of(embeddings[others], [labels[row] for row in others], classes)
-    return CalibrationRows(embeddings[rows], tuple(labels[row] for row in rows), statistics)
+    cards = [card for card in store.space.public_sets() if card.base is None and card.rows >= _FEWEST_OUTLIERS]
+    if not cards:
+        return None
+    rows = store.space.load_public_set(max(cards, key=lambda card: card.rows).digest).rows
+    return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:OUTLIER_ROWS])]
+
+
+def profiled(
+    rows: NDArray[np.float32], data: TrainingData, head: TrainedHead, outliers: NDArray[np.float32] | None
+) -> TaskProfile | None:
+    """Measure a task once, so that no map ever meets its rows; None where a class has fewer than two."""
+    own = head.head
+    if min(Counter(data.labels)[label] for label in own.labels) < _FEWEST:
+        return None
+
+    def train(part: NDArray[np.float64], labels: Sequence[str]) -> LinearHead:
+        if head.penalty is None:
+            return own
+        return train_head(part, labels, classes=own.labels, penalties=[head.penalty], seed=data.seed).head
+
+    return measure_task(
+        rows, data.labels, own, train, outliers=outliers, directions=min(OOD_DIRECTIONS, own.dimension), seed=data.seed
+    )
 
 
 def drawn_examples(
@@ -164,6 +176,6 @@ def _save(
     rows: NDArray[np.float32],
     head: TrainedHead,
 ) -> None:
-    calibration = calibration_rows(rows, data.labels, head.head.labels, data.seed)
+    profile = profiled(rows, data, head, public_outliers(store, data.seed))
     examples = drawn_examples(rows, data.texts, data.share, data.seed)
-    store.tasks.save(task, StoredTask(head, description, calibration, examples))
+    store.tasks.save(task, StoredTask(head, description, profile, examples))

@@ -18,7 +18,7 @@ from sealign.alignment.public_set import PublicSet
 from sealign.alignment.regression import DEFAULT_PENALTIES
 from sealign.alignment.ridge import fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
-from sealign.alignment.weighting import similarity_weights, weigh_released
+from sealign.alignment.weighting import public_names, similarity_weights, weigh_shared
 
 __all__ = [
     "DEFAULT_PENALTIES",
@@ -36,7 +36,8 @@ __all__ = [
     "fit_map",
     "fit_ridge",
     "mapped_row_norm",
+    "public_names",
     "require_enough_texts",
     "similarity_weights",
-    "weigh_released",
+    "weigh_shared",
 ]

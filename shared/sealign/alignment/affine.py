@@ -169,7 +169,7 @@ class AffineMap:
         try:
             if any(arrays[name].dtype != np.float64 for name in ("weight", "intercept")):
                 raise InvalidInputError("arrays are not float64")
-            has_channel = "channel.spread" in arrays  # maps of earlier versions have none, or not all of it
+            has_channel = any(name.startswith("channel.") for name in arrays)
             return cls(
                 weight=arrays["weight"],
                 intercept=arrays["intercept"],

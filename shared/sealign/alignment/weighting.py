@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,43 +15,59 @@ from sealign.errors import InvalidInputError
 EFFECTIVE_SHARE = 0.5
 """Of the public texts, by default: below it a map loses more by seeing fewer texts than it wins by nearer ones."""
 
-RELEASED_WEIGHTS: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
-"""How often a released text may count against a public one."""
+SHARED_WEIGHTS: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
+"""How often a shared example may count against a public text."""
 
 _SHARPEST = 100.0
 
 
-def weigh_released(
-    public: RidgeStatistics, released: RidgeStatistics, weights: Sequence[float] = RELEASED_WEIGHTS
-) -> tuple[RidgeStatistics, float]:
-    """Public texts and the few that a silo releases of a task, each of which counts more than a public one.
+def public_names(labels: Sequence[str], description: str = "") -> tuple[str, ...]:
+    """Return a task's label names, and its description, as public texts: both are on its card anyway.
 
-    Released texts are what queries will be like, but among thousands of public ones they hardly move a map. Each weight
-    is judged by how well a ridge map that is fitted without a fold predicts the released texts in it.
+    Underscores, hyphens, dots and slashes of a name become spaces. Names without letters say nothing of
+    the task and are left out, as are repeated ones. With them as shared examples (:func:`weigh_shared`), a map is
+    learned where the task's classes are.
+
+    Args:
+        labels: of the task.
+        description: for people; left out if empty.
+    """
+    spaced = (re.sub(r"[_\-./\\]+", " ", label) for label in labels)
+    named = (" ".join(text.split()) for text in (*spaced, description))
+    return tuple(dict.fromkeys(text for text in named if any(map(str.isalpha, text))))
+
+
+def weigh_shared(
+    public: RidgeStatistics, shared: RidgeStatistics, weights: Sequence[float] = SHARED_WEIGHTS
+) -> tuple[RidgeStatistics, float]:
+    """Join public texts and the few that are of a task: shared examples or names, which count more than a public one.
+
+    They are what queries will be like, but among thousands of public ones they hardly move a map. Each weight is judged
+    by how well a ridge map that is fitted without a fold predicts the shared texts in it.
 
     Args:
         public: statistics of the public texts.
-        released: of the released texts, of the same dimensions and folds; fewer than two a fold count once.
+        shared: of the shared texts, of the same dimensions and folds; fewer than two a fold count once.
         weights: to choose among; the first of equals.
 
     Returns:
-        New statistics of both, and the weight of a released text.
+        New statistics of both, and the weight of a shared text.
 
     Raises:
         InvalidInputError: dimensions or folds differ.
     """
-    if released.rows < 2 * released.folds:
-        return _joined(public, released, 1.0), 1.0
-    joined = [_joined(public, released, weight) for weight in weights]
-    errors = [held_out_error(both.moments, released.moments, both.folds) for both in joined]
+    if shared.rows < 2 * shared.folds:
+        return _joined(public, shared, 1.0), 1.0
+    joined = [_joined(public, shared, weight) for weight in weights]
+    errors = [held_out_error(both.moments, shared.moments, both.folds) for both in joined]
     best = int(np.argmin(errors))
     return joined[best], weights[best]
 
 
-def _joined(public: RidgeStatistics, released: RidgeStatistics, weight: float) -> RidgeStatistics:
+def _joined(public: RidgeStatistics, shared: RidgeStatistics, weight: float) -> RidgeStatistics:
     both = RidgeStatistics(public.dim_source, public.dim_target, public.folds)
     both.merge(public)
-    both.merge(released, weight)
+    both.merge(shared, weight)
     return both
 
 

@@ -55,7 +55,7 @@ def parse_address(text: str) -> Address:
         if not path.startswith("/") or "\0" in path:
             raise InvalidInputError(f"Address {text!r} must give an absolute path: unix:/run/sealign.sock.")
         return Address("", 0, path)
-    found = re.fullmatch(r"(\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*)):(?P<port>[0-9]{1,5})", text)
+    found = re.fullmatch(r"(\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]+)):(?P<port>[0-9]{1,5})", text)
     if not found or int(found["port"]) > 65535:
         raise InvalidInputError(
             f"Address {text!r} must be host:port, [IPv6 address]:port or unix:/path, with a port from 0 to 65535."

@@ -72,6 +72,11 @@ class _Count:
     def move(self, done: int, total: int | None) -> None:
         self.done, self.total = done, total
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is anything to say: a transfer has begun, and the end is not reached."""
+        return self.done > 0 if self.total is None else self.done < self.total
+
     def __str__(self) -> str:
         if not self.total:
             return f"{self.what}: {self.done // self.size}{self.unit} done"
@@ -88,7 +93,8 @@ def _lines(count: _Count) -> Iterator[_Count]:
 
     def write() -> None:
         while not finished.wait(LINE_SECONDS):
-            print(visible(count), file=sys.stderr, flush=True)
+            if count.is_under_way:
+                print(visible(count), file=sys.stderr, flush=True)
 
     writer = threading.Thread(target=write, name="progress", daemon=True)
     writer.start()

@@ -49,6 +49,10 @@ def checked_rows(X: NDArray[np.floating], plan: PackingPlan) -> NDArray[np.float
     return rows
 
 
+LARGEST_REQUEST_BYTES = 64 << 20
+"""Of one encrypted message, whatever plan a silo publishes."""
+
+
 class Cipher:
     """Encrypts queries and decrypts replies under one plan and one key."""
 
@@ -66,7 +70,7 @@ class Cipher:
         """Encrypt rows X of shape (n, d), n at most ``plan.rows``, each of norm at most ``plan.row_norm``.
 
         Raises:
-            InvalidInputError: wrong shape, values that are not finite, or rows that are too long.
+            InvalidInputError: wrong shape, values that are not finite, rows too long, or too many for a message.
         """
         return self._encrypted(self._integers(X))
 
@@ -92,6 +96,13 @@ class Cipher:
     def _encrypted(self, integers: Integers) -> EncryptedMatrix:
         """Encryption of integers, shape (n, whole inner blocks or the last ones)."""
         plan = self.plan
+        row_blocks, inner_blocks, _ = plan.block.counts(len(integers), integers.shape[1], plan.outputs)
+        size = row_blocks * inner_blocks * packed_size(plan.parameters.poly_degree, plan.parameters.modulus_bits)
+        if size > LARGEST_REQUEST_BYTES:
+            raise InvalidInputError(
+                f"{len(integers)} rows take {size >> 20} MiB under the silo's plan, more than the "
+                f"{LARGEST_REQUEST_BYTES >> 20} MiB of a message: send fewer rows at a time"
+            )
         polynomials = pack_rows(integers, plan.block, plan.parameters.poly_degree)
         ciphertexts = tuple(
             self.key.encrypt(self._backend.encode(polynomial))

@@ -21,6 +21,9 @@ from sealign.alignment import AffineMap
 from sealign.encoders.causal import OutputHead
 from sealign.errors import InvalidInputError
 
+HELD_OUT = 0.1
+"""Share of the rows that choose the epoch."""
+
 _BATCH = 256
 _CHUNK = 256
 """Rows whose logits are in memory at once."""
@@ -53,7 +56,7 @@ def refine_by_divergence(
     *,
     epochs: int = 8,
     step: float = 0.05,
-    held_out: float = 0.1,
+    held_out: float = HELD_OUT,
     outputs: int = 16_384,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,

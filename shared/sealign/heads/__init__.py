@@ -9,6 +9,7 @@ from sealign.heads.discriminant import ClassStatistics, Outliers, discriminant_h
 from sealign.heads.importing import import_head
 from sealign.heads.linear import LinearHead, class_indices
 from sealign.heads.mapped import CalibratedHead, head_behind
+from sealign.heads.margins import label_agreement, label_precision
 from sealign.heads.ood import (
     SCORES,
     auroc,
@@ -19,6 +20,8 @@ from sealign.heads.ood import (
     softmax,
     threshold_at_95,
 )
+from sealign.heads.profile import TaskProfile
+from sealign.heads.profiling import measure_task
 from sealign.heads.served import OutputLayout, ServedHead
 from sealign.heads.trained import TrainedHead
 from sealign.heads.training import DEFAULT_PENALTIES, stratified_hold_out, train_head
@@ -32,6 +35,7 @@ __all__ = [
     "Outliers",
     "OutputLayout",
     "ServedHead",
+    "TaskProfile",
     "TrainedHead",
     "auroc",
     "calibrate",
@@ -43,8 +47,11 @@ __all__ = [
     "fpr_at_95",
     "head_behind",
     "import_head",
+    "label_agreement",
+    "label_precision",
     "max_logit",
     "max_softmax",
+    "measure_task",
     "softmax",
     "stratified_hold_out",
     "threshold_at_95",

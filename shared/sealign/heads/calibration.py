@@ -8,18 +8,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealign.heads.linear import LinearHead, checked_rows, class_indices
-from sealign.heads.ood import SCORES, energy, softmax, threshold_at_95
+from sealign.heads.margins import label_precision
+from sealign.heads.ood import SCORES, energy, softmax
+from sealign.heads.publishing import published_fraction, published_threshold, rounded
 from sealign.heads.trained import TrainedHead
 
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 _BINS = 15
-_TEMPERATURES = (1e-2, 1e2)
+_TEMPERATURES = (1e-4, 1e4)
+"""Sought between, in units of the centred logits' root mean square."""
 
 
 def calibrate(head: LinearHead, embeddings: ArrayLike, labels: Sequence[str]) -> TrainedHead:
-    """Measure a head, an imported one for instance, on rows that it was not trained on.
+    """Measure a head, an imported one for instance, on rows that it was not trained on, and divide by its temperature.
+
+    Accuracy and thresholds carry noise that is drawn here, once, and are rounded; see `sealign.heads.publishing`.
 
     Args:
         head: any linear head.
@@ -31,20 +36,25 @@ def calibrate(head: LinearHead, embeddings: ArrayLike, labels: Sequence[str]) ->
     """
     logits = head.logits(checked_rows(embeddings))
     targets = class_indices(labels, head.labels, len(logits))
-    temperature = fit_temperature(logits, targets)
+    temperature = two_digits(fit_temperature(logits, targets))
+    cooled = logits / temperature
     return TrainedHead(
-        head=head,
-        temperature=temperature,
-        held_out_accuracy=float(np.mean(logits.argmax(axis=1) == targets)),
+        head=head.scaled(1.0 / temperature),
+        held_out_accuracy=published_fraction(float(np.mean(logits.argmax(axis=1) == targets)), len(logits)),
         calibration_error_before=expected_calibration_error(softmax(logits), targets),
-        calibration_error_after=expected_calibration_error(softmax(logits / temperature), targets),
-        ood={name: threshold_at_95(score(logits)) for name, score in SCORES.items()},
+        calibration_error_after=expected_calibration_error(softmax(cooled), targets),
+        ood={name: published_threshold(score(cooled)) for name, score in SCORES.items()},
         held_out_rows=len(logits),
+        temperature=temperature,
+        precision=label_precision(cooled),
     )
 
 
 def fit_temperature(logits: Matrix, targets: Indices) -> float:
-    """The T in [0.01, 100] that minimises the negative log-likelihood of softmax(logits/T).
+    """The T that minimises the negative log-likelihood of softmax(logits/T).
+
+    It is sought within a factor of 10,000 around the root mean square of the centred logits, so that a head may be of
+    any scale.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The right
     class has target probability 1 − 1/(n+2) as in Platt, "Probabilistic Outputs for Support Vector
@@ -58,15 +68,22 @@ def fit_temperature(logits: Matrix, targets: Indices) -> float:
     smoothing = 1.0 / (rows + 2)
     target = np.full((rows, classes), smoothing / (classes - 1))
     target[np.arange(rows), targets] = 1.0 - smoothing
-    if np.ptp(logits, axis=1).max() == 0:
+    scale = float(np.sqrt(np.mean(logits.var(axis=1))))
+    if not scale > 0:
         return 1.0  # every temperature says the same
+    logits = logits / scale
     # The likelihood is convex in 1/T, and this is its slope: bisect (in log 1/T) for the zero.
     low, high = (-np.log(bound) for bound in reversed(_TEMPERATURES))
     for _ in range(60):
         middle = (low + high) / 2
         slope = np.sum((softmax(np.exp(middle) * logits) - target) * logits)
         low, high = (low, middle) if slope > 0 else (middle, high)
-    return float(np.exp(-(low + high) / 2))
+    return float(scale * np.exp(-(low + high) / 2))
+
+
+def two_digits(value: float) -> float:
+    """Return a positive number to two significant digits: 5 % is less than a temperature's standard error."""
+    return rounded(value, 10.0 ** (np.floor(np.log10(value)) - 1))
 
 
 def log_losses(logits: Matrix, targets: Indices) -> Matrix:

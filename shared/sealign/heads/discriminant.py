@@ -101,9 +101,30 @@ class ClassStatistics:
         Raises:
             InvalidInputError: the channel is of another dimension.
         """
+        means = channel.expected(self.means)
         gain = channel.gain.astype(np.float64)
         within = gain.T @ self.within @ gain + channel.noise_covariance
-        return ClassStatistics(self.labels, self.counts, channel.expected(self.means), within)
+        return ClassStatistics(self.labels, self.counts, means, within)
+
+    def simulated(self, count: int, seed: int = 0) -> tuple[Matrix, NDArray[np.intp]]:
+        """Draw rows of Gaussian classes with these means and this covariance.
+
+        Nothing but the statistics enters, so what is computed from the rows says no more than the statistics do. The
+        randomness protects nothing; it is the same in every process.
+
+        Args:
+            count: about how many, in proportion to the classes' counts, at least one per class.
+            seed: of the draw.
+
+        Returns:
+            Rows, (n, d), and each one's class, (n,).
+        """
+        number = np.maximum(np.round(count * self.counts / self.counts.sum()), 1).astype(int)
+        targets = np.repeat(np.arange(len(number)), number)
+        values, vectors = np.linalg.eigh(self.within)
+        factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+        normal = np.random.default_rng(seed).standard_normal((len(targets), len(values)))
+        return self.means[targets] + normal @ factor, targets
 
     @property
     def mean(self) -> Matrix:
@@ -121,10 +142,36 @@ class ClassStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Outliers:
-    """What texts outside the task look like: mean, (d,), and covariance, (d, d), of public texts' embeddings."""
+    """What texts outside the task look like.
+
+    Attributes:
+        mean: of the embeddings of some general texts, (d,).
+        covariance: of the same, (d, d).
+    """
 
     mean: Matrix
     covariance: Matrix
+
+    @classmethod
+    def of(cls, embeddings: ArrayLike) -> Outliers:
+        """Return the statistics of embeddings, (n, d).
+
+        Raises:
+            InvalidInputError: wrong shape, or numbers that are not finite.
+        """
+        rows = checked_rows(embeddings)
+        centred = rows - rows.mean(axis=0)
+        return cls(rows.mean(axis=0), centred.T @ centred / len(rows))
+
+    def through(self, channel: MappedChannel) -> Outliers:
+        """Return the statistics of the mapped counterparts.
+
+        Raises:
+            InvalidInputError: the channel is of another dimension.
+        """
+        gain = channel.gain.astype(np.float64)
+        covariance = gain.T @ self.covariance @ gain + channel.noise_covariance
+        return Outliers(channel.expected(self.mean[None])[0], covariance)
 
 
 def discriminant_head(

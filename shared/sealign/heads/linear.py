@@ -71,6 +71,10 @@ class LinearHead:
         result: Matrix = x @ self.weight + self.bias
         return result
 
+    def scaled(self, factor: float) -> LinearHead:
+        """Return the head whose logits are ``factor`` times these; 1/T divides by a temperature T."""
+        return LinearHead(self.weight * factor, self.bias * factor, self.labels)
+
     def composed(self, weight: ArrayLike, intercept: ArrayLike) -> LinearHead:
         """The head that takes source embeddings, given the affine map into this head's space.
 

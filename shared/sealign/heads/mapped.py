@@ -1,116 +1,115 @@
-"""The head to serve behind a map, chosen on held-out embeddings sent through the map's channel."""
+"""The head to serve behind a map, from class statistics alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sealign.alignment import MappedChannel
-from sealign.heads.calibration import fit_temperature, log_losses
-from sealign.heads.discriminant import ClassStatistics, Outliers, discriminant_head
-from sealign.heads.linear import LinearHead, checked_rows, class_indices
-from sealign.heads.ood import threshold_at_95
+from sealign.heads.calibration import two_digits
+from sealign.heads.discriminant import discriminant_head
+from sealign.heads.linear import LinearHead
+from sealign.heads.margins import label_precision
+from sealign.heads.profile import Measures, TaskProfile
+from sealign.heads.profiling import simulated, simulated_loss
+from sealign.heads.publishing import ACCURACY_STEP, power_of_two, rounded, standard_error
 from sealign.heads.served import ServedHead
+from sealign.heads.trained import TrainedHead
 
 Matrix = NDArray[np.float64]
 
-SHRINKAGES: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03)
-"""Of discriminant heads, strongest first."""
+_PREFERRED = 2.0
+"""Standard errors by which the trained head must be better; the discriminant is the prior."""
 
-_DRAWN_ROWS = 1000
-"""Mapped counterparts to measure with, at least: several of each row where rows are few."""
+_SEPARATED = 0.8
+"""AUROC against outliers of the head's own kind, at least, for thresholds to mean anything."""
+
+_MISFIT = 0.05
+"""Standard deviation of what a channel, learned from public texts, gets wrong about a task's accuracy.
+
+It grows with the task's reach beyond these texts. `python -m tests.benchmarks.promises` measures it.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class CalibratedHead:
-    """A head for mapped embeddings and what was measured on held-out rows sent through the channel.
+    """A head and what is promised of it. Logits are log-probabilities up to a constant: their temperature is 1.
 
     Attributes:
         head: all outputs.
-        temperature: divide logits by it before the softmax.
-        accuracy: fraction of those rows whose largest logit is the right one; None where none were sent.
-        ood: by score, in the order of :meth:`OutputLayout.scores`, the value that 95 % of those rows reach.
-        shrinkage: of a discriminant head; None for the silo's own.
+        accuracy: promised, in steps of 0.005; None where nothing is known of the map.
+        margin: the promise holds within this much in about 95 % of cases.
+        ood: thresholds by score, the deciding score first; none where they would mean nothing.
+        precision: the largest error of a logit with which 99 % of texts retain their label.
+        fitted: whether the head was fitted to the map.
     """
 
     head: ServedHead
-    temperature: float
     accuracy: float | None
+    margin: float | None
     ood: Mapping[str, float]
-    shrinkage: float | None = None
+    precision: float
+    fitted: bool
+
+    @classmethod
+    def unmapped(cls, trained: TrainedHead) -> CalibratedHead:
+        """Return the silo's trained head, where nothing is known of the map."""
+        return cls(ServedHead(trained.head), None, None, trained.ood, trained.precision, fitted=False)
 
 
 def head_behind(
-    channel: MappedChannel,
-    own: LinearHead,
-    held_out: ArrayLike,
-    labels: Sequence[str],
-    statistics: ClassStatistics | None = None,
-    *,
-    directions: int = 0,
+    channel: MappedChannel, own: LinearHead, profile: TaskProfile, *, directions: int = 0
 ) -> CalibratedHead:
-    """The head that predicts best behind a map: the silo's own, or a discriminant fitted to mapped embeddings.
+    """Return the head to serve behind a map: a discriminant fitted to it, or the silo's trained head.
 
-    Judged by the log-loss, at its best temperature, on mapped counterparts of held-out rows; the own head is kept if it
-    is better by more than a standard error. Of the
-    discriminants, the strongest shrinkage within one standard error of the best is taken (as in
-    :func:`train_head`), and fitted once more with the held-out rows; it is served with its temperature divided out,
-    so that a plan's precision means the same for every head.
+    Both were judged when the profile was measured, on rows that neither had seen. The trained head is served if it was
+    better by two standard errors behind the blur that makes the task as hard as the map does. No row of the silo
+    enters: the result is a function of the map, the head and the profile, the same however often it is asked for.
 
     Args:
         channel: from the silo's embeddings to mapped ones.
         own: trained on the silo's embeddings.
-        held_out: labelled embeddings of the silo, (n, d), none of them in ``statistics``.
-        labels: one a row.
-        statistics: of the training embeddings; None to keep the own head.
-        directions: of the linear Mahalanobis score; a discriminant's only.
+        profile: of the task.
+        directions: of the linear Mahalanobis score; a discriminant's only, and only with outliers.
 
     Raises:
-        InvalidInputError: shapes that do not fit together, or unknown labels.
+        InvalidInputError: shapes that do not fit together.
     """
-    rows = checked_rows(held_out)
-    indices = class_indices(labels, own.labels, len(rows))
-    draws = -(-_DRAWN_ROWS // len(rows))
-    drawn, targets = channel.apply(np.repeat(rows, draws, axis=0)), np.repeat(indices, draws)
-    chosen = _calibrated(ServedHead(own), drawn, targets)
-    if statistics is None:
-        return chosen
-    outliers = Outliers(channel.mean.astype(np.float64), channel.public_covariance)
-    mapped = statistics.through(channel)
-    fitted = [discriminant_head(mapped, shrinkage, outliers, directions) for shrinkage in SHRINKAGES]
-    losses = [_log_losses(head, drawn, targets) for head in fitted]
-    means = np.array([loss.mean() for loss in losses])
-    best = int(means.argmin())
-    # The own head has seen these rows, and has no outputs for outliers: it is to be better by more than chance.
-    gains = losses[best] - _log_losses(chosen.head, drawn, targets)
-    if gains.mean() > gains.std() / np.sqrt(len(rows)):
-        return chosen
-    standard_error = losses[best].std() / np.sqrt(len(rows))
-    taken = int(np.argmax(means <= means[best] + standard_error))
-    temperature = fit_temperature(fitted[taken].head.logits(drawn), targets)
-    measured = _calibrated(fitted[taken].cooled(temperature), drawn, targets, SHRINKAGES[taken])
-    everything = statistics.merged(ClassStatistics.of(rows, labels, statistics.labels))
-    final = discriminant_head(everything.through(channel), SHRINKAGES[taken], outliers, directions)
-    return replace(measured, head=final.cooled(temperature))
-
-
-def _calibrated(
-    head: ServedHead, rows: ArrayLike, targets: NDArray[np.intp], shrinkage: float | None = None
-) -> CalibratedHead:
-    """The head with what these rows, (n, d), say about it."""
-    outputs = head.outputs(rows)
-    logits = head.layout.logits(outputs)
+    reach = channel.reach(profile.statistics.total)
+    channel = channel.noisier(reach)
+    mapped = profile.statistics.through(channel)
+    outliers = profile.outliers and profile.outliers.through(channel)
+    head = discriminant_head(mapped, profile.shrinkage, outliers, directions if outliers else 0)
+    rows, targets = simulated(mapped)
+    loss = simulated_loss(head, rows, targets)
+    fitted = profile.at(loss, profile.preference) <= _PREFERRED
+    measures = profile.fitted if fitted else profile.trained
+    cooled = (head if fitted else ServedHead(own)).cooled(two_digits(profile.at(loss, measures.temperatures)))
+    outputs = cooled.outputs(rows)
+    accuracy = rounded(profile.at(loss, measures.accuracies), ACCURACY_STEP)
+    meaningful = not outliers or profile.at(loss, profile.aurocs) >= _SEPARATED
     return CalibratedHead(
-        head=head,
-        temperature=fit_temperature(logits, targets),
-        accuracy=float(np.mean(logits.argmax(axis=1) == targets)),
-        ood={name: threshold_at_95(score) for name, score in head.layout.scores(outputs).items()},
-        shrinkage=shrinkage,
+        head=cooled,
+        accuracy=accuracy,
+        margin=rounded(1.96 * float(np.hypot(_MISFIT * reach, standard_error(accuracy, profile.rows))), ACCURACY_STEP),
+        ood=_thresholds(cooled, outputs, profile, measures, loss) if meaningful else {},
+        precision=label_precision(cooled.layout.logits(outputs)),
+        fitted=fitted,
     )
 
 
-def _log_losses(head: ServedHead, rows: ArrayLike, targets: NDArray[np.intp]) -> Matrix:
-    return log_losses(head.head.logits(rows), targets)
+def _thresholds(
+    head: ServedHead, outputs: Matrix, profile: TaskProfile, measures: Measures, loss: float
+) -> dict[str, float]:
+    """Quantiles of simulated scores, each where 95 % of real rows were above it, in steps of about their error."""
+    thresholds = {}
+    for name, scores in head.layout.scores(outputs).items():
+        if name not in measures.tails:
+            continue
+        tail = profile.at(loss, measures.tails[name])
+        step = power_of_two(max(float(scores.std()) / 16.0, 1e-9))
+        thresholds[name] = rounded(float(np.quantile(scores, tail)), step)
+    return thresholds

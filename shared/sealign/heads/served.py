@@ -53,6 +53,12 @@ class OutputLayout:
             raise InvalidInputError(f"outputs have shape {array.shape}; expected (rows, {self.outputs})")
         return array[:, : self.classes]
 
+    def cooled(self, outputs: ArrayLike, temperature: float) -> Matrix:
+        """Divide the class logits of outputs, (n, C + r), by a temperature. The directions stay."""
+        array = np.array(outputs, dtype=np.float64)
+        array[:, : self.classes] /= temperature
+        return array
+
     def scores(self, outputs: ArrayLike) -> dict[str, Matrix]:
         """Out-of-distribution scores by name, (n,) each, larger for in-distribution texts.
 
@@ -144,6 +150,5 @@ class ServedHead:
         return ServedHead(head, self.reject, M @ self._directions, m @ self._directions + self.offsets)
 
     def cooled(self, temperature: float) -> ServedHead:
-        """Logits divided by a temperature; the directions stay."""
-        head = LinearHead(self.head.weight / temperature, self.head.bias / temperature, self.head.labels)
-        return ServedHead(head, self.reject, self.directions, self.offsets)
+        """Divide the logits by a temperature. The directions stay."""
+        return ServedHead(self.head.scaled(1.0 / temperature), self.reject, self.directions, self.offsets)

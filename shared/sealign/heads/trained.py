@@ -18,6 +18,7 @@ from sealign.heads.ood import SCORES
 _FORMAT = "sealign.head/1"
 _MEASURES = (
     "temperature",
+    "precision",
     "held_out_accuracy",
     "calibration_error_before",
     "calibration_error_after",
@@ -31,14 +32,17 @@ class TrainedHead:
     """A linear head and what was measured on rows held out from its training.
 
     Attributes:
-        head: the head itself.
-        temperature: divide logits by it before the softmax; thresholds are for raw logits.
-        held_out_accuracy: fraction of held-out rows whose largest logit is the right one.
+        head: the head itself, divided by its temperature: logits are log-probabilities up to a constant, whatever
+            scale the head was trained or imported with, so that a plan's precision means the same for every head.
+        held_out_accuracy: fraction of held-out rows whose largest logit is the right one; in steps of 0.005, its
+            noise and its standard error √(a(1−a)/n) added.
         calibration_error_before: expected calibration error (15 bins) of the raw logits.
-        calibration_error_after: the same at ``temperature``.
-        ood: for each score of :data:`sealign.heads.ood.SCORES`, the value that 95 % of the held-out
+        calibration_error_after: the same of the head's logits.
+        ood: for each score of :data:`sealign.heads.ood.SCORES`, the value that about 95 % of the held-out
             rows reach; texts that score below are reported as out of distribution.
         held_out_rows: number of rows behind these measures.
+        temperature: that the logits were divided by; for the record.
+        precision: the largest error of a logit, a power of two, with which 99 % of held-out rows retain their label.
         penalty: chosen in training; None for a head that was not trained here.
 
     Raises:
@@ -46,12 +50,13 @@ class TrainedHead:
     """
 
     head: LinearHead
-    temperature: float
     held_out_accuracy: float
     calibration_error_before: float
     calibration_error_after: float
     ood: Mapping[str, float]
     held_out_rows: int
+    temperature: float
+    precision: float
     penalty: float | None = None
 
     def __post_init__(self) -> None:
@@ -65,8 +70,8 @@ class TrainedHead:
                 raise InvalidInputError(f"a head's {name} must be a number")
             if not math.isfinite(number):
                 raise InvalidInputError(f"a head's {name} must be finite")
-        if self.temperature <= 0:
-            raise InvalidInputError("a head's temperature must be positive")
+        if min(self.temperature, self.precision) <= 0:
+            raise InvalidInputError("a head's temperature and precision must be positive")
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically, for its owner's eyes only.

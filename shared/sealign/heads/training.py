@@ -39,7 +39,8 @@ def train_head(
     Learning", 2nd edition, section 7.10): small weights lean less on directions that an affine map
     from another encoder predicts badly. Temperature, accuracy and thresholds are measured on the
     held-out rows with the head that has not seen them; then the head is fitted once more, on all
-    rows, with the chosen penalty. With two classes W is a single column, the difference of logits.
+    rows, with the chosen penalty, and divided by the temperature. With two classes W is a single
+    column, the difference of logits.
 
     Args:
         embeddings: (n, dimension).
@@ -80,7 +81,7 @@ def train_head(
     measured = calibrate(heads[chosen], held_x, [names[k] for k in held_y])
     penalty = strongest_first[chosen]
     (final,) = _fit_path(x, targets, names, [penalty])
-    return replace(measured, head=final, penalty=penalty)
+    return replace(measured, head=final.scaled(1.0 / measured.temperature), penalty=penalty)
 
 
 def stratified_hold_out(targets: Indices, names: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:

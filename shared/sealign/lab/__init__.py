@@ -1,12 +1,6 @@
-"""Measures what alignment costs in accuracy, and which method wins how much of it back.
+"""Tools for whoever has both encoders at hand, or wants to know what an encrypted product costs: `sealign-lab`.
 
-Both encoders run on one machine here, with labelled data at hand: for a silo's operator or a researcher. Needs the
-extra ``evaluate``.
+- ``evaluation`` measures what alignment costs in accuracy, and which method wins how much of it back.
+- ``bench`` measures the encrypted product against TenSEAL's own.
+- ``plan_table`` and ``packing_table`` show what the planner considers.
 """
-
-from sealign.lab.results import Report
-from sealign.lab.run import run_evaluation
-from sealign.lab.spec import EvaluationSpec
-from sealign.lab.writing import write_report
-
-__all__ = ["EvaluationSpec", "Report", "run_evaluation", "write_report"]

@@ -169,3 +169,30 @@ def test_wrong_shapes() -> None:
             "now",
             MappedChannel(square[0], square, square, square),
         )
+
+
+def test_a_blur_predicts_what_a_noisy_view_shows() -> None:
+    """Against ridge regression on the view itself, with as many rows as one likes."""
+    random = np.random.default_rng(4)
+    mixing = random.normal(size=(6, 6)) * 0.6 ** np.arange(6)[:, None]
+    covariance = mixing.T @ mixing
+    y = random.normal(size=(60_000, 6)) @ mixing + 1.0
+    noise = 0.5
+    x = y + np.sqrt(noise * np.trace(covariance) / 6) * random.normal(size=y.shape)
+    real, blur = channel_of(fit(x, y)), MappedChannel.blur(np.ones(6), covariance, noise)
+    scale = np.trace(covariance)
+    np.testing.assert_allclose(blur.noise_covariance, real.noise_covariance, atol=0.02 * scale)
+    np.testing.assert_allclose(blur.expected(y[:50]), real.expected(y[:50]), atol=0.1 * np.sqrt(scale))
+    clear = MappedChannel.blur(np.ones(6), covariance, 0.0)
+    np.testing.assert_allclose(clear.apply(y[:50]), y[:50], atol=1e-4)
+
+
+def test_noise_grows_with_the_reach_of_a_task() -> None:
+    x, y = Planted().pairs(2000, 1)
+    channel = channel_of(fit(x, y))
+    public = np.cov(y.T, bias=True)
+    assert channel.reach(public) == 1.0
+    assert 1.5 < channel.reach(4 * public) < 4.0
+    noisier = channel.noisier(4.0)
+    np.testing.assert_allclose(noisier.noise_covariance, 4.0 * channel.noise_covariance, rtol=1e-5)
+    np.testing.assert_array_equal(noisier.gain, channel.gain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sealign.alignment import RidgeStatistics, fit_ridge, similarity_weights, weigh_released
+from sealign.alignment import RidgeStatistics, fit_ridge, public_names, similarity_weights, weigh_shared
 from sealign.errors import InvalidInputError
 
 
@@ -84,17 +84,17 @@ def lost(statistics: RidgeStatistics, relation: np.ndarray) -> float:
 
 def test_released_texts_weigh_more_where_public_ones_are_of_another_kind() -> None:
     public, released, relation = two_kinds(np.random.default_rng(3), alike=False)
-    joined, weight = weigh_released(public, released)
+    joined, weight = weigh_shared(public, released)
     assert weight == 30.0
     assert joined.rows == 3060
     assert joined.moments(*range(joined.folds)).count == pytest.approx(3000 + 30 * 60)
-    assert lost(joined, relation) < 0.8 * lost(weigh_released(public, released, (1.0,))[0], relation)
+    assert lost(joined, relation) < 0.8 * lost(weigh_shared(public, released, (1.0,))[0], relation)
 
 
 def test_released_texts_of_the_same_kind_do_no_harm() -> None:
     for seed in range(5):
         public, released, relation = two_kinds(np.random.default_rng(seed), alike=True)
-        assert lost(weigh_released(public, released)[0], relation) < 0.05 * np.linalg.norm(relation)
+        assert lost(weigh_shared(public, released)[0], relation) < 0.05 * np.linalg.norm(relation)
 
 
 def test_weighed_statistics_are_those_of_weighted_rows_and_leave_the_others_alone() -> None:
@@ -105,7 +105,7 @@ def test_weighed_statistics_are_those_of_weighted_rows_and_leave_the_others_alon
     released.update(x[50:], y[50:])
     both.update(x, y, np.where(np.arange(70) < 50, 1.0, 3.0))
     before = public.moments(0).xy.copy()
-    joined, weight = weigh_released(public, released, (3.0,))
+    joined, weight = weigh_shared(public, released, (3.0,))
     assert weight == 3.0
     for fold in range(5):
         for name in ("count", "mean_x", "mean_y", "xx", "xy", "yy"):
@@ -119,5 +119,11 @@ def test_too_few_released_texts_to_judge_by_count_once() -> None:
     random = np.random.default_rng(6)
     public.update(random.standard_normal((50, 4)), random.standard_normal((50, 3)))
     released.update(random.standard_normal((9, 4)), random.standard_normal((9, 3)))
-    joined, weight = weigh_released(public, released)
+    joined, weight = weigh_shared(public, released)
     assert (joined.rows, weight) == (59, 1.0)
+
+
+def test_names_are_public_texts() -> None:
+    names = public_names(("credit_limit-change", "comp.sys.mac", "LOC", "7", "__", "LOC"), "Questions, by intent.")
+    assert names == ("credit limit change", "comp sys mac", "LOC", "Questions, by intent.")
+    assert public_names(("1", "0")) == ()

@@ -63,7 +63,8 @@ def compute(how: str) -> None:
 def slow(interval: float) -> None:
     """Show progress."""
     shown.LINE_SECONDS = interval
-    with progress("embedding", 100) as advance, transfer("sent") as move:
+    with progress("embedding", 100) as advance, transfer("sent") as move, progress("done", 5) as end, transfer("never"):
+        end(5)
         advance(25)
         move(2_000_000, 8_000_000)
         time.sleep(4 * interval)

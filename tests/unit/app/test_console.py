@@ -128,3 +128,5 @@ def test_progress_without_a_terminal_is_lines() -> None:
     assert error.count("embedding: 25 of 100 (25%), ") >= 2
     assert error.count("sent: 2 of 8 MB (25%), ") >= 2
     assert "\x1b" not in error
+    assert "done: " not in error
+    assert "never" not in error

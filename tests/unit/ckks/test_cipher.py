@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sealign.ckks import (
+    Block,
     Cipher,
     EncryptedProduct,
     Evaluator,
@@ -60,6 +61,15 @@ def test_rows_that_are_too_long_are_refused(parties: Parties, X: Floats) -> None
         parties.cipher.encrypt(X)
     X[5] /= 1.0095  # within the tolerance for rounding in float32
     parties.cipher.encrypt(X)
+
+
+def test_a_plan_cannot_make_the_client_build_gigabytes(parties: Parties) -> None:
+    """A valid plan of one coefficient a ciphertext: refused before anything is packed."""
+    wasteful = replace(parties.plan, rows=2000, block=Block(1, 1, 1))
+    cipher = Cipher(wasteful, parties.cipher.key)
+    cipher.encrypt(np.zeros((1, DIMENSION)))
+    with pytest.raises(InvalidInputError, match="MiB of a message: send fewer rows"):
+        cipher.encrypt(np.zeros((2000, DIMENSION)))
 
 
 def test_key_of_another_set_is_refused(parties: Parties) -> None:

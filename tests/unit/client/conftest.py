@@ -1,4 +1,4 @@
-"""Files of clients under test stay in the test's directory; a small silo on raw stubs."""
+"""A small silo on raw stubs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakesilo import Address, FakeSilo, serving_fake, silo_files
-
-
-@pytest.fixture(autouse=True)
-def _data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sealign_client.coverage import query_coverage
 
 from sealign.alignment import PublicSet
 from sealign.alignment.coverage_report import ALL_TOGETHER
 from sealign.encoders import EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError
+from sealign_client.cli.coverage import query_coverage
 from tests.support.corpus import Corpus
 
 

@@ -2,72 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sealign_client.keyring import KeyRing
-from sealign_client.unfinished_alignment import UnfinishedAlignment
 
 from sealign.alignment import AffineMap
-from sealign.ckks import Cipher, SecretKey, StreamedProduct, ZeroPool, candidates, product_shape
+from sealign.ckks import Cipher, SecretKey, SecurityTable, StreamedProduct, ZeroPool, candidates, product_shape
+from sealign.ckks.verification import CHECKS
 from sealign.encoders import EncoderCard
-from sealign.errors import DecryptionError, InvalidInputError, ReleaseRefusedError, StorageError, UnavailableError
-from sealign.protocol import AlignmentOffer, CrossCovariancePart, SiloCard
-from sealign_client.encrypted_alignment import EncryptedAlignment
+from sealign.errors import (
+    DecryptionError,
+    InvalidInputError,
+    ReleaseRefusedError,
+    SealignError,
+    StorageError,
+    UnavailableError,
+)
+from sealign.protocol import AlignmentOffer, AlignmentRequest, CrossCovariancePart
+from sealign_client.encrypted_alignment import AlignmentTask, EncryptedAlignment
+from sealign_client.local.unfinished import UnfinishedAlignment
+from sealign_client.retry import Retry
 
 ROWS, OURS, THEIRS = 120, 6, 5
 ENCODER = EncoderCard(name="client", dimension=OURS, fingerprint="c" * 64)
-SILO = SiloCard("silo", (), (), None, encoder="5" * 64, dimension=THEIRS)
+TARGET = EncoderCard(name="silo", dimension=THEIRS, fingerprint="5" * 64)
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(ROWS, OURS)).astype(np.float32)
 Y = X @ GENERATOR.normal(size=(OURS, THEIRS)) + 0.1 * GENERATOR.normal(size=(ROWS, THEIRS))
 WEIGHT = Y - Y.mean(axis=0)
-SHAPE = product_shape(WEIGHT, np.zeros(THEIRS), rows=OURS, precision=1e-3)
+SHAPE = product_shape(WEIGHT, np.zeros(THEIRS), rows=OURS + CHECKS, precision=1e-3)
 PLAN = candidates(SHAPE, streamed=True)[0]
 
 Tamper = Callable[[Any], Any]
 
 
 class FaultySilo:
-    """A connection to a silo in this process whose replies are tampered with."""
+    """A silo in this process, and the session with it; its replies are tampered with."""
+
+    table = SecurityTable.CLASSICAL
 
     def __init__(self, tamper: Tamper, weight: np.ndarray[Any, Any] = WEIGHT) -> None:
         self._tamper = tamper
         self._weight = weight
         self.confirmed = False
+        self.alignment = self
 
-    async def register(self, key: object) -> None:
-        self._key = key
+    async def calls(self) -> FaultySilo:
+        return self
 
-    async def align_encrypted(self, *arguments: Any) -> AsyncIterator[object]:
-        *_, blocks, task = arguments
-        assert task == ""
+    async def run(self, work: Callable[..., Any], *arguments: object) -> Any:
+        return work(*arguments)
+
+    def patience(self) -> Retry:
+        return Retry(1e-3)
+
+    async def mend(self, error: SealignError, retry: Retry) -> None:
+        await retry.after(error)
+
+    async def align_encrypted(self, request: Any, blocks: Any) -> AsyncGenerator[object, None]:
         offer = self._tamper(AlignmentOffer(b"s" * 16, PLAN, 0))
         yield offer
-        product: StreamedProduct | None = None
+        assert request.check_rows == CHECKS
+        product = StreamedProduct(PLAN, self._weight, ZeroPool(request.key))
         async for _, block in blocks(offer):
-            product = product or StreamedProduct(PLAN, self._weight, ZeroPool(self._key))  # type: ignore[arg-type]
             product.add(block)
-        assert product is not None
         for index, part in enumerate(product.finish()):
             yield self._tamper(CrossCovariancePart(index, part, float(np.sum(WEIGHT**2))))
         self.confirmed = True
 
 
 def alignment(silo: FaultySilo, kept: list[AffineMap], unfinished: UnfinishedAlignment) -> EncryptedAlignment:
-    async def run(work: Callable[..., Any], *arguments: object) -> Any:
-        return work(*arguments)
-
-    connection: Any = silo
-    return EncryptedAlignment(connection, KeyRing(), run, ENCODER, SILO, "d" * 64, X, kept.append, unfinished, None)
+    session: Any = silo
+    task = AlignmentTask(AlignmentRequest("embeddings", ENCODER, "d" * 64, ROWS), TARGET, X)
+    return EncryptedAlignment(session, task, unfinished, kept.append, None)
 
 
 def of_part(change: Callable[[CrossCovariancePart], CrossCovariancePart]) -> Tamper:
     return lambda reply: change(reply) if isinstance(reply, CrossCovariancePart) else reply
+
+
+def of_offer(**fields: Any) -> Tamper:
+    return lambda reply: replace(reply, plan=replace(PLAN, **fields)) if isinstance(reply, AlignmentOffer) else reply
 
 
 def _raise(error: Exception) -> Any:
@@ -78,7 +97,8 @@ def _of_another_key(part: CrossCovariancePart) -> CrossCovariancePart:
     """The same, of a product that another key opens, passed off as of this one."""
     other = Cipher(PLAN, SecretKey.generate(PLAN.parameters))
     product = StreamedProduct(PLAN, WEIGHT, ZeroPool(other.key.public_key))
-    for block in other.encrypt_blocks((X / np.linalg.norm(X, axis=0)).T.astype(np.float64)):
+    rows = np.resize((X / np.linalg.norm(X, axis=0)).T.astype(np.float64), (OURS + CHECKS, ROWS))
+    for block in other.encrypt_blocks(rows):
         product.add(block)
     foreign = list(product.finish())[part.index]
     return replace(part, product=replace(foreign, key_id=part.product.key_id))
@@ -96,10 +116,10 @@ async def test_an_honest_silo_hears_that_all_has_come_once_the_map_is_kept(tmp_p
 @pytest.mark.parametrize(
     ("tamper", "error", "message", "goes_on"),
     [
-        (lambda r: replace(r, plan=replace(PLAN, rows=OURS + 1)), InvalidInputError, "incompatible", False),
-        (lambda r: replace(r, plan=replace(PLAN, outputs=THEIRS + 1)), InvalidInputError, "incompatible", False),
+        (of_offer(rows=OURS + CHECKS + 1), InvalidInputError, "incompatible", False),
+        (of_offer(outputs=THEIRS + 1), InvalidInputError, "incompatible", False),
         (of_part(lambda part: replace(part, index=part.index + 1)), InvalidInputError, "parts of another", True),
-        (of_part(_of_another_key), DecryptionError, "outside the promised range", True),
+        (of_part(_of_another_key), DecryptionError, "outside the promised range", False),
         # The silo's numbers contradict one another: the product explains more than there is.
         (of_part(lambda part: replace(part, squared_norm=1e-6)), InvalidInputError, "No map was made", False),
         (of_part(lambda _: _raise(ReleaseRefusedError("no more"))), ReleaseRefusedError, "no more", False),
@@ -113,7 +133,7 @@ async def test_no_map_and_no_confirmation(
     with pytest.raises(error, match=message):
         await alignment(silo, kept, UnfinishedAlignment(tmp_path / "a")).learn()
     assert (kept, silo.confirmed) == ([], False)
-    assert bool(UnfinishedAlignment(tmp_path / "a").session) == goes_on
+    assert (UnfinishedAlignment(tmp_path / "a").begun is not None) == goes_on
 
 
 async def test_a_map_that_cannot_be_kept_is_asked_for_again(tmp_path: Path) -> None:
@@ -124,12 +144,14 @@ async def test_a_map_that_cannot_be_kept_is_asked_for_again(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="disk full"):
         await run.learn()
     assert not silo.confirmed
-    assert UnfinishedAlignment(tmp_path / "a").session == b"s" * 16
+    begun = UnfinishedAlignment(tmp_path / "a").begun
+    assert begun is not None
+    assert begun.session == b"s" * 16
 
 
 async def test_a_silo_that_breaks_off_after_all_has_come_is_not_asked_again(tmp_path: Path) -> None:
     class BreaksOff(FaultySilo):
-        async def align_encrypted(self, *arguments: Any) -> AsyncIterator[object]:
+        async def align_encrypted(self, *arguments: Any) -> AsyncGenerator[object, None]:
             async for reply in super().align_encrypted(*arguments):
                 yield reply
             raise UnavailableError("gone")
@@ -137,3 +159,15 @@ async def test_a_silo_that_breaks_off_after_all_has_come_is_not_asked_again(tmp_
     kept: list[AffineMap] = []
     learned = await alignment(BreaksOff(lambda r: r), kept, UnfinishedAlignment(tmp_path / "a")).learn()
     assert kept == [learned]
+
+
+async def test_what_is_registered_comes_from_a_product_with_noise(tmp_path: Path) -> None:
+    """So that no trace of the key is left in it; and it is nearly what an exact product would give."""
+    kept: list[AffineMap] = []
+    runs = [await alignment(FaultySilo(lambda r: r), kept, UnfinishedAlignment(tmp_path / "a")).learn() for _ in "ab"]
+    first, second = (learned.covariances for learned in runs)
+    assert first is not None
+    assert second is not None
+    assert np.linalg.norm(runs[0].weight - runs[1].weight) < 1e-2 * np.linalg.norm(runs[0].weight)
+    assert not np.array_equal(first.cross, second.cross)
+    assert np.linalg.norm(first.cross - second.cross) < 0.05 * np.linalg.norm(first.cross)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sealign.protocol.generation import generation_from_wire, generation_to_wire
-from sealign_client.generation import TextGenerator, sampling_of
-from sealign_client.generation_connection import GenerationConnection
-from sealign_client.keyring import KeyRing
-from sealign_client.maps import ClientMaps
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from sealign.ckks import ProductShape, SecurityTable, candidates
 from sealign.encoders import EncoderCard
 from sealign.encoders.tokenizer import CausalTokenizer
 from sealign.errors import InvalidInputError
-from sealign.protocol import GenerationCard, Placement
-from sealign_client.packing_table import packings
+from sealign.protocol import GenerationCard, Limits, SiloCard, SpaceCard
+from sealign.protocol.conversions.generation import generation_from_wire, generation_to_wire
+from sealign_client.generate import Generator, sampling_of
+from sealign_client.local.maps import ClientMaps
+from sealign_client.routes import RouteOptions, Routes
 
 MODEL = EncoderCard(name="silo's", dimension=8, fingerprint="a" * 64, normalised=False)
 
@@ -40,22 +39,36 @@ CARD = GenerationCard(
     tokenizer=sha256(OWN.to_bytes()).hexdigest(),
     tokenizer_bytes=len(OWN.to_bytes()),
     max_tokens=10,
-    public_sets=(),
-    map=None,
     plan=None,
     revision="",
 )
 
 
-class FakeConnection:
-    """A silo that says what it is told to."""
+class FakeSession:
+    """A session with a silo that says what a test wants."""
 
     def __init__(self, card: GenerationCard, tokenizer: CausalTokenizer) -> None:
         self._card = card
         self._tokenizer = tokenizer
+        self.alignment = self.generation = self
 
-    async def generation_tasks(self, *_: object) -> tuple[GenerationCard, ...]:
-        return (self._card,)
+    async def run(self, work: Any, *arguments: object) -> Any:
+        return work(*arguments)
+
+    async def retried(self, attempt: Any, renew: object = None) -> Any:
+        return await attempt(self, 1.0)
+
+    async def calls(self) -> FakeSession:
+        return self
+
+    async def describe(self) -> SiloCard:
+        return SiloCard("silo", "0", "me", (), (), (self._card.name,), Limits(1))
+
+    async def space(self, name: str, *_: object) -> SpaceCard:
+        return SpaceCard(name, MODEL, ())
+
+    async def task(self, *_: object) -> GenerationCard:
+        return self._card
 
     async def tokenizer(self, _: GenerationCard) -> bytes:
         return self._tokenizer.to_bytes()
@@ -65,12 +78,11 @@ class FakeModel:
     card = MODEL
 
 
-def generator(card: GenerationCard, sent: CausalTokenizer) -> TextGenerator:
-    async def run(work: Any, *arguments: object) -> Any:
-        return work(*arguments)
-
-    connection = cast(GenerationConnection, FakeConnection(card, sent))
-    return TextGenerator(cast(Any, FakeModel()), connection, KeyRing(), ClientMaps(), Placement.SILO, run, None, None)
+def generator(card: GenerationCard, sent: CausalTokenizer) -> Generator:
+    session: Any = FakeSession(card, sent)
+    made = Generator(Routes(session, ClientMaps(Path("no maps here")), RouteOptions()), None)
+    made._model = cast(Any, FakeModel())
+    return made
 
 
 async def test_the_tokenizer_that_the_card_names_is_taken() -> None:
@@ -110,11 +122,3 @@ def test_cards_that_contradict_themselves_are_refused() -> None:
 def test_sampling_options_are_refused_by_name() -> None:
     with pytest.raises(InvalidInputError, match="top_p: Input should be less than or equal to 1"):
         sampling_of(top_p=2)
-
-
-def test_galois_keys_do_not_pay_for_a_large_vocabulary() -> None:
-    shape = ProductShape(1, 896, 152_000, 1000.0, 150.0, row_norm=50.0, precision=1 / 8, column_norm=3.0)
-    served, expansion, steps = packings(shape)
-    assert served.key_bytes == 0 < expansion.key_bytes < steps.key_bytes
-    assert expansion.request_bytes < served.request_bytes
-    assert served.total_ms < expansion.total_ms < steps.total_ms

@@ -38,11 +38,17 @@ def test_temperature_is_recovered_and_minimises_the_likelihood(temperature: floa
     assert fitted == pytest.approx(np.exp(oracle.x), rel=0.01)  # smoothing moves it a little
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-4, 1e6])
+def test_temperature_goes_with_the_scale(scale: float) -> None:
+    logits, targets = drawn(500, 1.0)
+    assert fit_temperature(scale * logits, targets) == pytest.approx(scale * fit_temperature(logits, targets))
+
+
 def test_temperature_stays_in_bounds() -> None:
     targets = np.zeros(3, np.intp)
     right, wrong = np.tile([1.0, 0.0], (3, 1)), np.tile([0.0, 1.0], (3, 1))
     assert 0.1 < fit_temperature(right, targets) < 10  # smoothed: not certain after three rows
-    assert fit_temperature(wrong, targets) == pytest.approx(100)
+    assert fit_temperature(wrong, targets) == pytest.approx(5000)  # 10,000 times the logits' root mean square
     assert fit_temperature(np.ones((3, 2)), targets) == 1.0
 
 
@@ -59,13 +65,14 @@ def test_calibrate_an_unknown_head() -> None:
     names = ("w", "x", "y", "z")
     head = LinearHead(np.eye(4), np.zeros(4), names)
     result = calibrate(head, logits, [names[k] for k in targets])
-    assert result.head is head
+    assert result.temperature == pytest.approx(3.0, abs=0.2)
+    np.testing.assert_allclose(result.head.weight, np.eye(4) / result.temperature)
     assert result.penalty is None
     assert result.held_out_rows == 4000
-    assert result.held_out_accuracy == np.mean(logits.argmax(1) == targets)
+    assert result.held_out_accuracy == pytest.approx(np.mean(logits.argmax(1) == targets), abs=0.02)
     assert result.calibration_error_after < 0.03 < result.calibration_error_before
     for name, score in SCORES.items():
-        assert np.mean(score(logits) >= result.ood[name]) == pytest.approx(0.95, abs=1e-3)
+        assert np.mean(score(result.head.logits(logits)) >= result.ood[name]) == pytest.approx(0.95, abs=0.015)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from sealign.encoders import load_encoder
-from sealign.lab import EvaluationSpec, Report, run_evaluation, write_report
-from sealign.lab import embedded as embedded_module
-from sealign.lab import task as task_module
-from sealign.lab.classifier import Classifier
-from sealign.lab.encrypted import encrypted_outputs
-from sealign.lab.methods import registry
-from sealign.lab.summary import Summary
+from sealign.lab.evaluation import EvaluationSpec, Report, run_evaluation, write_report
+from sealign.lab.evaluation import embedded as embedded_module
+from sealign.lab.evaluation import task as task_module
+from sealign.lab.evaluation.classifier import Classifier
+from sealign.lab.evaluation.encrypted import encrypted_outputs
+from sealign.lab.evaluation.methods import registry
+from sealign.lab.evaluation.summary import Summary
 
 _PART = ["public=newswire", "public=both", "seed=1"]
 

@@ -19,11 +19,11 @@ from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.generation import measure_agreement
 from sealign.generation.states import client_rows, silo_rows
 from sealign.generation.vocabulary import DEFAULT_PRECISION
-from sealign.lab import EvaluationSpec, Report, run_evaluation, write_report
-from sealign.lab.generation import runner as runner_module
-from sealign.lab.generation import states as states_module
-from sealign.lab.generation.encrypted import encrypted_prediction
-from sealign.lab.selection import Selection
+from sealign.lab.evaluation import EvaluationSpec, Report, run_evaluation, write_report
+from sealign.lab.evaluation.generation import runner as runner_module
+from sealign.lab.evaluation.generation import states as states_module
+from sealign.lab.evaluation.generation.encrypted import encrypted_prediction
+from sealign.lab.evaluation.selection import Selection
 from tests.support import small_lms
 
 SPEC = """

@@ -10,24 +10,26 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="needs the extra `evaluate`")
 
-from sealign.lab.html import html
-from sealign.lab.markdown import markdown
-from sealign.lab.results import (
-    ROC_POINTS,
+from sealign.lab.evaluation.generation_results import (
     CausalResult,
+    EncryptedPrediction,
+    GenerationResult,
+    Prediction,
+    Sample,
+)
+from sealign.lab.evaluation.html import html
+from sealign.lab.evaluation.markdown import markdown
+from sealign.lab.evaluation.results import (
+    ROC_POINTS,
     Cell,
     Confusion,
     EncoderResult,
     Encrypted,
-    EncryptedPrediction,
-    GenerationResult,
     MethodResult,
     Ood,
-    Prediction,
     Report,
-    Sample,
 )
-from sealign.lab.summary import Summary
+from sealign.lab.evaluation.summary import Summary
 
 _NASTY = "<b>$x_1$</b> & |co|"
 

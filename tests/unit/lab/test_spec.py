@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sealign.errors import InvalidInputError, NotFoundError, SealignError
-from sealign.lab.selection import Selection
-from sealign.lab.spec import EvaluationSpec
-from sealign.lab.texts import Corpus, cap, draw
+from sealign.lab.evaluation.selection import Selection
+from sealign.lab.evaluation.spec import EvaluationSpec
+from sealign.lab.evaluation.texts import Corpus, cap, draw
 
 from .conftest import Write
 

@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.heads import TrainedHead, train_head
-from sealign.protocol import PublicSetCard
-from sealign_server.alignment import AlignmentSession
-from sealign_server.settings import ServeSettings
-from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore, TaskDocument
+from sealign.protocol import PublicSetCard, RowKind
+from sealign_server.ledger import Ledger
+from sealign_server.serving import Silo
+from sealign_server.settings import ServingOptions
+from sealign_server.store import PublicRows, SiloDocument, SiloStore, StoredTask
+from tests.support.silo import align_plain, space_of
 
 Rows = NDArray[np.float32]
 
 SILO_DIMENSION, CLIENT_DIMENSION, PUBLIC_ROWS = 12, 9, 80
 DIGEST = "d" * 64
+ALICE, BOB = "CN=alice", "CN=bob"
 
 
 def unit_rows(seed: int, count: int, dimension: int) -> Rows:
@@ -31,6 +34,11 @@ def trained(seed: int = 0) -> TrainedHead:
     """A head of three classes."""
     rows = unit_rows(seed, 60, SILO_DIMENSION)
     return train_head(rows, ["red", "green", "blue"] * 20)
+
+
+def served(store: SiloStore, options: ServingOptions) -> Silo:
+    """The silo at work, as one process has it."""
+    return Silo(store, Ledger(store.ledger_path), options)
 
 
 @pytest.fixture
@@ -50,21 +58,19 @@ def store(tmp_path: Path) -> SiloStore:
     card = EncoderCard(name="the silo's", dimension=SILO_DIMENSION, fingerprint="5" * 64)
     document = SiloDocument(name="small", encoder=EncoderSettings(family="use"), encoder_card=card)
     store = SiloStore.create(tmp_path / "silo", document)
-    store.save_task("colours", TaskDocument(description="of the rainbow"), trained())
+    store.tasks.save("colours", StoredTask(trained(), "of the rainbow"))
     rows = unit_rows(2, PUBLIC_ROWS, SILO_DIMENSION)
-    store.save_public_set(PublicEmbeddings(PublicSetCard(DIGEST, PUBLIC_ROWS, "noise"), rows))
+    store.space.save_public_set(PublicRows(PublicSetCard(DIGEST, PUBLIC_ROWS, "noise"), rows))
     return store
 
 
 @pytest.fixture
-def aligned(store: SiloStore, client_card: EncoderCard, public_rows: Rows) -> SiloStore:
-    """The same with a map for the client's encoder."""
-    session = AlignmentSession(store, client_card, DIGEST, PUBLIC_ROWS)
-    session.add(public_rows.tobytes())
-    session.learn()
-    return store
+def aligned(store: SiloStore, client_card: EncoderCard, public_rows: Rows) -> RowKind:
+    """The rows of a client, Alice, who has learned a map."""
+    record = align_plain(space_of(store), ALICE, client_card, DIGEST, public_rows)
+    return RowKind(client_card.fingerprint, record.card.id)
 
 
 @pytest.fixture
-def settings() -> ServeSettings:
-    return ServeSettings(tls_cert=Path("cert.pem"), tls_key=Path("key.pem"), batch_rows=(1, 16))
+def options() -> ServingOptions:
+    return ServingOptions(batch_rows=(1, 16))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import stat
 import time
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sealign.alignment import PublicSet, RidgeStatistics, fit_ridge
+from sealign.alignment import AffineMap, PublicSet, RidgeStatistics, fit_ridge
 from sealign.encoders import EncoderCard, EncoderSettings, load_encoder
 from sealign.errors import StorageError
 from sealign.heads import (
@@ -28,26 +28,28 @@ from sealign.heads import (
     softmax,
     train_head,
 )
-from sealign.protocol import QueryRows, TaskCard
-from sealign_server.alignment import AlignmentSession
-from sealign_server.served_task import LoadedTask
-from sealign_server.settings import ServeSettings
-from sealign_server.silo import Silo
-from sealign_server.store import CalibrationRows, SiloDocument, SiloStore, TaskDocument
-from sealign_server.training import (
+from sealign.protocol import RowKind, TaskCard
+from sealign_server.ledger import Ledger
+from sealign_server.serving import Silo
+from sealign_server.serving.classification import LoadedTask
+from sealign_server.settings import ServingOptions
+from sealign_server.store import CalibrationRows, SiloDocument, SiloStore, StoredTask
+from sealign_server.training.embedding import add_public_set, create_silo
+from sealign_server.training.tasks import (
     CALIBRATION_ROWS,
-    add_public_set,
+    TrainingData,
     calibration_rows,
-    create_silo,
     import_task,
     train_task,
 )
+from tests.support.silo import align_plain, space_of
 
 Rows = NDArray[np.float32]
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
-SETTINGS = ServeSettings(tls_cert=Path("unused"), tls_key=Path("unused"), batch_rows=(1,), ood_directions=4)
-OWN_HEADS = SETTINGS.model_copy(update={"fit_heads": False})
+SETTINGS = ServingOptions(batch_rows=(1,), ood_directions=4)
+OWN_HEADS = replace(SETTINGS, fit_heads=False)
+ALICE = "CN=alice"
 TASK = "planted"
 CLASSES = ("class 0", "class 1", "class 2")
 
@@ -89,7 +91,7 @@ def store(planted: Planted, tmp_path: Path) -> SiloStore:
     document = SiloDocument(name="s", encoder=EncoderSettings(family="use"), encoder_card=card)
     store = SiloStore.create(tmp_path / "silo", document)
     own, _, labels = planted.labelled
-    store.save_task(TASK, TaskDocument(), train_head(own, labels), calibration_rows(own, labels, CLASSES))
+    store.tasks.save(TASK, StoredTask(train_head(own, labels), "", calibration_rows(own, labels, CLASSES)))
     align(store, planted)
     return store
 
@@ -102,11 +104,29 @@ def align(store: SiloStore, planted: Planted) -> None:
     statistics = RidgeStatistics(client.shape[1], own.shape[1])
     statistics.update(client, own)
     learned = fit_ridge(statistics, source_fingerprint="b" * 64, target_fingerprint="a" * 64, public_set="c" * 64)
-    learned.save(store.map_path(CLIENT.fingerprint))
+    store.space.save_map(ALICE, learned, 1.0, None)
 
 
-def card(store: SiloStore, encoder: str = CLIENT.fingerprint, settings: ServeSettings = SETTINGS) -> TaskCard:
-    (task,) = Silo(store, settings).describe(QueryRows(encoder)).tasks
+def newest(store: SiloStore, encoder: str = CLIENT.fingerprint) -> AffineMap:
+    """Alice's map."""
+    record = store.space.map_records(encoder, ALICE)[0]
+    return store.space.load_map(ALICE, record.card.id)
+
+
+def loaded(store: SiloStore, name: str = TASK) -> LoadedTask:
+    return LoadedTask.load(name, "", store.tasks.load(name))
+
+
+def serving(store: SiloStore, settings: ServingOptions = SETTINGS) -> Silo:
+    return Silo(store, Ledger(store.ledger_path), settings)
+
+
+def described(silo: Silo, rows: RowKind) -> list[TaskCard]:
+    return asyncio.run(silo.classification.describe(ALICE, rows))
+
+
+def card(store: SiloStore, settings: ServingOptions = SETTINGS, *, recentred: bool = False) -> TaskCard:
+    (task,) = described(serving(store, settings), RowKind(CLIENT.fingerprint, newest(store).id, recentred))
     return task
 
 
@@ -116,15 +136,15 @@ def above(layout: OutputLayout, outputs: NDArray[np.float64], thresholds: dict[s
     return {name: float(np.mean(scores[name] >= thresholds[name])) for name in scores}
 
 
-def served(store: SiloStore, queries: Rows, settings: ServeSettings = SETTINGS) -> NDArray[np.float64]:
+def served(store: SiloStore, queries: Rows, settings: ServingOptions = SETTINGS) -> NDArray[np.float64]:
     """Outputs in the clear of a client's embeddings."""
-    learned = store.load_map(CLIENT.fingerprint)
-    task = LoadedTask.load(store, TASK)
+    learned = newest(store)
+    task = loaded(store)
     return task.behind(learned.channel, settings).head.outputs(learned.apply(queries))
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, OWN_HEADS], ids=["fitted", "own"])
-def test_thresholds_hold_for_the_client(store: SiloStore, planted: Planted, settings: ServeSettings) -> None:
+def test_thresholds_hold_for_the_client(store: SiloStore, planted: Planted, settings: ServingOptions) -> None:
     outputs = served(store, planted.queries[1], settings)
     task = card(store, settings=settings)
     assert task.reject == settings.fit_heads
@@ -132,15 +152,15 @@ def test_thresholds_hold_for_the_client(store: SiloStore, planted: Planted, sett
     assert next(iter(task.ood_thresholds)) == ("reject_margin" if settings.fit_heads else "energy")
     for fraction in above(task.layout, outputs, task.ood_thresholds).values():
         assert 0.9 <= fraction <= 0.995
-    own = store.load_task(TASK)[1]
+    own = store.tasks.load(TASK).trained
     logits = served(store, planted.queries[1], OWN_HEADS)
     assert max(above(OutputLayout(3), logits, dict(own.ood)).values()) < 0.7
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, OWN_HEADS], ids=["fitted", "own"])
-def test_temperature_holds_for_the_client(store: SiloStore, planted: Planted, settings: ServeSettings) -> None:
+def test_temperature_holds_for_the_client(store: SiloStore, planted: Planted, settings: ServingOptions) -> None:
     _, client, labels = planted.queries
-    task, own = card(store, settings=settings), store.load_task(TASK)[1]
+    task, own = card(store, settings=settings), store.tasks.load(TASK).trained
     logits = task.layout.logits(served(store, client, settings))
     targets = np.array([own.head.labels.index(label) for label in labels])
     oracle = fit_temperature(logits, targets)
@@ -164,13 +184,11 @@ def test_a_head_that_is_fitted_to_the_map_is_better_than_the_silos_own(store: Si
 def test_recentred_rows_meet_the_tasks_mean(store: SiloStore, planted: Planted) -> None:
     """Queries that all moved by the same unknown step are answered as if they had not."""
     _, client, labels = planted.queries
-    rows = QueryRows(CLIENT.fingerprint, recentred=True)
-    silo = Silo(store, SETTINGS)
-    (plain,), (recentred,) = (silo.describe(kind).tasks for kind in (QueryRows(CLIENT.fingerprint), rows))
+    plain, recentred = card(store), card(store, recentred=True)
     assert {plan.row_norm for plan in recentred.plans} == {2.0}
     assert recentred.revision != plain.revision
-    learned = store.load_map(CLIENT.fingerprint)
-    task = LoadedTask.load(store, TASK)
+    learned = newest(store)
+    task = loaded(store)
     assert learned.channel is not None
     head = task.behind(learned.channel, SETTINGS).head
     centred = head.composed(learned.weight, task.mean(learned.channel))
@@ -186,50 +204,46 @@ def test_recentred_rows_meet_the_tasks_mean(store: SiloStore, planted: Planted) 
 
 
 def test_recentred_rows_need_the_tasks_mean(store: SiloStore) -> None:
-    store.save_task(TASK, *store.load_task(TASK))
-    (task,) = Silo(store, SETTINGS).describe(QueryRows(CLIENT.fingerprint, recentred=True)).tasks
-    assert not task.plans
+    store.tasks.save(TASK, StoredTask(store.tasks.load(TASK).trained))
+    assert not card(store, recentred=True).plans
 
 
 def assert_own(task: TaskCard, trained: TrainedHead) -> None:
     assert task.temperature == trained.temperature
     assert task.ood_thresholds == dict(trained.ood)
+    assert not task.calibrated
 
 
 def test_without_a_map_the_card_is_the_heads_own(store: SiloStore) -> None:
-    assert_own(card(store, "f" * 64), store.load_task(TASK)[1])
+    (task,) = serving(store).classification.cards()
+    assert_own(task, store.tasks.load(TASK).trained)
 
 
-def test_a_map_of_an_earlier_version_falls_back_to_the_heads_own(store: SiloStore) -> None:
-    learned = store.load_map(CLIENT.fingerprint)
-    replace(learned, channel=None).save(store.map_path(CLIENT.fingerprint))
+def test_a_map_without_a_channel_falls_back_to_the_heads_own(store: SiloStore) -> None:
+    store.space.save_map(ALICE, replace(newest(store), channel=None), 1.0, None)
     task = card(store)
     assert task.plans
-    assert_own(task, store.load_task(TASK)[1])
+    assert_own(task, store.tasks.load(TASK).trained)
 
 
-def test_a_task_of_an_earlier_version_falls_back_to_its_own(store: SiloStore) -> None:
-    document, trained = store.load_task(TASK)
-    store.save_task(TASK, document, trained)
-    assert store.load_calibration(TASK) is None
+def test_a_task_without_rows_falls_back_to_its_own(store: SiloStore) -> None:
+    trained = store.tasks.load(TASK).trained
+    store.tasks.save(TASK, StoredTask(trained))
+    assert store.tasks.load(TASK).calibration is None
     task = card(store)
     assert task.plans
     assert_own(task, trained)
 
 
-def test_a_new_map_and_a_new_head_are_calibrated_while_serving(store: SiloStore, planted: Planted) -> None:
-    store.map_path(CLIENT.fingerprint).unlink()
-    silo = Silo(store, SETTINGS)
-    document, trained = store.load_task(TASK)
-    (before,) = silo.describe(QueryRows(CLIENT.fingerprint)).tasks
-    assert_own(before, trained)
-    align(store, planted)
-    (aligned,) = silo.describe(QueryRows(CLIENT.fingerprint)).tasks
+def test_a_new_head_is_calibrated_while_serving(store: SiloStore, planted: Planted) -> None:
+    silo, rows = serving(store), RowKind(CLIENT.fingerprint, newest(store).id)
+    (aligned,) = described(silo, rows)
     assert aligned.mapped_accuracy is not None
-    assert before.mapped_accuracy is None
+    assert aligned.calibrated
     own, _, labels = planted.labelled
-    store.save_task(TASK, document, train_head(own, labels, penalties=[1.0]), calibration_rows(own, labels, CLASSES))
-    (retrained,) = silo.describe(QueryRows(CLIENT.fingerprint)).tasks
+    head = train_head(own, labels, penalties=[1.0])
+    store.tasks.save(TASK, StoredTask(head, "", calibration_rows(own, labels, CLASSES)))
+    (retrained,) = described(silo, rows)
     assert retrained.held_out_accuracy != aligned.held_out_accuracy
 
 
@@ -237,19 +251,9 @@ def test_workers_agree(store: SiloStore) -> None:
     assert card(store) == card(store)
 
 
-def test_private_files_are_for_their_owner(store: SiloStore) -> None:
-    task = store.directory / "tasks" / TASK
-    for path in (
-        task / "head.safetensors",
-        task / "calibration.safetensors",
-        store.map_path(CLIENT.fingerprint),
-    ):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
 def test_rows_and_statistics_are_kept_as_they_were(store: SiloStore, planted: Planted) -> None:
     own, _, labels = planted.labelled
-    kept, made = store.load_calibration(TASK), calibration_rows(own, labels, CLASSES)
+    kept, made = store.tasks.load(TASK).calibration, calibration_rows(own, labels, CLASSES)
     assert kept is not None
     assert kept.labels == made.labels
     assert kept.embeddings.dtype == np.float32
@@ -281,18 +285,17 @@ def test_a_class_with_one_text_leaves_no_statistics() -> None:
 
 
 def test_damaged_rows(store: SiloStore) -> None:
-    path = store.directory / "tasks" / TASK / "calibration.safetensors"
+    path = store.directory / "tasks" / TASK / str(store.tasks.version(TASK)) / "calibration.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(StorageError, match="is damaged"):
-        store.load_calibration(TASK)
+        store.tasks.load(TASK)
 
 
 def test_rows_that_do_not_fit_the_head_leave_the_task_out(store: SiloStore, planted: Planted) -> None:
-    document, trained = store.load_task(TASK)
-    own = planted.labelled[0]
-    store.save_task(TASK, document, trained, CalibrationRows(own, ("no class of the head",) * len(own)))
+    own, trained = planted.labelled[0], store.tasks.load(TASK).trained
+    store.tasks.save(TASK, StoredTask(trained, "", CalibrationRows(own, ("no class of the head",) * len(own))))
     assert not card(store).plans
 
 
@@ -335,27 +338,27 @@ def test_real_questions_through_a_real_map(tmp_path: Path) -> None:
 
     store = create_silo(tmp_path / "silo", "questions", EncoderSettings(family="use", threads=1))
     train, test = Labelled.read("trec/train.tsv", 1500), Labelled.read("trec/test.tsv", 300)
-    trained = train_task(store, "trec", "", train.labels, train.texts, lambda _: None)
+    trained = train_task(store, "trec", "", TrainingData(train.labels, train.texts), lambda _: None)
     sentences = (DATA / "wiki_sentences.txt").read_text(encoding="utf-8").splitlines()
     public = PublicSet(tuple(dict.fromkeys(sentences[:1200])))
     add_public_set(store, "wiki", public, lambda _: None)
-    session = AlignmentSession(store, client.card, public.digest, len(public))
-    session.add(client.encode(public.texts).tobytes())
-    learned = session.learn()
+    record = align_plain(space_of(store), ALICE, client.card, public.digest, client.encode(public.texts))
+    learned = store.space.load_map(ALICE, record.card.id)
+    rows = RowKind(client.card.fingerprint, learned.id)
 
-    loaded = LoadedTask.load(store, "trec")
+    trec = loaded(store, "trec")
     mapped = learned.apply(client.encode(test.texts))
     answers = {}
     for settings in (SETTINGS, OWN_HEADS):
-        silo = Silo(store, settings)
-        (task,) = silo.describe(QueryRows(client.card.fingerprint)).tasks
-        head = loaded.behind(learned.channel, settings).head
+        silo = serving(store, settings)
+        (task,) = described(silo, rows)
+        head = trec.behind(learned.channel, settings).head
         outputs = head.outputs(mapped)
         answers[settings.fit_heads] = np.array(task.labels)[task.layout.logits(outputs).argmax(axis=1)]
         if settings.fit_heads:
             # Questions are far from these sentences: thresholds hold for questions about their own mean.
-            (task,) = silo.describe(QueryRows(client.card.fingerprint, recentred=True)).tasks
-            outputs = head.outputs(mapped - mapped.mean(axis=0) + loaded.mean(learned.channel))
+            (task,) = described(silo, replace(rows, recentred=True))
+            outputs = head.outputs(mapped - mapped.mean(axis=0) + trec.mean(learned.channel))
         kept = above(task.layout, outputs, task.ood_thresholds)
         native = above(OutputLayout(len(task.labels)), trained.head.logits(mapped), dict(trained.ood))
         assert all(0.85 <= share <= 1.0 for share in kept.values())
@@ -364,15 +367,10 @@ def test_real_questions_through_a_real_map(tmp_path: Path) -> None:
     assert np.mean(answers[True] == right) > np.mean(answers[False] == right) + 0.03
 
     # An imported head is calibrated on what it is given, and so for the map.
-    imported = import_task(
-        store, "imported", "", store.directory / "tasks" / "trec" / "head.safetensors", *_pair(test), lambda _: None
-    )
-    assert store.load_calibration("imported") is not None
-    tasks = {task.name: task for task in Silo(store, OWN_HEADS).describe(QueryRows(client.card.fingerprint)).tasks}
+    head = store.directory / "tasks" / "trec" / str(store.tasks.version("trec")) / "head.safetensors"
+    imported = import_task(store, "imported", "", head, TrainingData(test.labels, test.texts), lambda _: None)
+    assert store.tasks.load("imported").calibration is not None
+    tasks = {task.name: task for task in described(serving(store, OWN_HEADS), rows)}
     thresholds = tasks["imported"].ood_thresholds
     assert thresholds != dict(imported.ood)
     assert 0.8 <= above(tasks["imported"].layout, trained.head.logits(mapped), thresholds)["energy"] <= 1.0
-
-
-def _pair(labelled: Labelled) -> tuple[list[str], list[str]]:
-    return labelled.labels, labelled.texts

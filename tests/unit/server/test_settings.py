@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,17 @@ import pytest
 
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
-from sealign_server.settings import ServeSettings, serve_settings
+from sealign_server.settings import CallLimits, ServeSettings, ServingOptions, serve_settings
 
 FILES: dict[str, Any] = {"tls_cert": Path("a.pem"), "tls_key": Path("a.key")}
 
 
 def test_flag_then_variable_then_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "silo.toml").write_text('max_keys = 1\nworkers = 2\nlisten = "0.0.0.0:1"\nbatch_rows = [1, 8]\n')
-    monkeypatch.setenv("SEALIGN_MAX_KEYS", "10")
-    monkeypatch.setenv("SEALIGN_WORKERS", "20")
-    settings = serve_settings(tmp_path, {**FILES, "max_keys": 100, "workers": None})
-    assert (settings.max_keys, settings.workers, settings.listen) == (100, 20, "0.0.0.0:1")
+    (tmp_path / "silo.toml").write_text('max_maps = 1\nworkers = 2\nlisten = "127.0.0.2:1"\nbatch_rows = [1, 8]\n')
+    monkeypatch.setenv("SEALIGN_SILO_MAX_MAPS", "10")
+    monkeypatch.setenv("SEALIGN_SILO_WORKERS", "20")
+    settings = serve_settings(tmp_path, {**FILES, "max_maps": 100, "workers": None})
+    assert (settings.max_maps, settings.workers, settings.listen) == (100, 20, "127.0.0.2:1")
     assert settings.batch_rows == (1, 8)
     assert settings.security_table is SecurityTable.CLASSICAL
 
@@ -30,36 +31,69 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "tls_cert": "c.pem",
         "tls_key": "c.key",
         "tls_client_ca": "ca.pem",
+        "anonymous": "false",
+        "ledger": "postgresql://ledger",
         "workers": "3",
         "precision": "0.01",
         "security_table": "post_quantum",
         "batch_rows": "[1, 64]",
         "max_batch_weights_mb": "8",
-        "max_keys": "5",
+        "max_heads_mb": "100",
+        "max_keys_mb": "5",
         "zeros_per_key": "0",
         "max_concurrent": "2",
+        "max_streams": "4",
+        "max_rows": "100",
+        "max_rows_per_day": "1000",
         "max_releases": "2",
+        "max_maps": "3",
+        "max_maps_per_day": "4",
+        "max_alignments": "2",
         "generation_precision": "0.25",
         "max_tokens": "99",
         "alignment_seconds": "30",
         "alignment_memory_mb": "256",
-        "product_hours": "2",
-        "release_texts": "true",
+        "undelivered_hours": "2",
+        "share_examples": "true",
         "fit_heads": "false",
         "ood_directions": "16",
-        "max_maps": "3",
+        "message_seconds": "5",
+        "idle_seconds": "6",
         "drain_seconds": "0.5",
         "log_level": "debug",
     }
     assert set(values) == set(ServeSettings.model_fields)
     for name, value in values.items():
-        monkeypatch.setenv(f"SEALIGN_{name.upper()}", value)
+        monkeypatch.setenv(f"SEALIGN_SILO_{name.upper()}", value)
     settings = serve_settings(tmp_path, {})
-    assert settings.security_table is SecurityTable.POST_QUANTUM
-    assert settings.batch_rows == (1, 64)
-    assert (settings.zeros_per_key, settings.drain_seconds) == (0, 0.5)
-    assert (settings.product_hours, settings.release_texts) == (2.0, True)
-    assert (settings.fit_heads, settings.ood_directions, settings.max_maps) == (False, 16, 3)
+    serving, calls = settings.serving(), settings.calls()
+    assert serving == ServingOptions(
+        precision=0.01,
+        security_table=SecurityTable.POST_QUANTUM,
+        batch_rows=(1, 64),
+        batch_bytes=8 << 20,
+        fit_heads=False,
+        ood_directions=16,
+        heads_bytes=100 << 20,
+        generation_precision=0.25,
+        max_tokens=99,
+        share_examples=True,
+        max_releases=2,
+        undelivered_hours=2.0,
+        alignment_bytes=256 << 20,
+        max_alignments=2,
+        alignment_seconds=30.0,
+        max_maps=3,
+        max_maps_per_day=4,
+    )
+    assert calls == CallLimits(100, 1000, 2, 4, 5 << 20, 0, 5.0, 6.0)
+
+
+def test_defaults_are_those_of_the_domain(tmp_path: Path) -> None:
+    settings = serve_settings(tmp_path, FILES)
+    assert settings.serving() == ServingOptions()
+    assert settings.calls() == CallLimits()
+    assert len(fields(ServingOptions)) + len(fields(CallLimits)) < len(ServeSettings.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +107,13 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         ("precision", 0),
         ("precision", -1),
         ("precision", float("nan")),
+        ("precision", float("inf")),
         ("security_table", "none"),
         ("batch_rows", ()),
         ("batch_rows", (0,)),
-        ("max_keys", 0),
+        ("max_keys_mb", 0),
         ("max_concurrent", 0),
+        ("max_rows_per_day", 0),
         ("zeros_per_key", -1),
         ("drain_seconds", -1),
         ("ood_directions", -1),
@@ -85,29 +121,27 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_faults_are_named(tmp_path: Path, name: str, value: object) -> None:
-    with pytest.raises(InvalidInputError, match=rf"the settings are not usable: {name}"):
+    with pytest.raises(InvalidInputError, match=rf"Setting {name}"):
         serve_settings(tmp_path, {**FILES, name: value})
 
 
-def test_faults_in_variables_and_files_are_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidInputError, match=r"tls_cert: Field required; tls_key: Field required.*SEALIGN_…"):
-        serve_settings(tmp_path, {})
-    monkeypatch.setenv("SEALIGN_WORKERS", "-1")
-    with pytest.raises(InvalidInputError, match="workers"):
-        serve_settings(tmp_path, FILES)
-    monkeypatch.delenv("SEALIGN_WORKERS")
-    (tmp_path / "silo.toml").write_text("workers = 0\n")
-    with pytest.raises(InvalidInputError, match="workers"):
+def test_a_misspelt_setting_never_turns_a_protection_off(tmp_path: Path) -> None:
+    """The old silo loaded ``tls_client_caa = …`` without a word, and asked nobody for a certificate."""
+    (tmp_path / "silo.toml").write_text('tls_client_caa = "ca.pem"\n')
+    with pytest.raises(InvalidInputError, match="tls_client_caa"):
         serve_settings(tmp_path, FILES)
 
 
-def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
-    (tmp_path / "silo.toml").write_text("workers : 2\n")
-    with pytest.raises(InvalidInputError, match=r"silo\.toml or a SEALIGN_… variable is malformed.*line 1"):
-        serve_settings(tmp_path, FILES)
+@pytest.mark.parametrize("listen", ["0.0.0.0:7443", "[::]:7443", "silo.example:7443", "192.0.2.1:1"])
+def test_who_may_call_is_said_where_others_can_connect(tmp_path: Path, listen: str) -> None:
+    with pytest.raises(InvalidInputError, match="--tls-client-ca, or --anonymous"):
+        serve_settings(tmp_path, {**FILES, "listen": listen})
+    serve_settings(tmp_path, {**FILES, "listen": listen, "anonymous": True})
+    serve_settings(tmp_path, {**FILES, "listen": listen, "tls_client_ca": Path("ca.pem")})
+    with pytest.raises(InvalidInputError, match="give one of them"):
+        serve_settings(tmp_path, {**FILES, "tls_client_ca": Path("ca.pem"), "anonymous": True})
 
 
-def test_a_variable_that_is_not_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEALIGN_BATCH_ROWS", "1, 64 rows")
-    with pytest.raises(InvalidInputError, match="batch_rows"):
-        serve_settings(tmp_path, FILES)
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:7443", "[::1]:7443"])
+def test_on_loopback_callers_may_be_anonymous(tmp_path: Path, listen: str) -> None:
+    assert serve_settings(tmp_path, {**FILES, "listen": listen}).tls_client_ca is None

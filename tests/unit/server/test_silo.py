@@ -2,140 +2,187 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
-from sealign.alignment import RidgeStatistics, fit_map
 from sealign.ckks import Cipher, SecretKey, ZeroPool
 from sealign.encoders import EncoderCard
-from sealign.errors import NoMapError, NotFoundError, StalePlanError
-from sealign.protocol import QueryRows, TaskCard
-from sealign_server.alignment import AlignmentSession
-from sealign_server.settings import ServeSettings
-from sealign_server.silo import Silo
-from sealign_server.store import SiloStore, TaskDocument
-from tests.unit.server.conftest import CLIENT_DIMENSION, DIGEST, PUBLIC_ROWS, Rows, trained, unit_rows
+from sealign.errors import NoMapError, NoPlanError, NotFoundError, OverloadedError, StalePlanError, UnknownMapError
+from sealign.protocol import ClientMap, RowKind, TaskCard
+from sealign_server.serving import Silo
+from sealign_server.serving.heavy import HeavyWork
+from sealign_server.settings import ServingOptions
+from sealign_server.store import SiloStore, StoredTask
+from tests.support.silo import align_plain, space_of
+from tests.unit.server.conftest import (
+    ALICE,
+    BOB,
+    CLIENT_DIMENSION,
+    DIGEST,
+    PUBLIC_ROWS,
+    Rows,
+    served,
+    trained,
+    unit_rows,
+)
 
 
-def described(silo: Silo, card: EncoderCard) -> TaskCard:
-    (task,) = silo.describe(QueryRows(card.fingerprint)).tasks
+async def described(silo: Silo, rows: RowKind, identity: str = ALICE) -> TaskCard:
+    (task,) = await silo.classification.describe(identity, rows)
     return task
 
 
-def test_without_a_map_there_are_tasks_but_no_plans(
-    store: SiloStore, settings: ServeSettings, client_card: EncoderCard
-) -> None:
-    silo = Silo(store, settings)
-    card = silo.describe(QueryRows(client_card.fingerprint))
-    assert (card.name, card.map) == ("small", None)
-    (task,) = card.tasks
+async def test_without_a_map_there_are_tasks_but_no_plans(store: SiloStore, options: ServingOptions) -> None:
+    silo = served(store, options)
+    (task,) = silo.classification.cards()
     assert task.labels == ("blue", "green", "red")
-    assert (task.plans, task.revision) == ((), "")
+    assert (task.plans, task.revision, task.calibrated) == ((), "", False)
+    rows = RowKind("c" * 64, "0" * 32)
     with pytest.raises(NoMapError, match=r"align first \(sealign align --public FILE\).*noise \(dddddddddddd"):
-        silo.evaluator("colours", QueryRows(client_card.fingerprint), "plan", "revision")
+        await silo.classification.describe(ALICE, rows)
+    with pytest.raises(NoMapError, match="align first"):
+        silo.classification.evaluator(ALICE, "colours", rows, "plan", "revision")
 
 
 @pytest.mark.parametrize("count", [1, 5, 16])
-def test_products_equal_the_clear_composition(
-    aligned: SiloStore, settings: ServeSettings, client_card: EncoderCard, count: int
+async def test_products_equal_the_clear_composition(
+    store: SiloStore, options: ServingOptions, aligned: RowKind, count: int
 ) -> None:
-    silo = Silo(aligned, settings)
-    task = described(silo, client_card)
+    silo = served(store, options)
+    task = await described(silo, aligned)
     rows = unit_rows(7, count, CLIENT_DIMENSION)
-    head, learned = aligned.load_task("colours")[1].head, aligned.load_map(client_card.fingerprint)
-    expected = head.logits(learned.apply(rows))
+    learned = store.space.load_map(ALICE, str(aligned.map))
+    expected = store.tasks.load("colours").trained.head.logits(learned.apply(rows))
     plan = next(plan for plan in task.plans if plan.rows >= count)
     key = SecretKey.generate(plan.parameters)
     cipher = Cipher(plan, key)
-    evaluator = silo.evaluator("colours", QueryRows(client_card.fingerprint), plan.id, task.revision)
+    evaluator = silo.classification.evaluator(ALICE, "colours", aligned, plan.id, task.revision)
     reply = evaluator.evaluate(cipher.encrypt(rows), ZeroPool(key.public_key))
-    assert np.abs(cipher.decrypt(reply, count) - expected).max() <= settings.precision
+    assert np.abs(cipher.decrypt(reply, count) - expected).max() <= options.precision
 
 
-def test_plans_for_each_batch_size(aligned: SiloStore, settings: ServeSettings, client_card: EncoderCard) -> None:
-    task = described(Silo(aligned, settings), client_card)
+async def test_plans_for_each_batch_size(store: SiloStore, options: ServingOptions, aligned: RowKind) -> None:
+    task = await described(served(store, options), aligned)
     assert [plan.rows for plan in task.plans] == [1, 16]
     assert {plan.dimension for plan in task.plans} == {CLIENT_DIMENSION}
     assert {plan.outputs for plan in task.plans} == {3}
 
 
-def test_unknown_task_names_the_known_ones(
-    aligned: SiloStore, settings: ServeSettings, client_card: EncoderCard
-) -> None:
-    with pytest.raises(NotFoundError, match="tasks are: colours"):
-        Silo(aligned, settings).evaluator("weather", QueryRows(client_card.fingerprint), "plan", "revision")
+async def test_unknown_task_names_the_known_ones(store: SiloStore, options: ServingOptions, aligned: RowKind) -> None:
+    for name in ("weather", "", "../colours", "x" * 1000):
+        with pytest.raises(NotFoundError, match="tasks are: colours"):
+            served(store, options).classification.evaluator(ALICE, name, aligned, "plan", "revision")
 
 
-def test_a_new_head_makes_old_plans_stale(
-    aligned: SiloStore, settings: ServeSettings, client_card: EncoderCard
-) -> None:
-    silo = Silo(aligned, settings)
-    old = described(silo, client_card)
-    asked = ("colours", QueryRows(client_card.fingerprint), old.plans[0].id, old.revision)
-    aligned.save_task("colours", TaskDocument(), trained(seed=9))
-    silo.evaluator(*asked)  # until somebody asks, what was described is what is served
-    new = described(silo, client_card)
+async def test_a_new_head_makes_old_plans_stale(store: SiloStore, options: ServingOptions, aligned: RowKind) -> None:
+    tasks = served(store, options).classification
+    (old,) = await tasks.describe(ALICE, aligned)
+    asked = (ALICE, "colours", aligned, old.plans[0].id, old.revision)
+    store.tasks.save("colours", StoredTask(trained(seed=9)))
+    tasks.evaluator(*asked)  # until somebody asks, what was described is what is served
+    (new,) = await tasks.describe(ALICE, aligned)
     assert new.revision != old.revision
     with pytest.raises(StalePlanError, match="describe it and encrypt again"):
-        silo.evaluator(*asked)
-    silo.evaluator("colours", QueryRows(client_card.fingerprint), new.plans[0].id, new.revision)
+        tasks.evaluator(*asked)
+    tasks.evaluator(ALICE, "colours", aligned, new.plans[0].id, new.revision)
 
 
-def test_what_another_process_learned_is_seen(
-    store: SiloStore, settings: ServeSettings, client_card: EncoderCard, public_rows: Rows
+async def test_what_is_removed_stops_being_served_at_once(
+    store: SiloStore, options: ServingOptions, aligned: RowKind
 ) -> None:
-    first, second = Silo(store, settings), Silo(SiloStore(store.directory), settings)
-    session = first.alignment(client_card, DIGEST, PUBLIC_ROWS)
-    session.add(public_rows.tobytes())
-    session.learn()
-    task = described(first, client_card)
-    # Without having described the task, as when a connection moves to another worker.
-    rows = QueryRows(client_card.fingerprint)
-    second.catch_up(rows)
-    second.evaluator("colours", rows, task.plans[0].id, task.revision)
-    assert second.describe(rows).map == first.describe(rows).map
-
-
-def test_aligning_again_with_other_rows_changes_the_revision(
-    aligned: SiloStore, settings: ServeSettings, client_card: EncoderCard
-) -> None:
-    silo = Silo(aligned, settings)
-    before = described(silo, client_card).revision
-    session = AlignmentSession(aligned, client_card, DIGEST, PUBLIC_ROWS)
-    session.add(unit_rows(99, PUBLIC_ROWS, CLIENT_DIMENSION).tobytes())
-    session.learn()
-    assert described(silo, client_card).revision != before
-
-
-def test_a_damaged_map_costs_only_its_own_encoder(
-    aligned: SiloStore, settings: ServeSettings, client_card: EncoderCard, capsys: pytest.CaptureFixture[str]
-) -> None:
-    aligned.map_path("e" * 64).write_bytes(b"damage")
-    silo = Silo(aligned, settings)
-    assert described(silo, client_card).plans
+    tasks = served(store, options).classification
+    (card,) = await tasks.describe(ALICE, aligned)
+    asked = (ALICE, "colours", aligned, card.plans[0].id, card.revision)
+    tasks.evaluator(*asked)
+    store.space.remove_map(ALICE, str(aligned.map))
     with pytest.raises(NoMapError):
-        silo.evaluator("colours", QueryRows("e" * 64), "plan", "revision")
+        tasks.evaluator(*asked)
+    with pytest.raises(NoMapError):
+        await tasks.describe(ALICE, aligned)
+    store.tasks.remove("colours")
+    with pytest.raises(NotFoundError, match="tasks are: none"):
+        tasks.evaluator(*asked)
+    assert tasks.cards() == []
 
 
-def test_a_precision_that_no_parameters_reach_leaves_the_task_without_plans(
-    aligned: SiloStore, settings: ServeSettings, client_card: EncoderCard
+async def test_what_another_process_learned_is_seen(
+    store: SiloStore, options: ServingOptions, client_card: EncoderCard, public_rows: Rows
 ) -> None:
-    silo = Silo(aligned, settings.model_copy(update={"precision": 1e-12}))
-    assert described(silo, client_card).plans == ()
-    with pytest.raises(StalePlanError, match="the silo's log says why"):
-        silo.evaluator("colours", QueryRows(client_card.fingerprint), "plan", "revision")
+    first, second = served(store, options), served(SiloStore(store.directory), options)
+    record = align_plain(space_of(store), ALICE, client_card, DIGEST, public_rows)
+    rows = RowKind(client_card.fingerprint, record.card.id)
+    task = await described(first, rows)
+    asked = (ALICE, "colours", rows, task.plans[0].id, task.revision)
+    # Without having described the task, as when a connection moves to another worker.
+    with pytest.raises(StalePlanError):
+        second.classification.evaluator(*asked)
+    await second.classification.catch_up(ALICE, "colours", rows)
+    second.classification.evaluator(*asked)
 
 
-def test_a_silo_that_keeps_its_own_heads_chooses_among_families_of_maps(
-    store: SiloStore, settings: ServeSettings, client_card: EncoderCard, public_rows: Rows
+async def test_aligning_again_makes_another_map_and_leaves_the_first(
+    store: SiloStore, options: ServingOptions, client_card: EncoderCard, aligned: RowKind
 ) -> None:
-    session = Silo(store, settings.model_copy(update={"fit_heads": False})).alignment(client_card, DIGEST, PUBLIC_ROWS)
-    session.add(public_rows.tobytes())
-    learned = session.learn()
-    own = store.load_public_set(DIGEST).rows
-    statistics = RidgeStatistics(public_rows.shape[1], own.shape[1])
-    statistics.update(public_rows, own)
-    expected = fit_map(statistics, source_fingerprint="a", target_fingerprint="b", public_set="c")
-    assert learned.quality.family == expected.quality.family
-    np.testing.assert_allclose(learned.weight, expected.weight)
-    assert store.load_map(client_card.fingerprint).quality == learned.quality
+    silo = served(store, options)
+    before = await described(silo, aligned)
+    record = align_plain(space_of(store), ALICE, client_card, DIGEST, unit_rows(99, PUBLIC_ROWS, CLIENT_DIMENSION))
+    after = await described(silo, RowKind(client_card.fingerprint, record.card.id))
+    assert after.revision != before.revision
+    assert (await described(silo, aligned)).revision == before.revision
+    card = silo.space("embeddings").card(ALICE, client_card.fingerprint, CLIENT_DIMENSION)
+    assert {each.id for each in card.maps} == {record.card.id, aligned.map}
+
+
+async def test_a_precision_that_no_parameters_reach_leaves_the_task_without_plans(
+    store: SiloStore, aligned: RowKind
+) -> None:
+    silo = served(store, ServingOptions(batch_rows=(1,), precision=1e-12))
+    with capture_logs() as logs:
+        assert (await described(silo, aligned)).plans == ()
+    assert [event["event"] for event in logs] == ["task left out"]
+    with pytest.raises(NoPlanError, match="the silo's log says why"):
+        silo.classification.evaluator(ALICE, "colours", aligned, "plan", "revision")
+
+
+async def test_a_damaged_task_takes_no_other_down(store: SiloStore, options: ServingOptions, aligned: RowKind) -> None:
+    store.tasks.save("shapes", StoredTask(trained(seed=3)))
+    version = store.directory / "tasks" / "shapes" / str(store.tasks.version("shapes"))
+    (version / "head.safetensors").write_bytes(b"damage")
+    tasks = served(store, options).classification
+    assert [card.name for card in await tasks.describe(ALICE, aligned)] == ["colours"]
+
+
+async def test_rows_that_a_client_has_mapped(store: SiloStore, options: ServingOptions) -> None:
+    silo = served(store, options)
+    rows = RowKind("c" * 64, ClientMap(DIGEST))
+    task = await described(silo, rows)
+    assert {plan.dimension for plan in task.plans} == {12}
+    assert not task.calibrated
+    # A head for them depends neither on the encoder nor on who asks.
+    other = RowKind("f" * 64, ClientMap(DIGEST))
+    assert await described(silo, other, BOB) == task
+    with pytest.raises(UnknownMapError, match="register it again"):
+        await described(silo, RowKind("c" * 64, ClientMap(DIGEST, "0" * 32)))
+    with pytest.raises(NotFoundError):
+        await described(silo, RowKind("c" * 64, ClientMap("e" * 64)))
+
+
+async def test_heavy_work_of_one_client_does_not_queue_before_anothers() -> None:
+    heavy, order = HeavyWork(), []
+
+    def work(name: str) -> None:
+        time.sleep(0.02)
+        order.append(name)
+
+    flood = [asyncio.create_task(heavy.do("CN=flood", lambda n=n: work(f"flood {n}"))) for n in range(8)]  # type: ignore[misc]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError, match="8 requests of this client wait"):
+        await heavy.do("CN=flood", lambda: None)
+    await heavy.do("CN=other", lambda: work("other"))
+    await asyncio.gather(*flood)
+    assert order.index("other") <= 2
+    heavy.close()

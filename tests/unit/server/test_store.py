@@ -1,28 +1,38 @@
-"""The silo's directory: what is kept, and how damage is reported."""
+"""The silo's directory: what is kept, for whose eyes, and how damage is reported."""
 
 from __future__ import annotations
 
+import os
+import stat
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sealign.encoders import EncoderCard
-from sealign.errors import InvalidInputError, NotFoundError, StorageError
-from sealign_server.store import SiloStore, TaskDocument
-from tests.unit.server.conftest import DIGEST, PUBLIC_ROWS, trained
+from sealign.errors import InvalidInputError, NotFoundError, SealignError, StorageError
+from sealign.protocol import RowKind
+from sealign.protocol.status import sendable
+from sealign_server.ledger import Ledger, Release, Releases
+from sealign_server.store import OPERATOR, SiloStore, StoredTask, remove_leftovers
+from tests.support.silo import align_plain, space_of
+from tests.unit.server.conftest import ALICE, BOB, DIGEST, PUBLIC_ROWS, Rows, trained, unit_rows
+
+
+def version_of(store: SiloStore, task: str = "colours") -> Path:
+    return store.directory / "tasks" / task / (store.tasks.version(task) or "none")
 
 
 def test_a_silo_is_what_was_created(store: SiloStore) -> None:
     again = SiloStore(store.directory)
     assert again.document == store.document
-    assert again.task_names() == ["colours"]
-    document, head = again.load_task("colours")
-    assert document.description == "of the rainbow"
-    assert np.array_equal(head.head.weight, trained().head.weight)
-    (card,) = again.public_sets()
-    assert (card.digest, card.rows, card.name) == (DIGEST, PUBLIC_ROWS, "noise")
-    assert again.load_public_set(DIGEST).rows.shape == (PUBLIC_ROWS, 12)
+    assert again.tasks.names() == ["colours"]
+    task = again.tasks.load("colours")
+    assert task.description == "of the rainbow"
+    assert np.array_equal(task.trained.head.weight, trained().head.weight)
+    (card,) = again.space.public_sets()
+    assert (card.digest, card.rows, card.name, card.base) == (DIGEST, PUBLIC_ROWS, "noise", None)
+    assert again.space.load_public_set(DIGEST).rows.shape == (PUBLIC_ROWS, 12)
 
 
 def test_creating_twice_is_refused(store: SiloStore) -> None:
@@ -35,7 +45,7 @@ def test_a_directory_that_is_no_silo(tmp_path: Path) -> None:
         SiloStore(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"name": "x"', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"name": "x"', b"\xff\xfe", b'{"format_version": 2}'])
 def test_damaged_silo_document(store: SiloStore, content: bytes) -> None:
     (store.directory / "silo.json").write_bytes(content)
     with pytest.raises(StorageError, match="is damaged"):
@@ -45,41 +55,156 @@ def test_damaged_silo_document(store: SiloStore, content: bytes) -> None:
 @pytest.mark.parametrize("name", ["", "Topics", "../escape", "a/b", ".hidden", "x" * 64, "tópics", "topics\n"])
 def test_task_names_are_plain_identifiers(store: SiloStore, name: str) -> None:
     with pytest.raises(InvalidInputError, match="must be 1 to 63"):
-        store.save_task(name, TaskDocument(), trained())
-    assert store.task_names() == ["colours"]
+        store.tasks.save(name, StoredTask(trained()))
+    assert store.tasks.names() == ["colours"]
+    assert store.tasks.version(name) is None
 
 
 @pytest.mark.parametrize("file", ["head.safetensors", "task.json"])
-def test_damaged_task(store: SiloStore, file: str) -> None:
-    (store.directory / "tasks" / "colours" / file).write_bytes(b"not what was written")
-    with pytest.raises(StorageError):
-        store.load_task("colours")
+def test_what_is_wrong_with_a_file_stays_at_this_machine(store: SiloStore, file: str) -> None:
+    (version_of(store) / file).write_bytes(b"not what was written")
+    with pytest.raises(StorageError) as caught:
+        store.tasks.load("colours")
+    sent, incident = sendable(caught.value)
+    assert incident is not None
+    assert str(store.directory) not in str(sent)
 
 
 def test_unknown_public_set_says_what_there_is(store: SiloStore) -> None:
     for digest in ("0" * 64, "../silo", ""):
         with pytest.raises(NotFoundError, match=r"it holds: noise \(dddddddddddd…, 80 rows\)"):
-            store.load_public_set(digest)
+            store.space.load_public_set(digest)
 
 
-def test_leftovers_are_removed_and_nothing_else(aligned: SiloStore) -> None:
-    before = {path for path in aligned.directory.rglob("*") if path.is_file()}
-    for place in ("maps", "tasks/colours", "."):
-        (aligned.directory / place / ".file.safetensors.0123456789ab.tmp").write_bytes(b"half")
-    aligned.remove_leftovers()
-    assert {path for path in aligned.directory.rglob("*") if path.is_file()} == before
+def test_only_old_leftovers_are_removed(store: SiloStore, aligned: RowKind) -> None:
+    """A replica that starts must not delete what another is writing."""
+    before = {path for path in store.directory.rglob("*") if path.is_file()}
+    old, new = (store.directory / "space" / f".{name}.0123456789ab.tmp" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    remove_leftovers(store.directory)
+    assert {path for path in store.directory.rglob("*") if path.is_file()} == before | {new}
 
 
-def test_a_map_is_for_one_pair_of_encoders(aligned: SiloStore, client_card: EncoderCard) -> None:
-    assert aligned.map_fingerprints() == [client_card.fingerprint]
-    path = aligned.map_path(client_card.fingerprint)
-    path.rename(aligned.map_path("e" * 64))
-    with pytest.raises(InvalidInputError, match="learned between other encoders; align again"):
-        aligned.load_map("e" * 64)
+def test_files_and_directories_are_for_their_owner(store: SiloStore, aligned: RowKind) -> None:
+    """The old silo left public/*.safetensors and releases.sqlite readable by everybody."""
+    Releases(Ledger(store.ledger_path)).record(Release("embeddings", DIGEST, "c" * 64, ALICE, PUBLIC_ROWS, 9))
+    seen = 0
+    for path in (store.directory, *store.directory.rglob("*")):
+        seen += 1
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    assert seen > 12
 
 
-def test_damaged_map(aligned: SiloStore, client_card: EncoderCard) -> None:
-    path = aligned.map_path(client_card.fingerprint)
+# Tasks are versions
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_retraining_that_is_cut_off_leaves_the_old_version(
+    store: SiloStore, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """At whichever file the disk is full, the task is served as before."""
+    old, replace, count = store.tasks.load("colours"), Path.replace, 0
+
+    def failing(self: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count == cut:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    try:
+        store.tasks.save("colours", StoredTask(trained(seed=9), "new"))
+    except StorageError:
+        monkeypatch.undo()
+        again = SiloStore(store.directory).tasks.load("colours")
+        assert again.description == "of the rainbow"
+        assert np.array_equal(again.trained.head.weight, old.trained.head.weight)
+    else:
+        assert store.tasks.description("colours") == "new"
+        assert cut > 3
+
+
+def test_the_description_stays_unless_a_new_one_is_given(store: SiloStore) -> None:
+    store.tasks.save("colours", StoredTask(trained(seed=1)))
+    assert store.tasks.description("colours") == "of the rainbow"
+    store.tasks.save("colours", StoredTask(trained(seed=2), ""))
+    assert store.tasks.description("colours") == ""
+
+
+def test_few_versions_stay_on_disk(store: SiloStore) -> None:
+    for seed in range(5):
+        store.tasks.save("colours", StoredTask(trained(seed)))
+    assert len([path for path in version_of(store).parent.iterdir() if path.is_dir()]) == 2
+
+
+def test_a_removed_task_is_gone(store: SiloStore) -> None:
+    store.tasks.remove("colours")
+    assert store.tasks.names() == []
+    assert store.tasks.version("colours") is None
+    with pytest.raises(NotFoundError, match="tasks are: none"):
+        store.tasks.load("colours")
+
+
+# Maps belong to identities
+
+
+def test_a_map_is_its_identitys_and_named_by_content(store: SiloStore, aligned: RowKind) -> None:
+    assert isinstance(aligned.map, str)
+    assert store.space.has_map(ALICE, aligned.map)
+    assert not store.space.has_map(BOB, aligned.map)
+    learned = store.space.load_map(ALICE, aligned.map)
+    assert learned.id == aligned.map
+    (record,) = store.space.map_records(aligned.encoder, ALICE)
+    assert (record.identity, record.card.id, record.row_norm) == (ALICE, aligned.map, 1.0)
+    assert store.space.map_records(aligned.encoder, BOB) == []
+    assert store.space.map_records("e" * 64, ALICE) == []
+
+
+def test_a_map_under_another_name_is_refused(store: SiloStore, aligned: RowKind) -> None:
+    (path,) = store.directory.glob(f"space/maps/*/{aligned.map}.safetensors")
+    path.rename(path.with_name("0" * 32 + ".safetensors"))
+    with pytest.raises(StorageError, match="not what its name says"):
+        store.space.load_map(ALICE, "0" * 32)
+
+
+def test_a_damaged_map(store: SiloStore, aligned: RowKind) -> None:
+    (path,) = store.directory.glob(f"space/maps/*/{aligned.map}.safetensors")
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(StorageError, match="could not read"):
-        aligned.load_map(client_card.fingerprint)
+    with pytest.raises(StorageError, match="cannot be used"):
+        store.space.load_map(ALICE, str(aligned.map))
+
+
+def test_an_identity_evicts_its_own_oldest_maps(store: SiloStore, aligned: RowKind, client_card: object) -> None:
+    from sealign.encoders import EncoderCard
+    from sealign_server.settings import ServingOptions
+
+    space = space_of(store, ServingOptions(max_maps=2))
+    made = []
+    for seed in range(4):
+        card = EncoderCard(name="x", dimension=9, fingerprint=f"{seed:064x}")
+        rows: Rows = unit_rows(seed, PUBLIC_ROWS, 9)
+        made.append(align_plain(space, BOB, card, DIGEST, rows).card.id)
+        os.utime(next(store.directory.glob(f"space/maps/*/{made[-1]}.json")), (seed, seed))
+    assert {record.card.id for record in store.space.map_records(None, BOB)} == set(made[-2:])
+    assert store.space.has_map(ALICE, str(aligned.map))
+
+
+def test_the_operators_maps_are_for_everybody(store: SiloStore, public_rows: Rows) -> None:
+    from sealign.encoders import EncoderCard
+
+    card = EncoderCard(name="known", dimension=9, fingerprint="e" * 64)
+    space = space_of(store)
+    record = align_plain(space, OPERATOR, card, DIGEST, public_rows)
+    for identity in (ALICE, BOB, "anonymous"):
+        assert [m.id for m in space.card(identity, card.fingerprint, 9).maps] == [record.card.id]
+        assert space.mapped(identity, RowKind(card.fingerprint, record.card.id)).owner == OPERATOR
+
+
+def test_machine_errors_are_never_sent(store: SiloStore) -> None:
+    assert issubclass(StorageError, SealignError)
+    sent, incident = sendable(StorageError(f"{store.directory} is full"))
+    assert incident
+    assert str(store.directory) not in str(sent)

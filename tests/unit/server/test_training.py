@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from sealign.encoders import Embeddings, EncoderCard, EncoderSettings
-from sealign.errors import InvalidInputError, NotFoundError, StorageError
+from sealign.errors import InvalidInputError, StorageError
 from sealign.files import save_arrays
-from sealign.labelled import read_labelled
-from sealign_server import training
 from sealign_server.store import SiloStore
-from sealign_server.training import import_task, train_task
+from sealign_server.training import embedding
+from sealign_server.training.tasks import TrainingData, import_task, train_task
 from tests.unit.server.conftest import SILO_DIMENSION
 
 LABELS = ["up", "down"] * 20
@@ -40,95 +39,74 @@ class WordCounts:
 
 @pytest.fixture(autouse=True)
 def _encoder(store: SiloStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "load_encoder", lambda _: WordCounts(store.document.encoder_card))
+    monkeypatch.setattr(embedding, "load_encoder", lambda _: WordCounts(store.document.encoder_card))
 
 
 def ignore(count: int) -> None:
     """Progress that nobody watches."""
 
 
-def test_labels_and_texts_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "data.tsv"
-    path.write_bytes('label\ttext\nearn\tit "rose" 5 %\ngrän\tWeizen, Öl\r\n'.encode())
-    assert read_labelled(path) == (["earn", "grän"], ['it "rose" 5 %', "Weizen, Öl"])
+def unembedded(count: int) -> None:
+    """What can be refused is refused before anything is embedded."""
+    raise AssertionError(f"{count} texts were embedded")
 
 
-def test_long_documents_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "data.tsv"
-    path.write_text("label\ttext\nearn\t" + "x" * 200_000)
-    ((label,), (text,)) = read_labelled(path)
-    assert (label, len(text)) == ("earn", 200_000)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "line 1 must be the header"),
-        (b"earn\ttext\n", "line 1 must be the header"),
-        (b"label,text\nearn,it rose\n", "line 1 must be the header"),
-        (b"label\ttext\nearn it rose\n", "line 2 must be a label, a tab and a text"),
-        (b"label\ttext\nearn\tit rose\nearn\t\n", "line 3 must be a label, a tab and a text"),
-        (b"label\ttext\n\tit rose\n", "line 2"),
-        (b"label\ttext\nearn\tit\trose\n", "line 2"),
-        (b"label\ttext\nearn\tit rose\n\n", "line 3"),
-        (b"label\ttext\nearn\tit r\xf6se\n", "is not UTF-8"),
-    ],
-)
-def test_bad_files_by_line(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "data.tsv"
-    path.write_bytes(content)
-    with pytest.raises(InvalidInputError, match=message):
-        read_labelled(path)
-
-
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="there is no file"):
-        read_labelled(tmp_path / "nowhere.tsv")
-    with pytest.raises(StorageError, match="could not read"):
-        read_labelled(tmp_path)
+def data(labels: Sequence[str] = LABELS, texts: Sequence[str] = TEXTS, **fields: int) -> TrainingData:
+    return TrainingData(labels, texts, **fields)
 
 
 def test_a_task_is_trained_and_kept(store: SiloStore) -> None:
-    head = train_task(store, "direction", "where to", LABELS, TEXTS, ignore)
+    head = train_task(store, "direction", "where to", data(), ignore)
     assert head.head.labels == ("down", "up")
-    document, kept = store.load_task("direction")
-    assert document.description == "where to"
-    assert np.array_equal(kept.head.weight, head.head.weight)
+    task = store.tasks.load("direction")
+    assert task.description == "where to"
+    assert np.array_equal(task.trained.head.weight, head.head.weight)
 
 
-def test_texts_to_release_are_drawn_without_labels(store: SiloStore) -> None:
-    twice = TEXTS + TEXTS[:10]
-    train_task(store, "direction", "", LABELS + LABELS[:10], twice, ignore, seed=1, release=12)
-    released = store.load_released("direction")
-    assert released is not None
-    assert len(set(released.texts)) == 12
-    assert set(released.texts) < set(TEXTS)
-    expected = WordCounts(store.document.encoder_card).encode(released.texts)
-    assert np.array_equal(released.embeddings, expected)
-    directory = store.directory / "tasks" / "direction"
-    assert json.loads((directory / "released.json").read_bytes()) == {"texts": list(released.texts)}
-    for name in ("released.json", "released.safetensors"):
-        assert (directory / name).stat().st_mode & 0o777 == 0o600
-    # The seed decides; without a number the texts of the earlier training are forgotten.
-    train_task(store, "direction", "", LABELS, TEXTS, ignore, seed=2, release=12)
-    other = store.load_released("direction")
+def test_texts_are_embedded_once(store: SiloStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    first = train_task(store, "direction", "", data(), counts.append)
+    monkeypatch.setattr(embedding, "load_encoder", lambda _: None)  # nothing is to be embedded
+    again = train_task(store, "direction", "", data(), counts.append)
+    assert counts == [len(TEXTS)] * 2
+    assert np.array_equal(first.head.weight, again.head.weight)
+
+
+def test_examples_to_share_are_drawn_without_labels(store: SiloStore) -> None:
+    twice, labels = TEXTS + TEXTS[:10], LABELS + LABELS[:10]
+    train_task(store, "direction", "", data(labels, twice, seed=1, share=12), ignore)
+    examples = store.tasks.examples("direction")
+    assert examples is not None
+    assert len(set(examples.texts)) == 12
+    assert set(examples.texts) < set(TEXTS)
+    expected = WordCounts(store.document.encoder_card).encode(examples.texts)
+    assert np.array_equal(examples.embeddings, expected)
+    assert json.loads(shared_path(store).read_bytes()) == {"texts": list(examples.texts)}
+    # The seed decides; without a number the texts of the earlier training are not shared.
+    train_task(store, "direction", "", data(seed=2, share=12), ignore)
+    other = store.tasks.examples("direction")
     assert other is not None
-    assert other.texts != released.texts
-    train_task(store, "direction", "", LABELS, TEXTS, ignore)
-    assert store.load_released("direction") is None
-    with pytest.raises(InvalidInputError, match="41 texts cannot be released of 40 distinct ones"):
-        train_task(store, "direction", "", LABELS + LABELS[:10], twice, ignore, release=41)
+    assert other.texts != examples.texts
+    train_task(store, "direction", "", data(), ignore)
+    assert store.tasks.examples("direction") is None
+    with pytest.raises(InvalidInputError, match="41 texts cannot be shared of 40 distinct ones"):
+        train_task(store, "direction", "", data(labels, twice, share=41), ignore)
+    with pytest.raises(InvalidInputError, match="at most 128"):
+        train_task(store, "direction", "", data(share=129), ignore)
 
 
-def test_released_texts_that_were_changed_are_noticed(store: SiloStore) -> None:
-    train_task(store, "direction", "", LABELS, TEXTS, ignore, release=3)
-    path = store.directory / "tasks" / "direction" / "released.json"
-    path.write_text('{"texts": ["another"]}')
+def shared_path(store: SiloStore) -> Path:
+    return store.directory / "tasks" / "direction" / str(store.tasks.version("direction")) / "shared.json"
+
+
+def test_shared_examples_that_were_changed_are_noticed(store: SiloStore) -> None:
+    train_task(store, "direction", "", data(share=3), ignore)
+    shared_path(store).write_text('{"texts": ["another"]}')
     with pytest.raises(StorageError, match="train the task again"):
-        store.load_released("direction")
-    path.write_text("{")
-    with pytest.raises(StorageError, match="train the task again"):
-        store.load_released("direction")
+        store.tasks.examples("direction")
+    shared_path(store).write_text("{")
+    with pytest.raises(StorageError, match="damaged"):
+        store.tasks.examples("direction")
 
 
 @pytest.mark.parametrize(
@@ -137,45 +115,45 @@ def test_released_texts_that_were_changed_are_noticed(store: SiloStore) -> None:
 )
 def test_a_head_with_missing_classes_is_refused(store: SiloStore, labels: list[str], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        train_task(store, "direction", "", labels, TEXTS, ignore)
-    assert store.task_names() == ["colours"]
+        train_task(store, "direction", "", data(labels), unembedded)
+    assert store.tasks.names() == ["colours"]
 
 
 def test_a_changed_encoder_is_noticed(store: SiloStore, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = store.document.encoder_card.model_copy(update={"fingerprint": "0" * 64})
-    monkeypatch.setattr(training, "load_encoder", lambda _: WordCounts(changed))
+    monkeypatch.setattr(embedding, "load_encoder", lambda _: WordCounts(changed))
     with pytest.raises(InvalidInputError, match="the silo's encoder has changed"):
-        train_task(store, "direction", "", LABELS, TEXTS, ignore)
+        train_task(store, "direction", "", data(), ignore)
 
 
 def test_creating_a_silo_records_its_encoder(tmp_path: Path, store: SiloStore) -> None:
-    created = training.create_silo(tmp_path / "new", "new", EncoderSettings(family="use"))
+    created = embedding.create_silo(tmp_path / "new", "new", EncoderSettings(family="use"))
     assert created.document.encoder_card == store.document.encoder_card
 
 
 def test_an_imported_head_is_calibrated_on_the_data(store: SiloStore, tmp_path: Path) -> None:
-    trained = train_task(store, "direction", "", LABELS, TEXTS, ignore)
+    trained = train_task(store, "direction", "", data(), ignore)
     path = tmp_path / "linear.safetensors"
     arrays = {"weight": trained.head.weight.T, "bias": trained.head.bias}
     save_arrays(path, arrays, {"labels": '["down", "up"]'})
-    imported = import_task(store, "imported", "", path, LABELS, TEXTS, ignore, release=5)
-    released = store.load_released("imported")
-    assert released is not None
-    assert len(released.texts) == 5
+    imported = import_task(store, "imported", "", path, data(share=5), ignore)
+    examples = store.tasks.examples("imported")
+    assert examples is not None
+    assert len(examples.texts) == 5
     assert np.allclose(imported.head.weight, trained.head.weight)
     assert imported.held_out_rows == len(TEXTS)
-    assert store.task_names() == ["colours", "direction", "imported"]
+    assert store.tasks.names() == ["colours", "direction", "imported"]
 
 
 def test_an_imported_head_must_fit_encoder_and_labels(store: SiloStore, tmp_path: Path) -> None:
     path = tmp_path / "linear.safetensors"
     save_arrays(path, {"weight": np.ones((2, 5)), "bias": np.ones(2)}, {"labels": '["down", "up"]'})
     with pytest.raises(InvalidInputError, match=f"takes 5 dimensions, the silo's encoder gives {SILO_DIMENSION}"):
-        import_task(store, "imported", "", path, LABELS, TEXTS, ignore)
+        import_task(store, "imported", "", path, data(), ignore)
     save_arrays(path, {"weight": np.ones((2, SILO_DIMENSION)), "bias": np.ones(2)}, {"labels": '["left", "right"]'})
     with pytest.raises(InvalidInputError, match="not classes of the head"):
-        import_task(store, "imported", "", path, LABELS, TEXTS, ignore)
+        import_task(store, "imported", "", path, data(), ignore)
     save_arrays(path, {"weight": np.ones((2, SILO_DIMENSION)), "bias": np.ones(2)}, {})
     with pytest.raises(InvalidInputError, match="does not name its classes"):
-        import_task(store, "imported", "", path, LABELS, TEXTS, ignore)
-    assert store.task_names() == ["colours"]
+        import_task(store, "imported", "", path, data(), ignore)
+    assert store.tasks.names() == ["colours"]

@@ -1,0 +1,24 @@
+"""What a silo does unless its operator says otherwise; the silo's settings and the evaluation start from the same."""
+
+from __future__ import annotations
+
+BATCH_ROWS = (1, 32, 1024)
+"""Rows of the batches that plans are made for."""
+
+BATCH_BYTES = 64 << 20
+"""Maximum bytes of encoded weights for one batch size."""
+
+OOD_DIRECTIONS = 8
+"""Outputs for the Mahalanobis score of a fitted head."""
+
+HELD_OUT = 0.2
+"""Share of each class's rows that calibrate a head and fit none."""
+
+CALIBRATION_ROWS = 2000
+"""Maximum rows that calibrate a head."""
+
+ALIGNMENT_PRECISION = 2.0**-15
+"""Largest error of an entry of an encrypted cross-covariance, in units of the silo's mean dimension norm."""
+
+RECENTRED_NORM = 2.0
+"""Longest row of unit-norm embeddings whose mean the client has taken away."""

@@ -1,0 +1,245 @@
+"""Measuring a task once, with its rows: see `sealign.heads.profile`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sealign.alignment import MappedChannel
+from sealign.errors import InvalidInputError
+from sealign.heads.calibration import fit_temperature, log_losses, two_digits
+from sealign.heads.discriminant import ClassStatistics, Outliers, discriminant_head
+from sealign.heads.linear import LinearHead, checked_rows, class_indices
+from sealign.heads.ood import auroc
+from sealign.heads.profile import Measures, TaskProfile
+from sealign.heads.publishing import published_fraction, standard_error, with_noise
+from sealign.heads.served import OutputLayout, ServedHead
+
+Matrix = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Training = Callable[[Matrix, Sequence[str]], LinearHead]
+"""Labelled embeddings, (n, d), to a head."""
+
+BLURS: tuple[float, ...] = (0.1, 1.0, 3.0, 6.0, 10.0, 20.0, 40.0)
+"""Noise of the blurs, in units of the embeddings' mean eigenvalue: from nothing lost to half of the answers."""
+
+SHRINKAGES: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03)
+"""Of discriminant heads, strongest first."""
+
+FOLDS = 5
+_SIMULATED_ROWS = 4000
+_TAIL_BOUNDS = (0.002, 0.5)
+
+
+def measure_task(
+    embeddings: ArrayLike,
+    labels: Sequence[str],
+    own: LinearHead,
+    train: Training,
+    *,
+    outliers: ArrayLike | None = None,
+    directions: int = 0,
+    seed: int = 0,
+) -> TaskProfile:
+    """Measure a task's two kinds of heads by cross-fitting over five folds, behind each blur.
+
+    Fractions carry noise from the operating system, drawn here; see `sealign.heads.publishing`.
+
+    Args:
+        embeddings: of the silo's encoder, (n, d), at least two per class.
+        labels: one per row.
+        own: the head that the silo serves where it knows nothing of a map.
+        train: trains such a head on part of the rows; for an imported head, returns the head.
+        outliers: embeddings of texts of another kind, (m, d), at least 20.
+        directions: of the linear Mahalanobis score.
+        seed: of the folds.
+
+    Raises:
+        InvalidInputError: wrong shapes or labels, a class with fewer than two rows, or too few outliers.
+    """
+    rows = checked_rows(embeddings)
+    folds = _Folds.of(rows, labels, own, train, seed)
+    far = None if outliers is None else checked_rows(outliers)
+    if far is not None and len(far) < 2 * FOLDS * 2:
+        raise InvalidInputError(f"{len(far)} outlier texts are too few to judge by; give at least {4 * FOLDS}")
+    known = None if far is None else Outliers.of(far[::2])
+    shrinkage = folds.shrinkage(known)
+    behind = [
+        _Blurred.of(folds, channel, known, None if far is None else far[1::2], shrinkage, directions)
+        for channel in folds.blurs
+    ]
+    return TaskProfile(
+        statistics=folds.everything,
+        outliers=None if far is None else Outliers.of(far),
+        shrinkage=shrinkage,
+        rows=len(rows),
+        losses=np.maximum.accumulate([one.loss for one in behind]),
+        fitted=_joined([one.fitted for one in behind]),
+        trained=_joined([one.trained for one in behind]),
+        preference=np.array([one.preference for one in behind]),
+        aurocs=np.array([one.auroc for one in behind]),
+    )
+
+
+def simulated(statistics: ClassStatistics) -> tuple[Matrix, Indices]:
+    """Return the rows and classes that heads behind maps are measured with, of mapped statistics."""
+    return statistics.simulated(_SIMULATED_ROWS)
+
+
+def simulated_loss(head: ServedHead, rows: Matrix, targets: Indices) -> float:
+    """Return the mean log-loss, at the best temperature, that says how hard a map makes a task."""
+    return max(float(log_losses(head.head.logits(rows), targets).mean()), 1e-12)
+
+
+@dataclass(frozen=True, eq=False)
+class _Folds:
+    """Rows in folds, with the statistics of the others and a head trained on them, for each fold."""
+
+    rows: Matrix
+    targets: Indices
+    fold: Indices
+    rest: tuple[ClassStatistics, ...]
+    trained: tuple[LinearHead, ...]
+    own: LinearHead
+    everything: ClassStatistics
+
+    @classmethod
+    def of(cls, rows: Matrix, labels: Sequence[str], own: LinearHead, train: Training, seed: int) -> _Folds:
+        targets = class_indices(labels, own.labels, len(rows))
+        counts = np.bincount(targets, minlength=len(own.labels))
+        if counts.min() < 2:
+            name = own.labels[int(counts.argmin())]
+            raise InvalidInputError(
+                f"class {name!r} has {counts.min()} rows; give at least two, or leave the class out"
+            )
+        random, fold = np.random.default_rng(seed), np.empty(len(rows), dtype=np.intp)
+        for number in range(len(counts)):
+            members = random.permutation(np.flatnonzero(targets == number))
+            fold[members] = (np.arange(len(members)) + random.integers(FOLDS)) % FOLDS
+        names = np.array(labels)
+        rest = [(rows[fold != number], names[fold != number].tolist()) for number in range(FOLDS)]
+        return cls(
+            rows,
+            targets,
+            fold,
+            tuple(ClassStatistics.of(*part, own.labels) for part in rest),
+            tuple(train(*part) for part in rest),
+            own,
+            ClassStatistics.of(rows, labels, own.labels),
+        )
+
+    @property
+    def blurs(self) -> tuple[MappedChannel, ...]:
+        whole = self.everything
+        return tuple(MappedChannel.blur(whole.mean, whole.total, noise) for noise in BLURS)
+
+    def shrinkage(self, outliers: Outliers | None) -> float:
+        """The shrinkage with the smallest log-loss of rows left out, summed over some of the blurs."""
+        losses = [0.0] * len(SHRINKAGES)
+        for channel in self.blurs[1:6:2]:
+            mapped = self.mapped(channel)
+            for index, strength in enumerate(SHRINKAGES):
+                outputs = self.outputs(mapped, self.fitted(channel, outliers, strength, 0))
+                losses[index] += float(log_losses(outputs, self.targets).mean())
+        return SHRINKAGES[int(np.argmin(losses))]
+
+    def mapped(self, channel: MappedChannel) -> Matrix:
+        return channel.apply(self.rows).astype(np.float64)
+
+    def fitted(
+        self, channel: MappedChannel, outliers: Outliers | None, shrinkage: float, directions: int
+    ) -> list[ServedHead]:
+        """A discriminant for each fold."""
+        far = outliers and outliers.through(channel)
+        return [discriminant_head(part.through(channel), shrinkage, far, directions) for part in self.rest]
+
+    def outputs(self, mapped: Matrix, heads: Sequence[ServedHead]) -> Matrix:
+        """Outputs of each row's head, which was not fitted to it."""
+        outputs = np.empty((len(mapped), heads[0].layout.outputs))
+        for number, head in enumerate(heads):
+            outputs[self.fold == number] = head.outputs(mapped[self.fold == number])
+        return outputs
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Figures of one kind of head behind one blur."""
+
+    accuracy: float
+    temperature: float
+    tails: dict[str, float]
+
+    @classmethod
+    def of(cls, layout: OutputLayout, real: Matrix, targets: Indices, simulated: Matrix) -> _Measured:
+        """From outputs of rows that the heads have not seen, and of simulated ones by the head of all rows."""
+        logits = layout.logits(real)
+        temperature = two_digits(fit_temperature(logits, targets))
+        reached, drawn = (layout.scores(layout.cooled(outputs, temperature)) for outputs in (real, simulated))
+        accuracy = float(np.mean(logits.argmax(axis=1) == targets))
+        return cls(
+            accuracy=published_fraction(accuracy, len(targets)),
+            temperature=temperature,
+            tails={name: _tail(reached[name], drawn[name]) for name in reached},
+        )
+
+
+@dataclass(frozen=True)
+class _Blurred:
+    """Figures behind one blur."""
+
+    loss: float
+    fitted: _Measured
+    trained: _Measured
+    preference: float
+    auroc: float
+
+    @classmethod
+    def of(
+        cls,
+        folds: _Folds,
+        channel: MappedChannel,
+        outliers: Outliers | None,
+        unseen: Matrix | None,
+        shrinkage: float,
+        directions: int,
+    ) -> _Blurred:
+        """Measure both kinds of heads; ``unseen`` are outliers that the statistics do not hold."""
+        directions = 0 if outliers is None else directions
+        statistics, mapped, targets = folds.everything.through(channel), folds.mapped(channel), folds.targets
+        final = discriminant_head(statistics, shrinkage, outliers and outliers.through(channel), directions)
+        drawn, classes = simulated(statistics)
+        fitted = folds.outputs(mapped, folds.fitted(channel, outliers, shrinkage, directions))
+        trained = folds.outputs(mapped, [ServedHead(head) for head in folds.trained])
+        gain = log_losses(final.layout.logits(fitted), targets) - log_losses(trained, targets)
+        own = ServedHead(folds.own)
+        separated = 0.0
+        if unseen is not None:
+            inside, outside = (
+                final.layout.scores(outputs)["reject_margin"]
+                for outputs in (fitted, final.outputs(channel.apply(unseen)))
+            )
+            separated = auroc(inside, outside)
+        return cls(
+            loss=simulated_loss(final, drawn, classes),
+            fitted=_Measured.of(final.layout, fitted, targets, final.outputs(drawn)),
+            trained=_Measured.of(own.layout, trained, targets, own.outputs(drawn)),
+            preference=float(gain.mean() / max(gain.std() / np.sqrt(len(gain)), 1e-12)),
+            auroc=separated,
+        )
+
+
+def _tail(real: Matrix, drawn: Matrix) -> float:
+    """The fraction of simulated scores below what 95 % of the real ones reach, with noise."""
+    tail = float(np.mean(drawn < np.quantile(real, 0.05)))
+    return float(np.clip(with_noise(tail, standard_error(0.05, len(real))), *_TAIL_BOUNDS))
+
+
+def _joined(measured: Sequence[_Measured]) -> Measures:
+    return Measures(
+        accuracies=np.array([one.accuracy for one in measured]),
+        temperatures=np.array([one.temperature for one in measured]),
+        tails={name: np.array([one.tails[name] for one in measured]) for name in measured[0].tails},
+    )

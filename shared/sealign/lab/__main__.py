@@ -1,0 +1,5 @@
+"""``python -m sealign.lab`` is ``sealign-lab``."""
+
+from sealign.lab.cli import main
+
+main()

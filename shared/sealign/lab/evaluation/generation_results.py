@@ -1,0 +1,113 @@
+"""What an evaluation has measured of pairs of causal models."""
+
+from __future__ import annotations
+
+from sealign.lab.evaluation.result import Result
+
+
+class CausalResult(Result):
+    """A causal model that took part.
+
+    Attributes:
+        name: in the spec.
+        model: without where it lies.
+        dimension: of a hidden state.
+        vocabulary: outputs of its head.
+        fingerprint: of weights and tokenizer.
+    """
+
+    name: str
+    model: str
+    dimension: int
+    vocabulary: int
+    fingerprint: str
+
+
+class Prediction(Result):
+    """What the silo's head predicts from mapped states, over the test texts.
+
+    Attributes:
+        top1: share of positions where the same token is likeliest as from the silo's own state.
+        top5: share where the silo's likeliest token is among the five likeliest.
+        perplexity: of the tokens that follow.
+        divergence: mean Kullback-Leibler divergence from the silo's own distribution, nats a token.
+    """
+
+    top1: float
+    top5: float
+    perplexity: float
+    divergence: float
+
+
+class EncryptedPrediction(Result):
+    """The same map and head through the encrypted path.
+
+    Attributes:
+        positions: test positions that were sent.
+        agreement: share of them with the same likeliest token as in the clear.
+        largest_error: of a logit.
+        precision: promised for it.
+        parameters: name of the parameter set.
+    """
+
+    positions: int
+    agreement: float
+    largest_error: float
+    precision: float
+    parameters: str
+
+
+class Sample(Result):
+    """How the silo's own model goes on from a prompt, and how its head does behind the client's model."""
+
+    prompt: str
+    own: str
+    mapped: str
+
+
+class GenerationResult(Result):
+    """One pair of causal models.
+
+    Attributes:
+        name: of the pair.
+        client, silo: the models.
+        rows: positions aligned over.
+        epochs: of refinement.
+        positions: test positions with a token that follows.
+        explained_variance: of the silo's states, by ridge, over held-out public positions.
+        own_perplexity: of the tokens that follow, by the silo's own states.
+        own_agreement: share of positions where the two models, unaligned, find the same text likeliest.
+        jaccard: of the two vocabularies.
+        exact_match: share of the silo's tokens that the client's tokenizer cuts exactly alike.
+        boundary_match: share of them at whose end one of the client's tokens ends.
+        ridge: the map that ridge regression gives.
+        refined: that map refined by divergence; None without epochs.
+        curve: perplexity by number of positions, for each map.
+        encrypted: of the last map; None if it was not asked for.
+        samples: by the last map.
+        seconds: by step, of one run; those of reading are of the first.
+    """
+
+    name: str
+    client: CausalResult
+    silo: CausalResult
+    rows: int
+    epochs: int
+    positions: int
+    explained_variance: float
+    own_perplexity: float
+    own_agreement: float
+    jaccard: float
+    exact_match: float
+    boundary_match: float
+    ridge: Prediction
+    refined: Prediction | None
+    curve: dict[str, dict[int, float]]
+    encrypted: EncryptedPrediction | None
+    samples: tuple[Sample, ...]
+    seconds: dict[str, float]
+
+    @property
+    def best(self) -> Prediction:
+        """Of the last map."""
+        return self.refined or self.ridge
