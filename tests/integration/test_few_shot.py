@@ -95,7 +95,7 @@ def test_both_modes_align_over_the_joined_set(server: Server, directory: Path, t
 def test_tasks_and_sets_that_there_are_not(server: Server, directory: Path, tls: Tls) -> None:
     with Client(tls.client_settings(server.port), encoder=client_encoder()) as client:
         with pytest.raises(NotFoundError, match="train --share"):
-            client.align(PUBLIC, few_shot="weather")
+            client.align(PUBLIC, **EXAMPLES | {"shared_examples": "weather"})
         with pytest.raises(NotFoundError, match="byte for byte"):
             client.align(PUBLIC.joined(["one line more"]), **EXAMPLES)
     with raw_stubs(server.address, tls.authority, tls.client) as stubs:

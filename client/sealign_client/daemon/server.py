@@ -67,6 +67,7 @@ async def run_daemon(settings: ClientSettings) -> None:
         if http is not None:
             await http.start()
         await status.set("", health_pb2.HealthCheckResponse.SERVING)
+        await status.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
         if not address.is_local or not (settings.http is None or parse_address(settings.http).is_local):
             _log.warning("texts arrive here unencrypted, and this address can be reached from other machines")
         _log.info(
@@ -124,7 +125,7 @@ async def _probe(client: AsyncClient, status: health.aio.HealthServicer) -> None
             await client.encoder()
     while True:
         try:
-            silo = await client.silo()
+            silo = await (await client.session.calls()).silo.describe(_PROBE_SECONDS)
             now, reason = True, ""
         except SealignError as error:
             now, reason = False, str(error)

@@ -102,7 +102,7 @@ class ClientBackend:
         self._require_encoder()
         as_texts(texts)  # before they share a batch with others
         results = await self._batchers[long_texts].classify(texts, task)
-        card = await self._client.task(task)
+        card = await self._client.classifier.task(task)
         return [_prediction(card, result) for result in results]
 
     async def _classified(self, long_texts: LongTexts, texts: Sequence[str], task: str | None) -> list[Classification]:
@@ -133,10 +133,10 @@ class ClientBackend:
         encoder = await self._client.encoder()
         rows = await self._client.session.run(partial(encoder.encode, [text]))
         watch, embedded, request_id = _Watch(), perf_counter(), secrets.token_hex(8)
-        card = await self._client.task(task)
+        card = await self._client.classifier.task(task)
         result = await self._client.classifier.watched(rows, card.name, request_id, watch)
         ended = perf_counter()
-        card = await self._client.task(task)
+        card = await self._client.classifier.task(task)
         return Inspection(
             prediction=_prediction(card, result),
             stages=(Stage("embed", (embedded - started) * 1e3), *watch.stages(embedded, ended)),
