@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
 
-.PHONY: demo check unit test coverage matrix docs bench compose-test proto format clean
+.PHONY: demo check unit test coverage matrix docs browser-test bench compose-test proto format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m deploy.demo.run
@@ -32,6 +32,11 @@ matrix:
 docs: $(INSTALLED) $(DOCS_INSTALLED)
 	$(BIN)/python deploy/docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --config-file deploy/docs/mkdocs.yml
+
+# The page in a real browser. Needs Chromium (apt-get install chromium) and Node for axe-core's rules.
+browser-test: $(INSTALLED)
+	npm install --prefix tests/browser --no-package-lock --no-audit --no-fund
+	$(BIN)/pytest tests/browser
 
 # Lines that no test runs, also in processes that tests start.
 coverage: $(INSTALLED)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,21 @@ from sealign_client.exchange import Exchange, Matrix
 from sealign_client.local.recentring import OwnThresholds, Recentring, require_enough_for_thresholds
 from sealign_client.results import Classification, classifications
 from sealign_client.retry import RETRIED
+
+if TYPE_CHECKING:
+    from sealign_client.session import Calls
+    from sealign_client.transport import Query, Reply
+
+
+class Watch(Protocol):
+    """Sees what crosses the network in one call."""
+
+    def sent(self, query: Query) -> None:
+        """A query is about to be sent."""
+
+    def received(self, reply: Reply) -> None:
+        """A reply has come."""
+
 
 _SHARE = 0.9
 """Share of what a key may tell that one batch may use up."""
@@ -42,7 +58,13 @@ class Classifier(ClassificationTasks):
             return []
         encoder = await self.encoder()
         rows = await self._session.run(partial(encoder.encode, texts, progress=progress))
-        ready, outputs = await self.outputs(rows, card.name, verify=verify)
+        return await self.classify_rows(rows, card.name, verify=verify)
+
+    async def classify_rows(
+        self, rows: NDArray[np.floating], task: str | None = None, *, verify: bool | None = None
+    ) -> list[Classification]:
+        """Return classifications of embeddings, (n, d), in their order."""
+        ready, outputs = await self.outputs(rows, task, verify=verify)
         return classifications(ready.card, outputs, self._thresholds(ready))
 
     async def classify_each(self, texts: Iterable[str], task: str | None = None) -> AsyncIterator[Classification]:
@@ -136,6 +158,33 @@ class Classifier(ClassificationTasks):
         if card.calibrated or (own is not None and (own.revision, own.map) == (card.revision, route.card.id)):
             return card.ood_thresholds
         return None
+
+    async def watched(
+        self, embedding: NDArray[np.floating], task: str | None, request_id: str, watch: Watch
+    ) -> Classification:
+        """Return the classification of one embedding, (1, d), and show what crosses the network.
+
+        Args:
+            request_id: under which the silo records the call.
+            watch: called with the query when it is sent, and with the reply when it has come.
+        """
+
+        async def attempt(calls: Calls, seconds: float) -> Classification:
+            ready = await self._ready(task)
+            target = ready.target(1, None)
+
+            async def send(query: Query) -> AsyncIterator[Reply]:
+                watch.sent(query)
+                async for reply in calls.classification.classify(query, target.plan, seconds, request_id):
+                    watch.received(reply)
+                    yield reply
+
+            exchange = Exchange(self._session, target)
+            outputs = await exchange.ask(ready.route.prepared(embedding, target.plan, clip=False), send)
+            exchange.conclude()
+            return classifications(ready.card, outputs, self._thresholds(ready))[0]
+
+        return await self._session.retried(attempt, self._renew)
 
     async def adapt(
         self, texts: Sequence[str], progress: Progress | None, *, thresholds: bool, task: str | None
