@@ -77,7 +77,7 @@ def _first_classification(work: Path, document: LabelledText) -> None:
 
 
 def _make_silo(directory: Path, public: Path, train: Path) -> None:
-    _command("sealign-server", "init", directory, "--encoder", "use", "--public", public)
+    _command("sealign-server", "init", directory, "--encoder", "use?long_texts=truncate", "--public", public)
     described = ["--description", "topics of Reuters newswire"]
     _command("sealign-server", "train", directory, "--task", TASK, "--data", train, *described)
 

@@ -14,8 +14,11 @@ OOD_DIRECTIONS = 8
 HELD_OUT = 0.2
 """Share of each class's rows that calibrate a head and fit none."""
 
-CALIBRATION_ROWS = 2000
-"""Maximum rows that calibrate a head."""
+FEWEST_OUTLIERS = 20
+"""Texts of another kind that a class of outliers is learned from, at least."""
+
+OUTLIERS = 4000
+"""Maximum number of such texts."""
 
 ALIGNMENT_PRECISION = 2.0**-15
 """Largest error of an entry of an encrypted cross-covariance, in units of the silo's mean dimension norm."""

@@ -18,14 +18,14 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
+from sealign_client.generation_connection import GenerationConnection
+from sealign_server.generation_store import GenerationStore, save_client_states, save_row_norm
 
 from sealign.alignment import AffineMap, MapQuality
 from sealign.ckks import Cipher, SecretKey, residue_bytes
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.generation.vocabulary import VocabularyHead
 from sealign_client import client_settings
-from sealign_client.generation_connection import GenerationConnection
-from sealign_server.generation_store import GenerationStore, save_client_states, save_row_norm
 from sealign_server.store import SiloDocument, SiloStore
 from tests.support.processes import Server, command, serving
 

@@ -79,7 +79,7 @@ def test_file_and_settings_file(
         (["--file", "/nowhere/texts.txt"], "no file /nowhere/texts.txt"),
         (["--file", "x.txt", "text"], "not both"),
         (["--task", "weather", "text"], "no task 'weather'"),
-        ([" "], "text 0 is empty"),
+        ([" "], "text 1 is empty"),
     ],
 )
 def test_one_line_for_one_error(

@@ -1,4 +1,4 @@
-"""What a malicious silo can do to a client: attacks that work on the unprotected ingredients, and fail on the client."""
+"""What a malicious silo can do to a client: attacks that work on unprotected ingredients, and fail on the client."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from sealign.encoders.settings import ENTRY_POINT_GROUP
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
 from sealign_server.store import PublicRows, SiloDocument, SiloStore, StoredTask
-from sealign_server.training.tasks import TrainingData, drawn_examples, profiled, public_outliers
+from sealign_server.training.tasks import TrainingData, drawn_examples, outlier_rows, profiled
 from tests.support.views import CLIENT_DIMENSION, PUBLIC, SILO_DIMENSION, TEXTS, Rows, ViewEncoder, client_encoder
 
 __all__ = [
@@ -70,7 +70,8 @@ def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:
     if calibrated:
         labels[::3] = np.random.default_rng(0).permutation(labels[::3]).tolist()
     head = train_head(labelled, labels)
-    profile = profiled(labelled, TrainingData(labels, texts), head, public_outliers(store)) if calibrated else None
+    data = TrainingData(labels, texts)
+    profile = profiled(labelled, data, head, outlier_rows(store, data, lambda _: None)) if calibrated else None
     store.tasks.save("colours", StoredTask(head, "", profile, examples))
     return store
 

@@ -75,7 +75,6 @@ def _task(store: SiloStore, name: str) -> dict[str, Any]:
         "name": name,
         "labels": len(task.trained.head.labels),
         "held_out_accuracy": task.trained.held_out_accuracy,
-        "temperature": task.trained.temperature,
         "examples_to_share": 0 if task.examples is None else len(task.examples.texts),
         "description": task.description or "",
     }

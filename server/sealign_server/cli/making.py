@@ -66,8 +66,16 @@ def train(
             help="Texts, without labels, to keep for clients; see serve --share-examples. 128 at most.", min=0
         ),
     ] = 0,
+    outliers: Annotated[
+        Path | None,
+        typer.Option(
+            help="General texts that are not of the task, one per line, to tell outliers by; by default those of the "
+            "public sets."
+        ),
+    ] = None,
 ) -> None:
     """Train a task's head on labelled texts, or import one. Clients are served the new version at once."""
+    from sealign.alignment import PublicSet
     from sealign.app.progress import progress
     from sealign.labelled import read_labelled
     from sealign_server.store import SiloStore
@@ -75,7 +83,8 @@ def train(
 
     store = SiloStore(directory)
     labels, texts = read_labelled(data)
-    chosen = TrainingData(labels, texts, seed, share)
+    others = None if outliers is None else PublicSet.from_file(outliers).texts
+    chosen = TrainingData(labels, texts, seed, share, others)
     with progress("embedding", len(texts)) as advance:
         if head is None:
             trained = train_task(store, task, description, chosen, advance)

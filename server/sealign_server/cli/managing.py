@@ -105,7 +105,6 @@ def show_task(directory: Directory, task: Annotated[str, typer.Argument(help="Th
         "description": stored.description,
         "labels": trained.head.labels,
         "dimension": trained.head.dimension,
-        "temperature": trained.temperature,
         "held_out_accuracy": trained.held_out_accuracy,
         "held_out_rows": trained.held_out_rows,
         "ood": dict(trained.ood),

@@ -26,9 +26,6 @@ from sealign_server.store import StoredTask, TaskStore
 
 _log = structlog.get_logger()
 
-_ALWAYS = 1e9
-"""Standard errors by which the trained head is preferred where the operator wants no other."""
-
 
 @dataclass(frozen=True, eq=False)
 class LoadedTask:
@@ -61,10 +58,8 @@ class LoadedTask:
         trained, profile = self.stored.trained, self.stored.profile
         if profile is None or channel is None:
             return CalibratedHead.unmapped(trained)
-        if not options.fit_heads:
-            profile = replace(profile, preference=np.full_like(profile.preference, _ALWAYS))
         directions = min(options.ood_directions, trained.head.dimension)
-        return head_behind(channel, trained.head, profile, directions=directions)
+        return head_behind(channel, trained.head, profile, directions=directions, fit=options.fit_heads)
 
     def mean(self, channel: MappedChannel | None) -> NDArray[np.float64]:
         """Return the mean of the task's texts, (d,), as the map predicts them.
@@ -289,6 +284,7 @@ def _card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
         reject=layout.reject,
         directions=layout.directions,
         mapped_accuracy=served.calibrated.accuracy,
+        mapped_accuracy_margin=served.calibrated.margin,
         calibrated=served.is_calibrated,
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.defaults import OOD_DIRECTIONS
+from sealign.defaults import FEWEST_OUTLIERS, OOD_DIRECTIONS, OUTLIERS
 from sealign.errors import InvalidInputError
 from sealign.heads import (
     LinearHead,
@@ -20,15 +20,13 @@ from sealign.heads import (
     class_indices,
     import_head,
     measure_task,
+    require_fitting,
     train_head,
 )
 from sealign_server.store import SharedExamples, SiloStore, StoredTask
 from sealign_server.store.files import checked_name
 from sealign_server.training.embedding import Progress, embedded
 
-OUTLIER_ROWS = 2000
-"""Public texts that stand for texts of another kind, at most."""
-_FEWEST_OUTLIERS = 20
 MAX_EXAMPLES = 128
 """Shared examples of one task: clients accept no more."""
 _FEWEST = 2
@@ -43,12 +41,14 @@ class TrainingData:
         texts: to embed and train on.
         seed: random seed for what is drawn: held-out rows, shared examples.
         share: how many texts, without labels, a silo with ``--share-examples`` gives to clients.
+        outliers: general texts that are not of the task; None for texts of the largest public set.
     """
 
     labels: Sequence[str]
     texts: Sequence[str]
     seed: int = 0
     share: int = 0
+    outliers: Sequence[str] | None = None
 
 
 def train_task(
@@ -79,7 +79,7 @@ def train_task(
         )
     rows = embedded(store, data.texts, progress)
     head = train_head(rows, data.labels, seed=data.seed)
-    _save(store, task, description, data, rows, head)
+    store.tasks.save(task, _made(data, description, rows, outlier_rows(store, data, progress), head))
     return head
 
 
@@ -101,21 +101,24 @@ def import_task(
         raise InvalidInputError(f"{head} takes {linear.dimension} dimensions, the silo's encoder gives {dimension}")
     class_indices(data.labels, linear.labels, len(data.texts))
     rows = embedded(store, data.texts, progress)
+    require_fitting(linear, rows, data.labels, seed=data.seed)
     calibrated = calibrate(linear, rows, data.labels)
-    _save(store, task, description, data, rows, calibrated)
+    store.tasks.save(task, _made(data, description, rows, outlier_rows(store, data, progress), calibrated))
     return calibrated
 
 
-def public_outliers(store: SiloStore, seed: int = 0) -> NDArray[np.float32] | None:
-    """Return embeddings of texts of another kind than a task's: of the largest public set, at most 2,000.
+def outlier_rows(store: SiloStore, data: TrainingData, progress: Progress) -> NDArray[np.float32] | None:
+    """Return embeddings of texts of another kind than a task's, at most 4,000: given, or of the largest public set.
 
-    None where the silo holds no public set of at least 20 texts.
+    None where neither is there, or the public set has fewer than 20 texts.
     """
-    cards = [card for card in store.space.public_sets() if card.base is None and card.rows >= _FEWEST_OUTLIERS]
+    if data.outliers is not None:
+        return embedded(store, data.outliers[:OUTLIERS], progress)
+    cards = [card for card in store.space.public_sets() if card.base is None and card.rows >= FEWEST_OUTLIERS]
     if not cards:
         return None
     rows = store.space.load_public_set(max(cards, key=lambda card: card.rows).digest).rows
-    return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:OUTLIER_ROWS])]
+    return rows[np.sort(np.random.default_rng(data.seed).permutation(len(rows))[:OUTLIERS])]
 
 
 def profiled(
@@ -157,6 +160,8 @@ def _check(task: str, data: TrainingData) -> None:
     checked_name(task)
     if not data.texts or len(data.labels) != len(data.texts):
         raise InvalidInputError(f"a task needs texts with one label each, not {len(data.texts)} and {len(data.labels)}")
+    if data.outliers is not None and len(data.outliers) < FEWEST_OUTLIERS:
+        raise InvalidInputError(f"{len(data.outliers)} outlier texts are too few; give at least {FEWEST_OUTLIERS}")
     if data.share > MAX_EXAMPLES:
         raise InvalidInputError(f"{data.share} texts cannot be shared: clients accept at most {MAX_EXAMPLES}")
     if data.share:
@@ -168,14 +173,12 @@ def _require_distinct(count: int, distinct: int) -> None:
         raise InvalidInputError(f"{count} texts cannot be shared of {distinct} distinct ones; choose fewer")
 
 
-def _save(
-    store: SiloStore,
-    task: str,
-    description: str | None,
+def _made(
     data: TrainingData,
+    description: str | None,
     rows: NDArray[np.float32],
+    outliers: NDArray[np.float32] | None,
     head: TrainedHead,
-) -> None:
-    profile = profiled(rows, data, head, public_outliers(store, data.seed))
-    examples = drawn_examples(rows, data.texts, data.share, data.seed)
-    store.tasks.save(task, StoredTask(head, description, profile, examples))
+) -> StoredTask:
+    profile = profiled(rows, data, head, outliers)
+    return StoredTask(head, description, profile, drawn_examples(rows, data.texts, data.share, data.seed))

@@ -9,8 +9,25 @@ Families come from the entry-point group ``sealign.encoders``; importing this pa
 them, hence neither torch nor transformers.
 """
 
-from sealign.encoders.encoder import Embeddings, Encoder, EncoderCard
+from sealign.encoders.checks import as_texts
+from sealign.encoders.encoder import EmbeddedTexts, Embeddings, Encoder, EncoderCard, TextEncoder, embed
 from sealign.encoders.loading import load_encoder
-from sealign.encoders.settings import EncoderSettings
+from sealign.encoders.probes import Finding, check_encoder, probe_embeddings, same_vectors
+from sealign.encoders.settings import EncoderSettings, LongTexts
 
-__all__ = ["Embeddings", "Encoder", "EncoderCard", "EncoderSettings", "load_encoder"]
+__all__ = [
+    "EmbeddedTexts",
+    "Embeddings",
+    "Encoder",
+    "EncoderCard",
+    "EncoderSettings",
+    "Finding",
+    "LongTexts",
+    "TextEncoder",
+    "as_texts",
+    "check_encoder",
+    "embed",
+    "load_encoder",
+    "probe_embeddings",
+    "same_vectors",
+]

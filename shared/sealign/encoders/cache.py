@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sealign.encoders.encoder import Embeddings, Encoder, EncoderCard
+from sealign.encoders.settings import LongTexts
 from sealign.errors import StorageError
 
 _AT_ONCE = 256
@@ -27,14 +28,21 @@ _LOOKUP = 500
 class EmbeddingCache:
     """One encoder's embeddings, in one SQLite file named by the encoder's fingerprint.
 
-    Several processes may use it at once (WAL mode). Rows that are there are never changed.
+    Several processes may use it at once (WAL mode). Rows that are there are never changed. Truncated and split texts
+    have a file each, so that one is never taken for the other, nor for a text that was read whole.
+
+    Args:
+        directory: of the files.
+        card: of the encoder.
+        long_texts: what the encoder does with texts beyond its window.
 
     Raises:
         StorageError: the file cannot be opened, or is not such a cache.
     """
 
-    def __init__(self, directory: Path, card: EncoderCard) -> None:
-        self.path = directory / f"{card.fingerprint}.sqlite"
+    def __init__(self, directory: Path, card: EncoderCard, long_texts: LongTexts = "refuse") -> None:
+        suffix = "" if long_texts == "refuse" else f"-{long_texts}"
+        self.path = directory / f"{card.fingerprint}{suffix}.sqlite"
         self._bytes = 4 * card.dimension
         with self._failing_clearly():
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -116,7 +124,7 @@ class CachedEncoder:
 
     def __init__(self, encoder: Encoder, directory: Path) -> None:
         self._encoder = encoder
-        self.cache = EmbeddingCache(directory, encoder.card)
+        self.cache = EmbeddingCache(directory, encoder.card, getattr(encoder, "long_texts", "refuse"))
 
     @property
     def card(self) -> EncoderCard:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from sealign.encoders.checkpoint import Checkpoint
 from sealign.encoders.encoder import Embeddings, EncoderCard
-from sealign.encoders.fingerprint import fingerprint
-from sealign.encoders.pretrained import contents, function_of, load_pretrained, model_name, torch_device
+from sealign.encoders.fingerprint import checkpoint_contents, fingerprint
+from sealign.encoders.pretrained import load_pretrained, torch_device
+from sealign.encoders.sanity import check_tokenizer
 from sealign.encoders.settings import EncoderSettings
 from sealign.encoders.tokenizer import CausalTokenizer, Ids, Tokens
 from sealign.errors import InvalidInputError
@@ -39,10 +41,12 @@ class TokenStates:
     Attributes:
         tokens: n of them; those beyond the model's window are left out.
         states: (n, d), after the model's last norm.
+        left_out: tokens of the text that were not read.
     """
 
     tokens: Tokens
     states: Embeddings
+    left_out: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,21 +88,23 @@ class CausalModel:
         self._device = torch_device(settings.device)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        tokenizer, model, missing = load_pretrained(settings, AutoModelForCausalLM)
+        checkpoint = Checkpoint(settings)
+        tokenizer, model = load_pretrained(settings, checkpoint, kind=AutoModelForCausalLM)
+        check_tokenizer(tokenizer, model, checkpoint)
         self.tokenizer = CausalTokenizer.of(tokenizer, _ends(model))
         positions = getattr(model.config, "max_position_embeddings", None)
         own = min(limit for limit in (positions, tokenizer.model_max_length, _UNLIMITED) if limit and limit > 0)
-        given = settings.max_length if "max_length" in settings.model_fields_set else own
+        given = own if settings.max_length is None else settings.max_length
+        vocabularies = getattr(tokenizer, "vocab_files_names", {}).values()
         digest = fingerprint(
-            EncoderSettings(pooling="last", normalise=False),
-            max_length=0,
-            description={"config": function_of(model.config), "states": "every token"},
-            contents=contents(model, missing, tokenizer),
+            "transformers",
+            description={"states": "every token"},
+            contents=checkpoint_contents(checkpoint, "", settings.gguf_file, vocabularies),
         )
         self._model = model.eval().to(self._device)
         self._head = self._checked_head(settings.model)
         self.card = CausalCard(
-            name=model_name(settings),
+            name=checkpoint.name,
             dimension=self._head.weight.shape[1],
             fingerprint=digest,
             vocabulary=self._head.weight.shape[0],
@@ -115,7 +121,8 @@ class CausalModel:
     def states(
         self, texts: Iterable[str], *, most: int | None = None, progress: Callable[[int], None] | None = None
     ) -> Iterator[TokenStates]:
-        """Tokens and final hidden states of each text in turn; a text beyond the window is cut at its end.
+        """Tokens and final hidden states of each text in turn; a text beyond the window is cut at its
+        end, and says how many tokens were left out.
 
         Args:
             texts: read one after the other, none kept.
@@ -131,7 +138,7 @@ class CausalModel:
             whole = self.tokenizer.encode(text)
             tokens = Tokens(whole.ids[:limit], whole.offsets[:limit])
             states = self._run(self._with_prefix(tokens.ids))
-            yield TokenStates(tokens, self._checked(states[len(self.tokenizer.prefix) :]))
+            yield TokenStates(tokens, self._checked(states[len(self.tokenizer.prefix) :]), len(whole) - len(tokens))
             if progress is not None:
                 progress(len(tokens))
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import cast
 
-from sealign.encoders.encoder import Encoder
+from sealign.encoders.encoder import Encoder, PlugIn, TextEncoder, one_line
 from sealign.encoders.settings import ENTRY_POINT_GROUP, EncoderSettings, installed_families
 from sealign.errors import InvalidInputError
 
 _INSTALL = {"transformers": "sealign[client]", "use": "sealign[use]"}
 
 
-def load_encoder(settings: EncoderSettings) -> Encoder:
-    """Load the encoder that ``settings`` describe.
+def load_encoder(settings: EncoderSettings) -> TextEncoder:
+    """Load the encoder that ``settings`` describe, behind the door that all encoders share.
 
     Raises:
-        InvalidInputError: the family is unknown, a package it needs is missing, or the model
-            cannot be loaded or does not give one finite vector for each token.
+        InvalidInputError: the family is unknown, a package it needs is missing, the model cannot be loaded, or it
+            fails the checks that follow loading.
     """
     families = installed_families()
     if settings.family not in families:
@@ -33,4 +33,13 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
             f"encoder family {settings.family!r} needs the module {error.name!r}, which is not "
             f'installed; run: pip install "{package}"'
         ) from error
-    return cast(Encoder, encoder_class(settings))
+    try:
+        encoder = encoder_class(settings)
+    except InvalidInputError:
+        raise
+    except Exception as error:
+        raise InvalidInputError(
+            f"the encoder {settings.family}:{settings.model} could not be loaded ({one_line(error)}); "
+            "check its files, or choose another model"
+        ) from error
+    return encoder if isinstance(encoder, TextEncoder) else PlugIn(cast(Encoder, encoder))

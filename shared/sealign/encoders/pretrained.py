@@ -1,27 +1,22 @@
-"""Loading Hugging Face checkpoints, and what of them decides a fingerprint."""
+"""Loading Hugging Face checkpoints with transformers."""
 
 from __future__ import annotations
 
-import json
-import tempfile
+import importlib.util
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from tokenizers import normalizers
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from sealign.encoders.checkpoint import Checkpoint
+from sealign.encoders.encoder import one_line
 from sealign.encoders.settings import EncoderSettings
 from sealign.errors import InvalidInputError
-
-# Entries of a model's configuration that name files, versions or tasks and not the function.
-_NO_PART_IN_FUNCTION = frozenset(
-    {"architectures", "dtype", "gradient_checkpointing", "id2label", "label2id", "problem_type"}
-    | {"torch_dtype", "transformers_version", "use_cache"}
-)
 
 
 def torch_device(wanted: str) -> torch.device:
@@ -38,68 +33,95 @@ def torch_device(wanted: str) -> torch.device:
     return device
 
 
-def _is_local(settings: EncoderSettings) -> bool:
-    return Path(settings.model).is_dir()
-
-
-def model_name(settings: EncoderSettings) -> str:
-    """The model's name for people; of a directory, its last part."""
-    name = Path(settings.model).resolve().name if _is_local(settings) else settings.model
-    return name if settings.gguf_file is None else f"{name}/{settings.gguf_file}"
-
-
-def load_pretrained(settings: EncoderSettings, kind: Any = None) -> tuple[Any, Any, frozenset[str]]:
-    """Tokenizer, model, and the names of weights that the checkpoint lacks.
+def load_pretrained(
+    settings: EncoderSettings, checkpoint: Checkpoint, folder: str = "", kind: Any = None
+) -> tuple[Any, Any]:
+    """Tokenizer and model, in float32.
 
     Args:
-        settings: name the model.
+        settings: name the GGUF file, if the model is one.
+        checkpoint: the model's files.
+        folder: of the transformer in it; empty for the top.
         kind: the transformers class that reads it; by default the model's text encoder, without any head.
 
     Raises:
         InvalidInputError: not found, damaged, weights missing, or a tokenizer of another model.
     """
-    if not settings.model:
-        raise InvalidInputError(
-            "the transformers model is not named; give its hub name or directory, for example "
-            "transformers:sentence-transformers/all-MiniLM-L6-v2"
-        )
     options: dict[str, Any] = {
-        "revision": settings.revision or "main",
+        "revision": checkpoint.revision,
         "trust_remote_code": False,
-        "local_files_only": _is_local(settings),  # a directory is read without asking the hub
+        "local_files_only": checkpoint.local,  # a directory is read without asking the hub
+        "subfolder": folder,
     }
     if settings.gguf_file is not None:
         options["gguf_file"] = settings.gguf_file
     try:
         with _quiet():
-            config = AutoConfig.from_pretrained(settings.model, **options)
-            tokenizer = AutoTokenizer.from_pretrained(settings.model, truncation_side="right", **options)
+            config = AutoConfig.from_pretrained(checkpoint.model, **options)
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.model, **options)
             kind = kind or (AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel)
             model, report = kind.from_pretrained(
-                settings.model,
-                config=config,
-                dtype=torch.float32,
-                output_loading_info=True,
-                **options,
+                checkpoint.model, config=config, dtype=torch.float32, output_loading_info=True, **options
             )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
+        raise checkpoint.refusal(_reason(error)) from error
+    missing = sorted(
+        name for name in report["missing_keys"] if not name.startswith("pooler.")
+    )  # its output is not used
+    if missing:
         raise InvalidInputError(
-            f"could not load the transformers model {settings.model!r}: {error} "
-            "Check its name or directory, and that its files are whole."
-        ) from error
-    missing = frozenset(report["missing_keys"])
-    if any(not name.startswith("pooler.") for name in missing):  # the pooler's output is not used
-        raise InvalidInputError(
-            f"the checkpoint of the transformers model {settings.model!r} lacks weights "
-            f"({', '.join(sorted(missing)[:3])}, ...), which would be random; choose a whole one"
+            f"the checkpoint of the transformers model {checkpoint.model!r} lacks weights "
+            f"({', '.join(missing[:3])}, ...), which would be random; choose a whole one"
         )
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise InvalidInputError(
-            f"the tokenizer in {settings.model!r} has {len(tokenizer)} tokens and its model only "
-            f"{rows}; use the tokenizer that belongs to the model"
+    return tokenizer, model
+
+
+def positions(model: Any) -> int:
+    """Tokens for which the model has positions; 0 if nothing says."""
+    limits = [getattr(model.config, "max_position_embeddings", None) or 0]
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, torch.nn.Embedding):
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind it
+            limits.append(module.num_embeddings - unused)
+    return min((limit for limit in limits if limit > 0), default=0)
+
+
+def lower_case(tokenizer: Any, checkpoint: Checkpoint) -> None:
+    """Lower-case texts before the tokenizer's own normalisation, as sentence-transformers does."""
+    if not tokenizer.is_fast:
+        raise checkpoint.refusal("do_lower_case is supported for fast tokenizers (tokenizer.json) only")
+    backend = tokenizer.backend_tokenizer
+    parts = [normalizers.Lowercase()]
+    if backend.normalizer is not None:
+        parts.append(backend.normalizer)
+    backend.normalizer = normalizers.Sequence(parts)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong and what this user can do, where the library's own advice leads nowhere."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return "it needs its own code, which Sealign never runs; choose a model whose architecture transformers has"
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in text:
+        return "pytorch_model.bin holds more than weights, and is not read; convert it to safetensors"
+    if any(word in text.lower() for word in ("tiktoken", "sentencepiece", "protobuf")):
+        lacking = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+        packages = " ".join(name.replace("google.", "") for name in lacking)
+        return (
+            "its tokenizer is a SentencePiece or tiktoken file without a tokenizer.json; "
+            + (f"run: pip install {packages}, or " if packages else "")
+            + "add the tokenizer.json that the model's fast tokenizer saves"
         )
-    return tokenizer, model, missing
+    if "Unrecognized configuration class" in text:
+        return "transformers has no text encoder of its architecture that works on its own; choose another model"
+    return f"{one_line(error)} Check its name or directory, and that its files are whole."
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 @contextmanager
@@ -115,41 +137,3 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def function_of(config: Any) -> dict[str, object]:
-    """What in a model's configuration decides its function, as the number of attention heads."""
-    return {
-        key: value
-        for key, value in config.to_diff_dict().items()
-        if key not in _NO_PART_IN_FUNCTION and not key.startswith("_") and value is not None
-    }
-
-
-def contents(model: Any, missing: frozenset[str], tokenizer: Any) -> Iterator[tuple[str, bytes | memoryview]]:
-    """The weights that were loaded, by name, and the tokenizer, for the fingerprint."""
-    for name, tensor in sorted(model.state_dict().items()):
-        if name not in missing:
-            words = tensor.contiguous().flatten().view(torch.uint8).numpy()
-            yield f"weight {name} {tensor.dtype} {list(tensor.shape)}", memoryview(words)
-    yield from _tokenizer_contents(tokenizer)
-
-
-def _tokenizer_contents(tokenizer: Any) -> Iterator[tuple[str, bytes]]:
-    if tokenizer.is_fast:
-        serialised = json.loads(tokenizer.backend_tokenizer.to_str())
-        # How it last truncated and padded is state, and set anew on each call.
-        serialised.update(truncation=None, padding=None)
-        yield "tokenizer", json.dumps(serialised, sort_keys=True).encode()
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        for path in sorted(Path(file) for file in tokenizer.save_vocabulary(directory)):
-            yield f"tokenizer file {path.name}", path.read_bytes()
-    where = ("name_or_path", "is_local", "local_files_only")
-    options = {
-        key: value
-        for key, value in tokenizer.init_kwargs.items()
-        if key not in where and not key.endswith("_file") and not key.startswith("_")
-    }
-    described = {"class": type(tokenizer).__name__, "options": options, "added": tokenizer.get_added_vocab()}
-    yield "tokenizer", json.dumps(described, sort_keys=True, default=str).encode()

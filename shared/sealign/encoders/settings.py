@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sealign.errors import InvalidInputError
+
+LongTexts: TypeAlias = Literal["refuse", "truncate", "split"]
+"""What to do with a text longer than the model's window."""
+
+PoolingMode: TypeAlias = Literal["mean", "cls", "last", "max", "weightedmean", "mean_sqrt_len_tokens"]
+"""How a text's token vectors become one vector; the modes of sentence-transformers."""
 
 ENTRY_POINT_GROUP = "sealign.encoders"
 
@@ -21,8 +27,9 @@ def installed_families() -> dict[str, EntryPoint]:
 class EncoderSettings(BaseModel):
     """One encoder: its family, its model, and how texts become vectors.
 
-    ``max_length``, ``pooling`` and ``normalise`` change the embeddings and so the fingerprint;
-    ``batch_size``, ``device`` and ``threads`` change only how fast they come.
+    ``max_length``, ``pooling``, the prompt and ``normalise`` change the embeddings and so the fingerprint;
+    ``batch_size``, ``device`` and ``threads`` change only how fast they come, and ``long_texts`` only what
+    happens to texts beyond ``max_length``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,10 +42,22 @@ class EncoderSettings(BaseModel):
         pattern=r"^[^/\\]+\.gguf$",
         description="The model's weights and tokenizer, a GGUF file in its directory or repository.",
     )
-    pooling: Literal["mean", "cls", "last"] = "mean"
-    max_length: Annotated[int, Field(ge=8, le=131_072)] = Field(
-        default=256,
-        description="Most tokens read of a text, never more than the model has positions.",
+    pooling: PoolingMode | None = Field(
+        default=None, description="How token vectors become one; by default as the model declares, else the mean."
+    )
+    max_length: Annotated[int, Field(ge=8, le=131_072)] | None = Field(
+        default=None,
+        description="Maximum tokens read per text, never more than the model has positions; by default as the model "
+        "declares, else 256.",
+    )
+    prompt: str | None = Field(
+        default=None, description="Name of a prompt that the model declares, such as query; put before every text."
+    )
+    prompt_text: str | None = Field(
+        default=None, description="Text put before every text; empty for none where the model has a default prompt."
+    )
+    long_texts: LongTexts = Field(
+        default="refuse", description="What to do with texts longer than max_length: refuse, truncate or split."
     )
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
@@ -46,6 +65,12 @@ class EncoderSettings(BaseModel):
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Processor threads; the family's own default where unset."
     )
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> EncoderSettings:
+        if self.prompt is not None and self.prompt_text is not None:
+            raise ValueError("give prompt or prompt_text, not both")
+        return self
 
     @classmethod
     def parse(cls, spec: str) -> EncoderSettings:
@@ -81,7 +106,7 @@ class EncoderSettings(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            wrong = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
+            wrong = "; ".join(": ".join([*map(str, item["loc"][:1]), item["msg"]]) for item in error.errors())
             known = ", ".join(name for name in cls.model_fields if name not in ("family", "model"))
             raise InvalidInputError(
                 f"the encoder {spec!r} cannot be used ({wrong}); its options are {known}"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sealign.encoders.checks import check_texts
+from sealign.encoders.checks import as_texts
 from sealign.errors import InvalidInputError
 
 Ids: TypeAlias = NDArray[np.int64]
@@ -124,7 +124,7 @@ class CausalTokenizer:
         Raises:
             InvalidInputError: nothing to read, too long, not Unicode, or only characters that the tokenizer removes.
         """
-        check_texts([text])
+        (text,) = as_texts([text])
         encoded = self._backend.encode(text, add_special_tokens=False)
         if not encoded.ids:
             raise InvalidInputError("the text holds only characters that the tokenizer removes; leave it out")

@@ -6,6 +6,8 @@ from sealign.heads.calibration import (
     fit_temperature,
 )
 from sealign.heads.discriminant import ClassStatistics, Outliers, discriminant_head
+from sealign.heads.exporting import export_head, export_sklearn
+from sealign.heads.fitness import require_fitting
 from sealign.heads.importing import import_head
 from sealign.heads.linear import LinearHead, class_indices
 from sealign.heads.mapped import CalibratedHead, head_behind
@@ -43,6 +45,8 @@ __all__ = [
     "discriminant_head",
     "energy",
     "expected_calibration_error",
+    "export_head",
+    "export_sklearn",
     "fit_temperature",
     "fpr_at_95",
     "head_behind",
@@ -52,6 +56,7 @@ __all__ = [
     "max_logit",
     "max_softmax",
     "measure_task",
+    "require_fitting",
     "softmax",
     "stratified_hold_out",
     "threshold_at_95",

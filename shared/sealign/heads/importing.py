@@ -34,7 +34,7 @@ def import_head(source: object, labels: Sequence[str] | None = None) -> LinearHe
             One output for two classes (z, positive for the second) becomes the logits (−z/2, z/2),
             whose softmax is the sigmoid of z.
         labels: names of the outputs, in order. Needed unless the estimator's classes, or a JSON
-            list under ``labels`` in the file's metadata, name them; where those are strings, the
+            list (or id2label object) under ``labels`` in the file's metadata, name them; where those are strings, the
             two must agree.
 
     Raises:
@@ -79,14 +79,29 @@ def _from_file(path: Path, labels: Sequence[str] | None) -> LinearHead:
         )
     arrays, metadata = load_arrays(path)
     if "labels" in metadata:
-        try:
-            named = tuple(json.loads(metadata["labels"]))
-        except (TypeError, ValueError):
-            raise InvalidInputError(f"{path}: metadata 'labels' is not a JSON list") from None
+        named = _labels(metadata["labels"], path)
         if labels is not None and tuple(labels) != named:
             raise InvalidInputError(f"the labels are not those that {path} names, in its order")
         labels = named
     return _from_state(arrays, labels, what=str(path))
+
+
+def _labels(stored: str, path: Path) -> tuple[str, ...]:
+    """Names of the outputs: a JSON list, or the id2label or label2id of a transformers configuration."""
+    try:
+        named = json.loads(stored)
+    except ValueError:
+        named = None
+    if isinstance(named, dict) and all(isinstance(number, int) for number in named.values()):
+        named = {str(number): label for label, number in named.items()}
+    if isinstance(named, dict) and set(named) == {str(number) for number in range(len(named))}:
+        named = [named[str(number)] for number in range(len(named))]
+    if not isinstance(named, list) or not all(isinstance(label, str | int) for label in named):
+        raise InvalidInputError(
+            f"{path}: metadata 'labels' is not a JSON list of names in the order of the outputs, nor an object that "
+            "numbers them from 0; write the list"
+        )
+    return tuple(str(label) for label in named)
 
 
 def _from_state(state: Mapping[str, Any], labels: Sequence[str] | None, *, what: str) -> LinearHead:
@@ -105,7 +120,10 @@ def _from_state(state: Mapping[str, Any], labels: Sequence[str] | None, *, what:
     elif bias.shape != (columns,):
         raise InvalidInputError(f"{what}: bias {bias.shape} does not fit weight {weight.shape}")
     if labels is None:
-        raise InvalidInputError(f"{what} does not name its classes; give the labels, in order")
+        raise InvalidInputError(
+            f"{what} does not name its classes; store them in the file's metadata under 'labels', a JSON list in "
+            "the order of the outputs (sealign.heads.export_sklearn does), or pass labels=[...] in Python"
+        )
     return _head(weight, bias, tuple(labels))
 
 

@@ -61,7 +61,7 @@ class CalibratedHead:
 
 
 def head_behind(
-    channel: MappedChannel, own: LinearHead, profile: TaskProfile, *, directions: int = 0
+    channel: MappedChannel, own: LinearHead, profile: TaskProfile, *, directions: int = 0, fit: bool = True
 ) -> CalibratedHead:
     """Return the head to serve behind a map: a discriminant fitted to it, or the silo's trained head.
 
@@ -74,6 +74,7 @@ def head_behind(
         own: trained on the silo's embeddings.
         profile: of the task.
         directions: of the linear Mahalanobis score; a discriminant's only, and only with outliers.
+        fit: whether a fitted head may be served.
 
     Raises:
         InvalidInputError: shapes that do not fit together.
@@ -85,7 +86,7 @@ def head_behind(
     head = discriminant_head(mapped, profile.shrinkage, outliers, directions if outliers else 0)
     rows, targets = simulated(mapped)
     loss = simulated_loss(head, rows, targets)
-    fitted = profile.at(loss, profile.preference) <= _PREFERRED
+    fitted = fit and profile.at(loss, profile.preference) <= _PREFERRED
     measures = profile.fitted if fitted else profile.trained
     cooled = (head if fitted else ServedHead(own)).cooled(two_digits(profile.at(loss, measures.temperatures)))
     outputs = cooled.outputs(rows)

@@ -167,6 +167,7 @@ class TaskCard:
         reject, directions: how to read outputs, as in :class:`sealign.heads.OutputLayout`.
         mapped_accuracy: promised for the rows asked about; None where the silo knows too little about the map.
         calibrated: whether temperature and thresholds were measured for the map asked about.
+        mapped_accuracy_margin: within which the promise holds in about 95 % of cases.
     """
 
     name: str
@@ -181,6 +182,7 @@ class TaskCard:
     directions: int = 0
     mapped_accuracy: float | None = None
     calibrated: bool = False
+    mapped_accuracy_margin: float | None = None
 
     @property
     def layout(self) -> OutputLayout:

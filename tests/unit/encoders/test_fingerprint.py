@@ -111,7 +111,7 @@ def test_settings_that_change_embeddings_differ(tiny_model: TinyModel) -> None:
 
 def test_items_do_not_run_into_each_other() -> None:
     def of_items(*items: tuple[str, bytes]) -> str:
-        return fingerprint(EncoderSettings(), max_length=8, description={}, contents=items)
+        return fingerprint("family", description={}, contents=items)
 
     assert of_items(("a", b"bc")) != of_items(("ab", b"c"))
     assert of_items(("a", b"b"), ("c", b"d")) != of_items(("a", b"bcd"))
@@ -120,5 +120,5 @@ def test_items_do_not_run_into_each_other() -> None:
 def test_hashing_is_fast() -> None:
     content = memoryview(bytes(90_000_000))  # the size of MiniLM
     started = time.perf_counter()
-    fingerprint(EncoderSettings(), max_length=8, description={}, contents=[("w", content)])
+    fingerprint("family", description={}, contents=[("w", content)])
     assert time.perf_counter() - started < 3

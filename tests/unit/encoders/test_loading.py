@@ -11,7 +11,7 @@ import pytest
 from sealign.encoders import EncoderSettings, load_encoder, loading
 from sealign.errors import InvalidInputError
 
-from .conftest import TinyModel
+from .conftest import WORDS, TinyModel
 
 
 def test_import_is_light() -> None:
@@ -72,10 +72,20 @@ def test_absent_device(minilm_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite(tiny_model: TinyModel) -> None:
-    def spoil(model: object) -> None:
-        model.embeddings.word_embeddings.weight.data[2] = np.nan  # type: ignore[attr-defined]
+    words = [*(f"longerword{letter}" for letter in "abcdefghijklmnop"), *WORDS]
 
-    encoder = load_encoder(EncoderSettings(model=str(tiny_model("bert", change=spoil))))
+    def spoil_one(model: object) -> None:
+        model.embeddings.word_embeddings.weight.data[2 + words.index("red")] = np.nan  # type: ignore[attr-defined]
+
+    encoder = load_encoder(EncoderSettings(model=str(tiny_model("bert", words=words, change=spoil_one))))
     assert np.isfinite(encoder.encode(["green blue"])).all()
-    with pytest.raises(InvalidInputError, match="not finite, or is zero, for text 1 "):
+    with pytest.raises(InvalidInputError, match="not finite, or is zero, for text 2 "):
         encoder.encode(["green blue", "red"])
+
+
+def test_a_model_that_gives_no_finite_vector_is_not_loaded(tiny_model: TinyModel) -> None:
+    def spoil(model: object) -> None:
+        model.embeddings.word_embeddings.weight.data[:] = np.nan  # type: ignore[attr-defined]
+
+    with pytest.raises(InvalidInputError, match="for a probe text"):
+        load_encoder(EncoderSettings(model=str(tiny_model("bert", change=spoil))))

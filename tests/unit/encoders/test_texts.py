@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealign.encoders import Encoder, EncoderSettings, load_encoder
-from sealign.encoders.checks import MAX_CHARACTERS, check_texts, checked_embeddings, cut
+from sealign.encoders import Encoder, EncoderSettings, as_texts, embed, load_encoder
+from sealign.encoders.checks import MAX_CHARACTERS, checked_embeddings
 from sealign.errors import InvalidInputError
 
 from .conftest import TinyModel
@@ -35,7 +35,7 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
     ],
 )
 def test_bad_texts_are_named_by_index(encoder: Encoder, bad: Any, part: str) -> None:
-    with pytest.raises(InvalidInputError, match=f"^text 2 .*{part}") as caught:
+    with pytest.raises(InvalidInputError, match=f"^text 3 .*{part}") as caught:
         encoder.encode(["good", "also good", bad])
     assert "secret" not in str(caught.value)
     assert np.isfinite(encoder.encode(["good"])).all()
@@ -54,12 +54,15 @@ def test_no_texts(encoder: Encoder) -> None:
 
 def test_huge_text_is_quick(encoder: Encoder) -> None:
     started = time.perf_counter()
-    encoder.encode(["ab " * (MAX_CHARACTERS // 3), "x" * MAX_CHARACTERS])
-    assert time.perf_counter() - started < 10  # uncut, the sentence encoder takes a minute
+    huge = ["ab " * (MAX_CHARACTERS // 3), "x" * MAX_CHARACTERS]
+    with pytest.raises(InvalidInputError, match="of 2 texts are longer"):
+        encoder.encode(huge)
+    assert len(embed(encoder, huge, long_texts="truncate").rows) == 2
+    assert time.perf_counter() - started < 20  # read whole, the sentence encoder takes a minute
 
 
 def test_text_that_the_tokenizer_removes(minilm: Encoder) -> None:
-    with pytest.raises(InvalidInputError, match="text 1 holds only characters"):
+    with pytest.raises(InvalidInputError, match="text 2 holds only characters"):
         minilm.encode(["good", "\u200b\u200b"])
 
 
@@ -71,20 +74,17 @@ def test_text_without_tokens_in_a_causal_model(tiny_model: TinyModel) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_valid_unicode_is_refused_only_when_blank(text: str) -> None:
     if text.strip():
-        check_texts([text])
+        as_texts([text])
     else:
         with pytest.raises(InvalidInputError):
-            check_texts([text])
-
-
-def test_cut_keeps_what_tokens_can_reach() -> None:
-    assert cut("  short ", 8) == "  short "
-    assert cut(" " * 1000 + "word" * 1000, 8) == ("word" * 1000)[:256]
+            as_texts([text])
 
 
 def test_vectors_without_a_direction_are_refused() -> None:
     vectors = np.eye(3, dtype=np.float32) * np.float32(1e30)
-    np.testing.assert_allclose(checked_embeddings(vectors, normalise=True, encoder="e"), np.eye(3))
+    np.testing.assert_allclose(checked_embeddings(vectors, shape=(3, 3), normalise=True, encoder="e"), np.eye(3))
     vectors[1] = 0
-    with pytest.raises(InvalidInputError, match="text 1 "):
-        checked_embeddings(vectors, normalise=True, encoder="e")
+    with pytest.raises(InvalidInputError, match="text 2 "):
+        checked_embeddings(vectors, shape=(3, 3), normalise=True, encoder="e")
+    with pytest.raises(InvalidInputError, match="promises 4 dimensions"):
+        checked_embeddings(vectors, shape=(3, 4), normalise=True, encoder="e")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, T5EncoderModel
 
-from sealign.encoders import Encoder, EncoderSettings, load_encoder
+from sealign.encoders import Encoder, EncoderSettings, embed, load_encoder
 
 from .conftest import TinyModel
 
@@ -39,7 +39,7 @@ def reference(path: Path, text: str, pooling: str, max_length: int) -> np.ndarra
 def test_minilm_equals_an_unbatched_reference(minilm: Encoder, minilm_path: Path) -> None:
     expected = np.stack([reference(minilm_path, text, "mean", 256) for text in TEXTS])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    vectors = minilm.encode(TEXTS)
+    vectors = embed(minilm, TEXTS, long_texts="truncate").rows
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
@@ -66,8 +66,8 @@ def test_minilm_gives_the_published_similarities(minilm: Encoder) -> None:
 
 
 def test_order_and_batches_do_not_matter(minilm: Encoder, minilm_path: Path) -> None:
-    whole = minilm.encode(TEXTS)
-    small = load_encoder(EncoderSettings(model=str(minilm_path), batch_size=2))
+    whole = embed(minilm, TEXTS, long_texts="truncate").rows
+    small = load_encoder(EncoderSettings(model=str(minilm_path), batch_size=2, long_texts="truncate"))
     assert small.card == minilm.card
     told: list[int] = []
     np.testing.assert_allclose(small.encode(TEXTS[::-1], progress=told.append)[::-1], whole, atol=1e-5)
@@ -87,7 +87,9 @@ def test_pooling_equals_an_unbatched_reference(
 ) -> None:
     path = tiny_model(kind, side=side, pad=pad)
     texts = ["one", "red green blue one two three", "plum fig", "seven " * 100, "strange words"]
-    encoder = load_encoder(EncoderSettings(model=str(path), pooling=pooling, max_length=16, normalise=False))
+    encoder = load_encoder(
+        EncoderSettings(model=str(path), pooling=pooling, max_length=16, normalise=False, long_texts="truncate")
+    )
     expected = [reference(path, text, pooling, 16) for text in texts]
     np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
     assert not encoder.card.normalised
@@ -108,7 +110,7 @@ def test_max_length_stops_at_the_positions_of_the_model(tiny_model: TinyModel) -
     long = load_encoder(EncoderSettings(model=path, max_length=4096))
     assert long.card == load_encoder(EncoderSettings(model=path, max_length=64)).card
     assert long.card != load_encoder(EncoderSettings(model=path, max_length=63)).card
-    assert np.isfinite(long.encode(["red " * 1000])).all()
+    assert np.isfinite(long.encode(["red " * 1000], long_texts="truncate")).all()
 
 
 def test_nothing_is_warned_or_printed(tiny_model: TinyModel, capfd: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +118,7 @@ def test_nothing_is_warned_or_printed(tiny_model: TinyModel, capfd: pytest.Captu
     capfd.readouterr()  # what saving it printed
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_encoder(EncoderSettings(model=str(path))).encode(["red", "green blue " * 200])
+        load_encoder(EncoderSettings(model=str(path), long_texts="truncate")).encode(["red", "green blue " * 200])
     assert capfd.readouterr() == ("", "")
 
 

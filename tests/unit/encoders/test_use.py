@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sealign.encoders import Encoder, EncoderSettings, load_encoder
+from sealign.encoders import Encoder, EncoderSettings, embed, load_encoder
 from sealign.encoders.checks import MAX_CHARACTERS
 from sealign.errors import InvalidInputError
 
@@ -37,7 +37,11 @@ def test_one_by_one_equals_together(use: Encoder) -> None:
 
 def test_max_length_bounds_characters(use: Encoder) -> None:
     text = "several words " * (MAX_CHARACTERS // 14)
-    np.testing.assert_allclose(use.encode([text]), use.encode([text[:8192]]), atol=1e-6)
+    with pytest.raises(InvalidInputError, match=r"1 of 2 texts are longer than the 8,192 characters .*text 2"):
+        use.encode(["short", text])
+    cut = embed(use, ["short", text], long_texts="truncate")
+    assert cut.long == (1,)
+    np.testing.assert_allclose(cut.rows[1:], use.encode([text[:8192]]), atol=1e-6)
 
 
 def test_fingerprint_follows_the_settings(use: Encoder) -> None:

@@ -139,9 +139,17 @@ def test_safetensors_file_in_either_layout_with_labels(tmp_path: Path) -> None:
         np.testing.assert_allclose(head.logits(X), X @ weight + bias)
     with pytest.raises(InvalidInputError, match="not those that"):
         import_head(path, ["z", "y", "x"])
-    save_arrays(path, {"weight": weight, "bias": bias}, {"labels": "x,y,z"})
-    with pytest.raises(InvalidInputError, match="not a JSON list"):
-        import_head(path)
+    for wrong in ("x,y,z", '{"0": "x", "1": "y", "3": "z"}', "[[1], [2], [3]]", '"xyz"'):
+        save_arrays(path, {"weight": weight, "bias": bias}, {"labels": wrong})
+        with pytest.raises(InvalidInputError, match="not a JSON list"):
+            import_head(path)
+
+
+@pytest.mark.parametrize("stored", ['{"2": "z", "0": "x", "1": "y"}', '{"z": 2, "x": 0, "y": 1}', '["x", "y", "z"]'])
+def test_labels_numbered_as_in_a_transformers_configuration(tmp_path: Path, stored: str) -> None:
+    path = tmp_path / "head.safetensors"
+    save_arrays(path, {"weight": RANDOM.normal(size=(3, 5))}, {"labels": stored})
+    assert import_head(path).labels == ("x", "y", "z")
 
 
 class Bomb:

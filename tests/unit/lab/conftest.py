@@ -23,8 +23,8 @@ few_shot = [8]
 exposure = "exposure.txt"
 
 [encoders]
-minilm = "transformers:{minilm}?threads=1&device=cpu&max_length=32"
-use = "use:?max_length=32"
+minilm = "transformers:{minilm}?threads=1&device=cpu&max_length=32&long_texts=truncate"
+use = "use:?max_length=32&long_texts=truncate"
 
 [[pairs]]
 client = "minilm"

@@ -47,8 +47,7 @@ class EmbeddedCorpus:
             texts = list(
                 dict.fromkeys(text for item in work if name in _sides(item.pair) for text in self._texts(item))
             )
-            settings = EncoderSettings.parse(self._spec.encoders[name])
-            encoder = load_encoder(settings)
+            encoder = load_encoder(EncoderSettings.parse(self._spec.encoders[name]))
             cached = CachedEncoder(encoder, self._directory)
             with progress(f"embedding with {name}", len(texts)) as advance:
                 cached.fill(texts, progress=advance)
@@ -57,8 +56,8 @@ class EmbeddedCorpus:
                 name=encoder.card.name,
                 dimension=encoder.card.dimension,
                 fingerprint=encoder.card.fingerprint,
-                max_length=settings.max_length,
-                pooling=settings.pooling,
+                max_length=encoder.window or 0,
+                pooling=encoder.pooling,
             )
 
     def sides(self, pair: PairSpec, texts: Texts) -> Sides:

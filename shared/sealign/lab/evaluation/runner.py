@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from sealign.defaults import FEWEST_OUTLIERS
 from sealign.errors import InvalidInputError
 from sealign.lab.evaluation.classifier import Classifier
 from sealign.lab.evaluation.code import code_digest
@@ -110,8 +111,10 @@ class Runner:
 
     def _silo_task(self, pair: str, dataset: str, seed: int) -> SiloTask:
         chosen = next(known for known in self._spec.pairs if known.name == pair)
-        train = self._corpus.dataset(chosen, dataset).train
-        return SiloTask(self._embedded.sides(chosen, train.texts).silo, train.labels, seed)
+        texts = self._corpus.dataset(chosen, dataset)
+        rows = self._embedded.sides(chosen, texts.train.texts).silo
+        outliers = self._embedded.sides(chosen, texts.exposure).silo
+        return SiloTask(rows, texts.train.labels, seed, outliers if len(outliers) >= FEWEST_OUTLIERS else None)
 
     def _fitted(self, method: Method, context: PairContext, item: Work) -> Classifier:
         if method.kind != "reference":

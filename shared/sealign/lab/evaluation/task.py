@@ -15,9 +15,11 @@ from sealign.heads import (
     CalibratedHead,
     ClassStatistics,
     LinearHead,
+    TaskProfile,
     TrainedHead,
     class_indices,
     head_behind,
+    measure_task,
     stratified_hold_out,
     train_head,
 )
@@ -33,11 +35,13 @@ class SiloTask:
         rows: (n, d).
         labels: one a row.
         seed: of the splits.
+        outliers: embeddings of texts of another kind, (m, d); None for a task without a class of outliers.
     """
 
     rows: NDArray[np.float32]
     labels: tuple[str, ...]
     seed: int
+    outliers: NDArray[np.float32] | None = None
     _refitted: dict[float, LinearHead] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -81,7 +85,18 @@ class SiloTask:
 
     def head_behind(self, channel: MappedChannel) -> CalibratedHead:
         """As a silo fits it to a map."""
-        return head_behind(channel, self.head, *self.held_out, self.statistics, directions=OOD_DIRECTIONS)
+        return head_behind(channel, self.head, self.profile, directions=OOD_DIRECTIONS)
+
+    @cached_property
+    def profile(self) -> TaskProfile:
+        """What a silo measures once of its rows."""
+
+        def train(some: NDArray[np.float64], named: Sequence[str]) -> LinearHead:
+            return train_head(some, named, classes=self.head.labels, penalties=[self._own_penalty], seed=self.seed).head
+
+        return measure_task(
+            self.rows, self.labels, self.head, train, outliers=self.outliers, directions=OOD_DIRECTIONS, seed=self.seed
+        )
 
     @property
     def _own_penalty(self) -> float:

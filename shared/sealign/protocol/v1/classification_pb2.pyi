@@ -85,6 +85,7 @@ class TaskCard(_message.Message):
     DIRECTIONS_FIELD_NUMBER: _builtins.int
     MAPPED_ACCURACY_FIELD_NUMBER: _builtins.int
     CALIBRATED_FIELD_NUMBER: _builtins.int
+    MAPPED_ACCURACY_MARGIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 characters of a-z, 0-9, ".", "_" and "-"."""
     description: _builtins.str
@@ -105,6 +106,8 @@ class TaskCard(_message.Message):
     """Whether temperature and thresholds were measured for the map asked about. If false, they are those of the silo's own
     embeddings, and probabilities behind a map are not calibrated.
     """
+    mapped_accuracy_margin: _builtins.float
+    """The promise holds within this much in about 95 % of cases. Absent if mapped_accuracy is."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """In the order of the logits. 2 to 2^16."""
@@ -132,14 +135,20 @@ class TaskCard(_message.Message):
         directions: _builtins.int = ...,
         mapped_accuracy: _builtins.float | None = ...,
         calibrated: _builtins.bool = ...,
+        mapped_accuracy_margin: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "mapped_accuracy", b"mapped_accuracy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "calibrated", b"calibrated", "description", b"description", "directions", b"directions", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "mapped_accuracy", b"mapped_accuracy", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "reject", b"reject", "revision", b"revision", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "calibrated", b"calibrated", "description", b"description", "directions", b"directions", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "reject", b"reject", "revision", b"revision", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mapped_accuracy: _TypeAlias = _typing.Literal["mapped_accuracy"]  # noqa: Y015
     _WhichOneofArgType__mapped_accuracy: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy"]  # noqa: Y015
+    _WhichOneofReturnType__mapped_accuracy_margin: _TypeAlias = _typing.Literal["mapped_accuracy_margin"]  # noqa: Y015
+    _WhichOneofArgType__mapped_accuracy_margin: _TypeAlias = _typing.Literal["_mapped_accuracy_margin", b"_mapped_accuracy_margin"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mapped_accuracy) -> _WhichOneofReturnType__mapped_accuracy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mapped_accuracy_margin) -> _WhichOneofReturnType__mapped_accuracy_margin | None: ...
 
 Global___TaskCard: _TypeAlias = TaskCard  # noqa: Y015
 
