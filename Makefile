@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.docs-installed
 
-.PHONY: demo check unit test coverage bench compose-test proto format clean
+.PHONY: demo check unit test coverage matrix docs browser-test bench compose-test proto format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m deploy.demo.run
@@ -22,6 +23,20 @@ unit: $(INSTALLED)
 # What CI runs.
 test: check
 	$(BIN)/pytest
+
+# `make unit` on every Python 3.10 to 3.14 that this machine has.
+matrix:
+	$(PYTHON) tests/matrix.py
+
+# Generates the reference, builds the site into site/, fails on a dead link. Needs Python 3.11 or later.
+docs: $(INSTALLED) $(DOCS_INSTALLED)
+	$(BIN)/python deploy/docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --config-file deploy/docs/mkdocs.yml
+
+# The page in a real browser. Needs Chromium (apt-get install chromium) and Node for axe-core's rules.
+browser-test: $(INSTALLED)
+	npm install --prefix tests/browser --no-package-lock --no-audit --no-fund
+	$(BIN)/pytest tests/browser
 
 # Lines that no test runs, also in processes that tests start.
 coverage: $(INSTALLED)
@@ -41,11 +56,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo-output bench-output coverage-output dist .coverage
+	rm -rf $(VENV) .matrix site demo-output bench-output coverage-output dist .coverage
 
 $(INSTALLED): pyproject.toml constraints.txt deploy/demo/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps --requirement deploy/demo/requirements.txt
+	touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sealign.encoders import Encoder
 from sealign.protocol import EMBEDDINGS, MapCard, SiloCard
-from sealign_client.classify import Progress
+from sealign_client.classification_tasks import Progress
 from sealign_client.client import AsyncClient
 from sealign_client.inputs import Texts
 from sealign_client.local.recentring import Recentring

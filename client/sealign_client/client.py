@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -11,11 +10,12 @@ from numpy.typing import NDArray
 
 from sealign.encoders import Encoder, EncoderSettings
 from sealign.errors import InvalidInputError
-from sealign.protocol import EMBEDDINGS, MapCard, SiloCard, TaskCard, generation_task_of
-from sealign_client.classify import Classifier, Progress
+from sealign.protocol import EMBEDDINGS, MapCard, SiloCard, generation_task_of
+from sealign_client.classification_tasks import Progress
+from sealign_client.classify import Classifier
 from sealign_client.endpoint import Endpoint
 from sealign_client.inputs import Texts, checked_public_set, checked_sequence, iterate_texts
-from sealign_client.local.directory import data_directory
+from sealign_client.local.directory import MAPS, data_directory
 from sealign_client.local.keys import KeyRing, KeyStore
 from sealign_client.local.maps import ClientMaps
 from sealign_client.local.recentring import Recentring
@@ -76,7 +76,7 @@ class AsyncClient:
         )
         keys = KeyRing(KeyStore(settings.key_directory, self._passphrase, settings.security_table))
         self.session = Session(endpoint, keys, settings.timeout, observe)
-        self._maps = ClientMaps(map_directory(settings))
+        self._maps = ClientMaps(settings.map_directory or data_directory() / MAPS)
         self._routes = Routes(self.session, self._maps, RouteOptions(settings.placement, settings.register_maps))
         parsed = EncoderSettings.parse(named) if isinstance(named, str) else named
         self.classifier = Classifier(self._routes, parsed, settings.recentring)
@@ -114,11 +114,7 @@ class AsyncClient:
         return self._generator
 
     async def encoder(self) -> Encoder:
-        """Return the local encoder, loaded when it is first needed.
-
-        Raises:
-            InvalidInputError: this client has only a causal model, or the encoder cannot be loaded.
-        """
+        """Return the local encoder, loaded when it is first needed."""
         return await self.classifier.encoder()
 
     async def silo(self) -> SiloCard:
@@ -130,15 +126,6 @@ class AsyncClient:
         """Return what the silo offers to this client's encoder; asked once until ``refresh``."""
         self.session.require_usable()
         return await self.classifier.describe(refresh=refresh)
-
-    async def task(self, name: str | None = None) -> TaskCard:
-        """Return the card of a classification task; without a name, of the only one.
-
-        Raises:
-            NotFoundError: no such task.
-            InvalidInputError: no name, and not exactly one task.
-        """
-        return await self.classifier.task(name)
 
     async def describe_generation(self, *, refresh: bool = True) -> tuple[GenerationDescription, ...]:
         """Return what the silo's generation tasks offer to this client's causal model now."""
@@ -186,9 +173,8 @@ class AsyncClient:
     ) -> Recentring:
         """Centre what is classified from now on as these texts are centred, without showing them to anybody.
 
-        With ``thresholds``, also report as in distribution what scores no lower than 95 % of these texts do, which are
-        classified for that: one encrypted query a text. Another map or head brings the silo's thresholds back, with a
-        warning.
+        With ``thresholds``, texts are in distribution if they score no lower than 95 % of these do, which costs one
+        encrypted query per text. Another map or head brings the silo's thresholds back, with a warning.
 
         Args:
             texts: at least 50 (100 for thresholds), without labels, like those to be classified and mixed as they will
@@ -287,9 +273,7 @@ class AsyncClient:
             alternatives: number of likeliest tokens reported with each token.
 
         Raises:
-            NotFoundError: no such task.
-            NoMapError: this model was never aligned with the task.
-            NoPlanError: the silo cannot serve the task to this model under any parameter set.
+            NotFoundError, NoMapError, NoPlanError: no such task; never aligned with it; no parameter set can serve it.
             DecryptionError: a text so unlike the public ones that logits leave the promised range; what was yielded
                 stands.
             InvalidInputError: an empty prompt, or one beyond the model's window; nothing was sent.
@@ -306,16 +290,10 @@ class AsyncClient:
         """Return what a generation task may give and will cost, judged over some texts, which stay here.
 
         Raises:
-            NotFoundError: no such task.
-            NoPlanError: the silo cannot serve the task to this model under any parameter set.
+            NotFoundError, NoPlanError: no such task; the silo can serve it under no parameter set.
             InvalidInputError: no texts, or one that cannot be read.
         """
         self.session.require_usable()
         from sealign_client.forecast import forecast
 
         return await forecast(self.generator, checked_sequence(texts), task)
-
-
-def map_directory(settings: ClientSettings) -> Path:
-    """Return where maps and pins are."""
-    return settings.map_directory or data_directory() / "maps"

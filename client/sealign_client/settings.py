@@ -13,7 +13,7 @@ from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
 
-DAEMON_SETTINGS = ("listen", "token_file", "log_level")
+DAEMON_SETTINGS = ("listen", "http", "http_hosts", "http_origins", "token_file", "log_level")
 """Settings that only the daemon reads."""
 
 
@@ -59,6 +59,15 @@ class ClientSettings(LayeredSettings):
     )
     listen: ListenAddress = Field(
         default="127.0.0.1:7450", description="Daemon: address for applications, host:port or unix:/path."
+    )
+    http: ListenAddress | None = Field(
+        default=None, description="Daemon: address for HTTP and the page as well, host:port or unix:/path."
+    )
+    http_hosts: tuple[str, ...] = Field(
+        default=(), description="Daemon: names that a Host header may carry, besides those of the loopback interface."
+    )
+    http_origins: tuple[str, ...] = Field(
+        default=(), description="Daemon: web origins whose pages may call, for example https://app.example."
     )
     token_file: Path | None = Field(
         default=None, description="Daemon: file of the token that applications send; by default in the data folder."

@@ -78,7 +78,7 @@ def test_callers_share_batches_and_each_gets_its_own(stub: DaemonStub, client: C
     left.cancel()
     labels = [call.result().classifications[0].label for call in calls]
     assert labels == [result.label for result in client.classify(texts)]
-    with refused(grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError, "text 1 is empty"):
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError, "text 2 is empty"):
         faulty.result()
 
 

@@ -298,8 +298,8 @@ INVALID = (grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError)
 
 
 def test_requests_that_cannot_be_right(raw: Raw, directory: Path) -> None:
-    header = raw.header()
     blocks = raw.blocks(raw.offer().plan)
+    header = raw.header()
     with refused(*INVALID, "'header' was expected"):
         raw.call(blocks[0])
     with refused(*INVALID, "2000 rows, the client announces 1999"):
@@ -324,7 +324,7 @@ def test_requests_that_cannot_be_right(raw: Raw, directory: Path) -> None:
     for count in (0, 1, len(whole.ciphertexts) - 1, len(whole.ciphertexts) + 1):
         ciphertexts = (whole.ciphertexts * 2)[:count]
         other = pb.InnerBlock(index=0, rows=matrix_to_wire(replace(whole, ciphertexts=ciphertexts)))
-        with refused(*INVALID, "the plan asks for"):
+        with refused(*INVALID, "plan"):
             raw.call(header, pb.AlignEncryptedRequest(block=other))
     with refused(grpc.StatusCode.NOT_FOUND, NotFoundError, "it holds"):
         rows = RowKind(raw.encoder.card.fingerprint, ClientMap("0" * 64))
@@ -424,7 +424,7 @@ def test_command_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sealign_client.classify.load_encoder", lambda _: encoder)
+    monkeypatch.setattr("sealign_client.classification_tasks.load_encoder", lambda _: encoder)
     public = tmp_path / "public.txt"
     public.write_text("\n".join(PUBLIC.texts) + "\n")
     options = [*map(str, tls.client_options(server.port)), "--encoder", "use"]
@@ -458,7 +458,7 @@ def test_public_files_that_cannot_be_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In either mode one line of error, before anything is embedded, and no map."""
-    monkeypatch.setattr("sealign_client.classify.load_encoder", lambda _: encoder)
+    monkeypatch.setattr("sealign_client.classification_tasks.load_encoder", lambda _: encoder)
     monkeypatch.setattr(encoder, "encode", None)
     public = tmp_path / "public.txt"
     options = [

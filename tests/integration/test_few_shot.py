@@ -95,7 +95,7 @@ def test_both_modes_align_over_the_joined_set(server: Server, directory: Path, t
 def test_tasks_and_sets_that_there_are_not(server: Server, directory: Path, tls: Tls) -> None:
     with Client(tls.client_settings(server.port), encoder=client_encoder()) as client:
         with pytest.raises(NotFoundError, match="train --share"):
-            client.align(PUBLIC, few_shot="weather")
+            client.align(PUBLIC, **EXAMPLES | {"shared_examples": "weather"})
         with pytest.raises(NotFoundError, match="byte for byte"):
             client.align(PUBLIC.joined(["one line more"]), **EXAMPLES)
     with raw_stubs(server.address, tls.authority, tls.client) as stubs:
@@ -104,7 +104,7 @@ def test_tasks_and_sets_that_there_are_not(server: Server, directory: Path, tls:
             request = pb.SharedExamplesRequest(space="embeddings", task=task, public_set=public_set)
             return stubs.alignment.SharedExamples(request, timeout=30)
 
-        for task in ("", "../tasks/colours", "x" * 10_000):
+        for task in ("", "../tasks/colours", "x" * 1_000):
             with refused(grpc.StatusCode.NOT_FOUND, NotFoundError, "train --share"):
                 ask(task)
         with refused(grpc.StatusCode.NOT_FOUND, NotFoundError, "it holds"):

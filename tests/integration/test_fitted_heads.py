@@ -109,8 +109,9 @@ def mapped_at_client(learned: AffineMap, directory: Path, rows: NDArray[np.float
 
 def test_at_the_client(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path, tmp_path: Path) -> None:
     maps = tmp_path / "maps"
-    with Client(tls.client_settings(server.port, map_directory=maps), encoder=encoder) as silent:
-        silent.align(PUBLIC, mode="encrypted", register=False)
+    settings = tls.client_settings(server.port, map_directory=maps, register_maps=False)
+    with Client(settings, encoder=encoder) as silent:
+        silent.align(PUBLIC, mode="encrypted")
         assert not silent.describe().tasks[0].reject
         own = silent.logits(encoder.encode(QUERIES))
     (path,) = maps.glob("*.safetensors")
@@ -284,7 +285,7 @@ def test_thresholds_of_another_map_are_the_silos(
     server: Server, tls: Tls, encoder: ViewEncoder, tmp_path: Path
 ) -> None:
     with Client(tls.client_settings(server.port), encoder=encoder) as client:
-        with pytest.raises(NoMapError, match="align first"):
+        with pytest.raises(NoMapError, match="Align first"):
             client.adapt(["never embedded: " * 1_000_000] * 100, thresholds=True)
         client.align(PUBLIC)
         client.adapt(texts_of("sample"))
@@ -296,6 +297,7 @@ def test_thresholds_of_another_map_are_the_silos(
         assert client.describe().tasks[0].ood_thresholds == own.values != silos
         with pytest.warns(UserWarning, match="thresholds for task colours .* sealign adapt"):
             client.align(few_texts())
+            client.describe()
         assert client.describe().tasks[0].ood_thresholds.keys() == own.values.keys()
         assert all(value != own.values[name] for name, value in client.describe().tasks[0].ood_thresholds.items())
 

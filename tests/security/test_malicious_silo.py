@@ -1,4 +1,4 @@
-"""What a malicious silo can do to a client: attacks that work on unprotected ingredients, and fail on the client."""
+"""A malicious silo against a client: attacks that work on the unprotected ingredients, and fail on the client."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class TestEscapeCodes:
         with Client(**settings, encoder=encoder) as client:
             client.align(PUBLIC)
             assert client.classify(QUERIES[0]).label.startswith(ESCAPE)  # the SDK gives what was sent
-        monkeypatch.setattr("sealign_client.classify.load_encoder", lambda _: encoder)
+        monkeypatch.setattr("sealign_client.classification_tasks.load_encoder", lambda _: encoder)
         options = ["--encoder", "use", *(f"--{k.replace('_', '-')}={v}" for k, v in settings.items())]
         for command in (["classify", QUERIES[0]], ["classify", "--json", QUERIES[0]], ["tasks"]):
             monkeypatch.setattr("sys.argv", ["sealign", *command, *options])

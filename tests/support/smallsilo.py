@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from sealign.alignment import PublicSet
 from sealign.encoders import EncoderSettings
-from sealign.encoders.settings import ENTRY_POINT_GROUP
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
 from sealign_server.store import PublicRows, SiloDocument, SiloStore, StoredTask
 from sealign_server.training.tasks import TrainingData, drawn_examples, outlier_rows, profiled
-from tests.support.views import CLIENT_DIMENSION, PUBLIC, SILO_DIMENSION, TEXTS, Rows, ViewEncoder, client_encoder
+from tests.support.views import (
+    CLIENT_DIMENSION,
+    PUBLIC,
+    SILO_DIMENSION,
+    TEXTS,
+    Rows,
+    ViewEncoder,
+    client_encoder,
+    installed_views,
+)
 
 __all__ = [
     "CLIENT_DIMENSION",
@@ -31,23 +38,6 @@ __all__ = [
 ]
 
 SHARED = 32
-
-
-def loaded_client_encoder(settings: EncoderSettings) -> ViewEncoder:
-    """For the entry point that :func:`installed_views` writes."""
-    return client_encoder()
-
-
-def installed_views(directory: Path) -> str:
-    """PYTHONPATH of processes in which the client's encoder is an installed family, ``views``."""
-    package = directory / "views-1.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: views\nVersion: 1\n")
-    (package / "entry_points.txt").write_text(
-        f"[{ENTRY_POINT_GROUP}]\nviews = {__name__}:{loaded_client_encoder.__name__}\n"
-    )
-    path = (str(directory), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", ""))
-    return os.pathsep.join(filter(None, path))
 
 
 def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
-from sealign.encoders import EncoderCard
+from sealign.encoders import EncoderCard, EncoderSettings
+from sealign.encoders.settings import ENTRY_POINT_GROUP
 
 Rows = NDArray[np.float32]
 
@@ -44,3 +47,20 @@ class ViewEncoder:
 
 def client_encoder() -> ViewEncoder:
     return ViewEncoder("the client's", CLIENT_DIMENSION)
+
+
+def loaded_client_encoder(settings: EncoderSettings) -> ViewEncoder:
+    """For the entry point that :func:`installed_views` writes."""
+    return client_encoder()
+
+
+def installed_views(directory: Path) -> str:
+    """PYTHONPATH of processes in which the client's encoder is an installed family, ``views``."""
+    package = directory / "views-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: views\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(
+        f"[{ENTRY_POINT_GROUP}]\nviews = {__name__}:{loaded_client_encoder.__name__}\n"
+    )
+    path = (str(directory), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", ""))
+    return os.pathsep.join(filter(None, path))

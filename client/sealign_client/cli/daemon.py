@@ -14,9 +14,11 @@ app = single_command()
 @app.command()
 @with_options(ClientSettings)
 def daemon(given: dict[str, Any], config: Config = None) -> None:
-    """Keep models, keys and connection warm, and serve applications on this machine over gRPC.
+    """Keep models, keys and connection warm, and serve applications on this machine over gRPC and HTTP.
 
-    On TCP, applications send the content of the token file as metadata: authorization: Bearer TOKEN. A Unix socket can
+    With --http, the address of the page is printed. It opens the page once.
+
+    On TCP, applications send the content of the token file: authorization: Bearer TOKEN. A Unix socket can
     be opened by its owner alone and needs no token.
     """
     import asyncio

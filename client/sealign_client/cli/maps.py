@@ -13,7 +13,7 @@ from sealign.app.terminal import print_table
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
 from sealign_client.cli.common import AsJson
-from sealign_client.local.directory import data_directory
+from sealign_client.local.directory import MAPS, data_directory
 from sealign_client.local.maps import ClientMaps, Pin
 
 app = typer.Typer(
@@ -81,7 +81,7 @@ def export(
 
 
 def _maps(directory: Path | None) -> ClientMaps:
-    return ClientMaps(directory or data_directory() / "maps")
+    return ClientMaps(directory or data_directory() / MAPS)
 
 
 def _document(pin: Pin) -> dict[str, Any]:

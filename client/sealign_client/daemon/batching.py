@@ -104,7 +104,7 @@ class Batcher:
     ) -> None:
         """Give a fault in one caller's texts to that caller alone, named by its own index."""
         callers = dict.fromkeys(caller for caller, _ in items)
-        if len(callers) == 1 and len(items) == len(items[0][0].texts):
+        if len(items) == 1 == len(items[0][0].texts):  # of others, the error counts texts in the order of the batch
             items[0][0].fail(error)
             return
         for caller in callers:

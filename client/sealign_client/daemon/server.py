@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -17,9 +18,13 @@ from sealign.errors import SealignError, UnavailableError
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import add_DaemonServicer_to_server
 from sealign_client.client import AsyncClient
+from sealign_client.daemon.batching import Batcher
 from sealign_client.daemon.service import DaemonService
 from sealign_client.daemon.token import TokenLayer, default_token_file, read_token
 from sealign_client.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from sealign_client.daemon.http import HttpServer
 
 _log = structlog.get_logger()
 
@@ -49,30 +54,55 @@ async def run_daemon(settings: ClientSettings) -> None:
     async with AsyncClient(settings) as client:
         frame = Frame([SERVICE], layers, FrameLimits())
         server = grpc.aio.server(interceptors=[frame], options=_OPTIONS)
-        add_DaemonServicer_to_server(DaemonService(client), server)
+        batcher = Batcher(client.classify)
+        add_DaemonServicer_to_server(DaemonService(client, batcher), server)
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         port = _bound(server, address)
+        http = None if settings.http is None else _http_server(settings, settings.http, client, batcher)
         stopping = asyncio.Event()
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
         await server.start()
+        if http is not None:
+            await http.start()
         await status.set("", health_pb2.HealthCheckResponse.SERVING)
-        if not address.is_local:
+        await status.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
+        if not address.is_local or not (settings.http is None or parse_address(settings.http).is_local):
             _log.warning("texts arrive here unencrypted, and this address can be reached from other machines")
         _log.info(
             "serving",
             address=str(address if address.path else Address(address.host, port)),
+            http=None if http is None else http.address,
             token_file=None if address.path else str(token_file),
             encoder=settings.encoder or "none",
             model=settings.model or "none",
             pid=os.getpid(),
         )
+        if http is not None and http.page_url is not None:
+            print(f"Open {http.page_url}", flush=True)
         probing = asyncio.create_task(_probe(client, status))
         await stopping.wait()
         probing.cancel()
         await status.enter_graceful_shutdown()
+        if http is not None:
+            await http.stop()
         await server.stop(_GRACE_SECONDS)
+
+
+def _http_server(settings: ClientSettings, listen: str, client: AsyncClient, batcher: Batcher) -> HttpServer:
+    """Listen for HTTP, beside gRPC and with the same client."""
+    from sealign_client.daemon.http import Access, HttpOptions, HttpServer, Service
+    from sealign_client.daemon.http.client_backend import ClientBackend
+
+    over_tcp = not parse_address(listen).path
+    options = HttpOptions(
+        token=read_token(settings.token_file or default_token_file()) if over_tcp else None,
+        hosts=settings.http_hosts,
+        origins=settings.http_origins,
+        timeout=settings.timeout + _GRACE_SECONDS,
+    )
+    return HttpServer(Service(ClientBackend(client, batcher), options, Access(options)), listen)
 
 
 def _bound(server: grpc.aio.Server, address: Address) -> int:
@@ -95,7 +125,7 @@ async def _probe(client: AsyncClient, status: health.aio.HealthServicer) -> None
             await client.encoder()
     while True:
         try:
-            silo = await client.silo()
+            silo = await (await client.session.calls()).silo.describe(_PROBE_SECONDS)
             now, reason = True, ""
         except SealignError as error:
             now, reason = False, str(error)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from sealign.app.frame import Call
-from sealign.encoders.checks import check_texts
+from sealign.encoders.checks import as_texts
 from sealign.errors import InvalidInputError
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer
@@ -24,11 +24,12 @@ class DaemonService(DaemonServicer):
 
     Args:
         client: classifies and generates.
+        batcher: classifies texts of several callers together.
     """
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, batcher: Batcher) -> None:
         self._client = client
-        self._batcher = Batcher(client.classify)
+        self._batcher = batcher
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksReply:  # noqa: N802
         """Return the silo's tasks, and whether this daemon's encoder and model can use them."""
@@ -60,7 +61,7 @@ class DaemonService(DaemonServicer):
         call.note(texts=len(texts))
         if len(texts) > MAX_TEXTS:
             raise InvalidInputError(f"A request holds at most {MAX_TEXTS} texts, not {len(texts)}. Send several.")
-        check_texts(texts)  # before they share a batch with others
+        as_texts(texts)  # before they share a batch with others
         task = request.task if request.HasField("task") else None
         results = await self._batcher.classify(texts, task)
         return pb.ClassifyTextsReply(classifications=map(_classified, results))

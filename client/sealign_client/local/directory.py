@@ -8,6 +8,9 @@ from platformdirs import user_data_path
 
 from sealign.errors import StorageError
 
+MAPS = "maps"
+"""Subdirectory of maps and pins."""
+
 
 def data_directory() -> Path:
     """Return the client's directory under the user's data folder; it need not exist."""

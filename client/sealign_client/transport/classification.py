@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from sealign.app.frame import REQUEST_ID
 from sealign.ckks import PackingPlan
 from sealign.errors import UnavailableError
 from sealign.protocol import RowKind, TaskCard
@@ -35,10 +36,15 @@ class ClassificationCalls:
         bounded_count(reply.tasks, "tasks")
         return tuple(task_from_wire(card, self._connection.table) for card in reply.tasks)
 
-    async def classify(self, query: Query, plan: PackingPlan, timeout: float) -> AsyncIterator[Reply]:
-        """Yield the one reply to a query."""
+    async def classify(
+        self, query: Query, plan: PackingPlan, timeout: float, request_id: str | None = None
+    ) -> AsyncIterator[Reply]:
+        """Yield the one reply to a query, which the silo records under ``request_id`` if there is one."""
         request = pb.ClassifyRequest(**wire_fields(query))
-        yield _reply(await self._connection.call(self._stub.Classify(request, timeout=timeout)), plan)
+        metadata = None if request_id is None else ((REQUEST_ID, request_id),)
+        yield _reply(
+            await self._connection.call(self._stub.Classify(request, timeout=timeout, metadata=metadata)), plan
+        )
 
     async def classify_stream(
         self, queries: AsyncIterator[Query], plan: PackingPlan, timeout: float

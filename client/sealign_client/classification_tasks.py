@@ -1,0 +1,181 @@
+"""The silo's classification tasks as a client's encoder can use them: encoder, map, plans, recentring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.alignment import PublicSet
+from sealign.ckks import PackingPlan
+from sealign.ckks.verification import CHECKS
+from sealign.encoders import Encoder, EncoderSettings, load_encoder
+from sealign.errors import InvalidInputError, NotFoundError, SealignError, UnknownMapError
+from sealign.protocol import EMBEDDINGS, SpaceCard, TaskCard
+from sealign_client.exchange import Target
+from sealign_client.local.recentring import Recentring
+from sealign_client.results import Description
+from sealign_client.routes import Route, Routes, Source, no_map
+
+Progress: TypeAlias = Callable[[int], None]
+"""Called with the number of texts or rows that have been done since the last call."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Offer:
+    """What the silo offers, and the route of this client's rows to it."""
+
+    space: SpaceCard
+    route: Route | None
+    tasks: tuple[TaskCard, ...]
+
+    @property
+    def map_id(self) -> str:
+        return "" if self.route is None else self.route.card.id
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A task that can be asked."""
+
+    card: TaskCard
+    route: Route
+
+    def target(self, rows: int, verify: bool | None) -> Target:
+        """Return the target under the plan by which so many rows take the least predicted time."""
+        plans = [plan for plan in self.card.plans if not verify or plan.rows > CHECKS] or self.card.plans
+        plan = _cheapest(plans, rows)
+        return Target(self.card.name, self.card.revision, self.route.kind, plan, len(self.card.labels), verify)
+
+
+class ClassificationTasks:
+    """What a silo's tasks offer to one encoder.
+
+    Args:
+        routes: chooses the map.
+        encoder: a loaded encoder, or which to load when it is first needed; None for a client without.
+        recentring: file that `sealign adapt` made; None for rows as they are.
+    """
+
+    def __init__(self, routes: Routes, encoder: Encoder | EncoderSettings | None, recentring: Path | None) -> None:
+        self.routes = routes
+        self._session = routes.session
+        self._encoder = encoder
+        self._recentring_file = recentring
+        self._recentring: Recentring | None = None
+        self._offer: _Offer | None = None
+        self._warned: set[str] = set()
+
+    async def encoder(self) -> Encoder:
+        """Return the encoder, loaded when it is first needed.
+
+        Raises:
+            InvalidInputError: this client has none, or it cannot be loaded.
+        """
+        if self._encoder is None:
+            raise InvalidInputError("Name the local encoder: encoder=…, --encoder or SEALIGN_CLIENT_ENCODER.")
+        if isinstance(self._encoder, EncoderSettings):
+            self._encoder = await self._session.run(load_encoder, self._encoder)
+        return self._encoder
+
+    async def recentring(self) -> Recentring | None:
+        """Return the mean on which rows are centred; None for rows as they are."""
+        if self._recentring is None and self._recentring_file is not None:
+            fingerprint = (await self.encoder()).card.fingerprint
+            self._recentring = await self._session.run(Recentring.load, self._recentring_file, fingerprint)
+        return self._recentring
+
+    async def describe(self, *, refresh: bool = False) -> Description:
+        """Return what the silo offers to this encoder; asked once until ``refresh``."""
+        silo, offer = await self.routes.silo(refresh=refresh), await self._offered(refresh=refresh)
+        return Description(silo, offer.space, None if offer.route is None else offer.route.card, offer.tasks)
+
+    async def _offered(self, *, refresh: bool = False) -> _Offer:
+        if self._offer is None or refresh:
+            card, recentring = (await self.encoder()).card, await self.recentring()
+            space = await self.routes.space(EMBEDDINGS, card)
+
+            async def attempt(*_: object) -> _Offer:
+                route = await self.routes.find(space, card, recentring)
+                kind = None if route is None else route.kind
+                calls = await self._session.calls()
+                return _Offer(space, route, await calls.classification.tasks(kind, self._session.timeout))
+
+            async def renew(error: SealignError) -> None:
+                if isinstance(error, UnknownMapError):
+                    await self.routes.forget_registration(space, card)
+
+            self._offer = self._with_own_thresholds(await self._session.retried(attempt, renew), recentring)
+        return self._offer
+
+    def _with_own_thresholds(self, offer: _Offer, recentring: Recentring | None) -> _Offer:
+        own = None if recentring is None else recentring.thresholds
+        if own is None:
+            return offer
+        held = (own.put_in(task) if own.hold_for(task, offer.map_id) else task for task in offer.tasks)
+        return replace(offer, tasks=tuple(held))
+
+    async def source(self) -> Source:
+        """Return what gives this encoder's rows of a public set."""
+        encoder = await self.encoder()
+
+        async def rows(texts: PublicSet, progress: Progress | None) -> NDArray[np.float32]:
+            return await self._session.run(partial(encoder.encode, texts.texts, progress=progress))
+
+        return Source(encoder.card, rows)
+
+    async def note_alignment(self) -> None:
+        """Use a new map from now on."""
+        self._offer = None
+
+    async def task(self, name: str | None = None) -> TaskCard:
+        """Return the card of a task; without a name, of the only one.
+
+        Raises:
+            NotFoundError: no such task.
+            InvalidInputError: no name, and not exactly one task.
+        """
+        return chosen((await self._offered()).tasks, name, "task")
+
+    async def _ready(self, name: str | None) -> Ready:
+        card = await self.task(name)
+        if not card.plans:
+            await self._offered(refresh=True)  # an alignment may have ended meanwhile
+            card = await self.task(name)
+        encoder, route = (await self.encoder()).card, (await self._offered()).route
+        if route is None:
+            raise no_map(encoder, EMBEDDINGS, self.routes.options.placement)
+        if not card.plans:
+            raise InvalidInputError(
+                f"The silo does not serve task {card.name!r} through map {route.card.id}: no parameter set holds its "
+                "logits. Ask the silo's operator, whose log says why."
+            )
+        route.require_dimension(card.plans[0])
+        return Ready(card, route)
+
+
+def chosen(cards: Sequence[TaskCard], name: str | None, kind: str) -> TaskCard:
+    names = ", ".join(card.name for card in cards) or "none"
+    if name is None:
+        if len(cards) != 1:
+            raise InvalidInputError(f"Name a {kind}. The silo's are: {names}.")
+        return cards[0]
+    for card in cards:
+        if card.name == name:
+            return card
+    raise NotFoundError(f"The silo has no {kind} {name[:64]!r}; its {kind}s are: {names}.")
+
+
+def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:
+    """Return the plan under which ``rows`` rows take the least predicted time."""
+
+    def milliseconds(plan: PackingPlan) -> float:
+        full, rest = divmod(rows, plan.rows)
+        return full * plan.cost.milliseconds + (plan.cost_of(rest).milliseconds if rest else 0.0)
+
+    return min(plans, key=milliseconds)

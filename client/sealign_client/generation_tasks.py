@@ -1,0 +1,192 @@
+"""The silo's generation tasks as a client's causal model can use them: model, tokenizer, map, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealign.alignment import PublicSet
+from sealign.errors import InvalidInputError, NoPlanError, NotFoundError, SealignError, UnknownMapError
+from sealign.protocol import GenerationCard, SpaceCard, generation_space
+from sealign_client.results import GenerationDescription
+from sealign_client.routes import Route, Routes, Source
+
+if TYPE_CHECKING:
+    from sealign.encoders import EncoderSettings
+    from sealign.encoders.causal import CausalModel
+    from sealign.encoders.tokenizer import CausalTokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """A task as the client's model can use it."""
+
+    card: GenerationCard
+    space: SpaceCard
+    route: Route | None
+
+
+class GenerationTasks:
+    """What a silo's generation tasks offer to one causal model.
+
+    Args:
+        routes: chooses the map.
+        model: which model to load when it is first needed; None for a client without.
+    """
+
+    def __init__(self, routes: Routes, model: EncoderSettings | None) -> None:
+        self.routes = routes
+        self.settings = model
+        self._session = routes.session
+        self._model: CausalModel | None = None
+        self._offers: dict[str, Offer] = {}
+        self._tokenizers: dict[str, CausalTokenizer] = {}
+
+    async def model(self) -> CausalModel:
+        """Return the model, loaded when it is first needed.
+
+        Raises:
+            InvalidInputError: this client has none, or it cannot be loaded.
+        """
+        if self._model is None:
+            if self.settings is None:
+                raise InvalidInputError(
+                    "Name the local causal language model: model=…, --model or SEALIGN_CLIENT_MODEL."
+                )
+            self._model = await self._session.run(_loaded, self.settings)
+        return self._model
+
+    async def describe(self, *, refresh: bool = False) -> tuple[GenerationDescription, ...]:
+        """Return what the silo's generation tasks offer to this model; asked once until ``refresh``."""
+        silo = await self.routes.silo(refresh=refresh)
+        if refresh:
+            self._offers.clear()
+        offers = [await self._offered(name) for name in silo.generation_tasks]
+        return tuple(
+            GenerationDescription(offer.card, offer.space, None if offer.route is None else offer.route.card)
+            for offer in offers
+        )
+
+    async def task(self, name: str | None = None) -> GenerationCard:
+        """Return the card of a task; without a name, of the only one.
+
+        Raises:
+            NotFoundError: no such task.
+            InvalidInputError: no name, and not exactly one task.
+        """
+        return (await self._offered(await self._name(name))).card
+
+    async def _name(self, name: str | None) -> str:
+        names = (await self.routes.silo()).generation_tasks
+        if name not in names:
+            names = (await self.routes.silo(refresh=True)).generation_tasks
+        listed = ", ".join(names) or "none"
+        if name is None and len(names) != 1:
+            raise InvalidInputError(f"Name a generation task. The silo's are: {listed}.")
+        if name is not None and name not in names:
+            raise NotFoundError(f"The silo has no generation task {name[:64]!r}; its generation tasks are: {listed}.")
+        return name or names[0]
+
+    async def _offered(self, name: str, *, refresh: bool = False) -> Offer:
+        if name not in self._offers or refresh:
+            card = (await self.model()).card
+            space = await self.routes.space(generation_space(name), card)
+
+            async def attempt(*_: object) -> Offer:
+                route = await self.routes.find(space, card)
+                calls = await self._session.calls()
+                task = await calls.generation.task(name, None if route is None else route.kind)
+                return Offer(task, space, route)
+
+            async def renew(error: SealignError) -> None:
+                if isinstance(error, UnknownMapError):
+                    await self.routes.forget_registration(space, card)
+
+            self._offers[name] = await self._session.retried(attempt, renew)
+        return self._offers[name]
+
+    async def tokenizer(self, task: str | None = None) -> CausalTokenizer:
+        """Return a task's tokenizer, fetched once.
+
+        Raises:
+            InvalidInputError: what came is not the tokenizer that the card names, or does not fit the vocabulary.
+        """
+        from sealign.encoders.tokenizer import CausalTokenizer
+
+        card = await self.task(task)
+        if card.tokenizer not in self._tokenizers:
+            content = await self._session.retried(lambda calls, _: calls.generation.tokenizer(card))
+            made = await self._session.run(CausalTokenizer.from_bytes, content)
+            if made.fingerprint != card.tokenizer:
+                raise InvalidInputError(
+                    f"The silo sent another tokenizer than the one that belongs to task {card.name}: it is damaged, or "
+                    "was changed after the map was learned. Nothing was encrypted."
+                )
+            await self._session.run(made.allowed, card.vocabulary)  # refuses a head of another model
+            self._tokenizers[card.tokenizer] = made
+        return self._tokenizers[card.tokenizer]
+
+    async def offer(self, task: str | None) -> Offer:
+        """Return what a task offers to this model.
+
+        Raises:
+            NotFoundError, InvalidInputError: as :meth:`task`.
+            NoPlanError: no parameter set holds its logits.
+        """
+        offer = await self._offered(await self._name(task))
+        self._require_servable(offer.card)
+        return offer
+
+    async def source(self, task: str) -> Source:
+        """Return what gives this model's rows of a public set: one for each of the silo's tokens that count."""
+        tokenizer, model = await self.tokenizer(task), await self.model()
+
+        async def rows(texts: PublicSet, progress: Callable[[int], None] | None) -> NDArray[np.float32]:
+            return await self._session.run(_read, model, tokenizer, texts, progress)
+
+        return Source(model.card, rows)
+
+    async def note_alignment(self, task: str) -> None:
+        """Use a new map from now on.
+
+        Raises:
+            NoPlanError: the silo can serve the task behind it under no parameter set.
+        """
+        self._offers.pop(task, None)
+        try:
+            self._require_servable((await self._offered(task)).card)
+        except NoPlanError:
+            raise
+        except SealignError:
+            return  # the alignment has succeeded; the next use says what is wrong now
+
+    def _require_servable(self, card: GenerationCard) -> None:
+        if card.unservable:
+            name = "this client's model" if self._model is None else self._model.card.name
+            raise NoPlanError(
+                f"The silo cannot serve generation task {card.name} to {name} under any parameter set: its logits are "
+                "too large for the precision it asks for. The silo's operator can tell from its log what to change."
+            )
+
+
+def _loaded(settings: EncoderSettings) -> CausalModel:
+    from sealign.encoders.causal import CausalModel  # needs torch
+
+    return CausalModel(settings)
+
+
+def _read(
+    model: CausalModel, silo: CausalTokenizer, texts: PublicSet, progress: Callable[[int], None] | None
+) -> NDArray[np.float32]:
+    from sealign.generation.states import client_rows
+
+    rows = []
+    for states in client_rows(model, silo, texts.texts):
+        rows.append(states)
+        if progress is not None:
+            progress(1)
+    return np.concatenate(rows)
