@@ -41,9 +41,9 @@ def learn(
     from sealign.alignment import PublicSet
     from sealign.app.progress import progress
     from sealign.encoders import EncoderSettings
+    from sealign_server.cli.learning import learn_map
     from sealign_server.settings import ServingOptions
     from sealign_server.store import SiloStore
-    from sealign_server.training.maps import learn_map
 
     public_set = PublicSet.from_file(texts)
     with progress("embedding", len(public_set)) as advance:

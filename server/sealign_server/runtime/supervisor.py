@@ -13,7 +13,7 @@ from time import monotonic, sleep
 
 import structlog
 
-from sealign.app.logs import configure_logs
+from sealign.app.logs import configure_logs, direct_stderr
 from sealign.errors import UnavailableError
 from sealign_server.runtime.worker import run_worker
 from sealign_server.settings import ServeSettings
@@ -38,7 +38,8 @@ class _Workers:
     def start(self) -> None:
         """Start one more."""
         worker = self._context.Process(target=_work, args=self._arguments)
-        worker.start()
+        with direct_stderr():
+            worker.start()
         self.running.append(worker)
         if self.stopping and worker.pid is not None:  # a signal came meanwhile
             os.kill(worker.pid, signal.SIGTERM)

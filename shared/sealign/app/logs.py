@@ -17,6 +17,8 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -101,6 +103,24 @@ def _taken_over_stderr() -> TextIO:
         reader.start()
         atexit.register(_give_back_stderr, reader)
     return _real
+
+
+@contextmanager
+def direct_stderr() -> Iterator[None]:
+    """Let processes that are started inside write to standard error itself.
+
+    Through this process's pipe, their log would end with this process.
+    """
+    if _real is None:
+        yield
+        return
+    pipe = os.dup(2)
+    os.dup2(_real.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(pipe, 2)
+        os.close(pipe)
 
 
 _real: TextIO | None = None

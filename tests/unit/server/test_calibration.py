@@ -170,8 +170,7 @@ def test_temperature_holds_for_the_client(store: SiloStore, planted: Planted, se
     logits = task.layout.logits(served(store, client, settings))
     targets = np.array([own.head.labels.index(label) for label in labels])
     oracle = fit_temperature(logits, targets)
-    if settings.fit_heads:
-        assert 0.7 < task.temperature / oracle < 1.3
+    assert 0.7 < task.temperature / oracle < 1.3
     assert expected_calibration_error(softmax(logits / task.temperature), targets) < 0.08
     assert task.held_out_accuracy == own.held_out_accuracy
     assert task.mapped_accuracy == pytest.approx(np.mean(logits.argmax(axis=1) == targets), abs=0.12)
