@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import MappedChannel
-from sealign.heads.calibration import two_digits
+from sealign.heads.calibration import fit_temperature, two_digits
 from sealign.heads.discriminant import discriminant_head
 from sealign.heads.linear import LinearHead
 from sealign.heads.margins import label_precision
@@ -88,7 +88,9 @@ def head_behind(
     loss = simulated_loss(head, rows, targets)
     fitted = fit and profile.at(loss, profile.preference) <= _PREFERRED
     measures = profile.fitted if fitted else profile.trained
-    cooled = (head if fitted else ServedHead(own)).cooled(two_digits(profile.at(loss, measures.temperatures)))
+    chosen = head if fitted else ServedHead(own)
+    expected = fit_temperature(chosen.head.logits(rows), targets)
+    cooled = chosen.cooled(two_digits(expected * profile.at(loss, measures.temperatures)))
     outputs = cooled.outputs(rows)
     accuracy = rounded(profile.at(loss, measures.accuracies), ACCURACY_STEP)
     meaningful = not outliers or profile.at(loss, profile.aurocs) >= _SEPARATED

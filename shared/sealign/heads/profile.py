@@ -24,7 +24,7 @@ from sealign.heads.discriminant import ClassStatistics, Outliers
 
 Matrix = NDArray[np.float64]
 
-_FORMAT = "sealign.task-profile/1"
+_FORMAT = "sealign.task-profile/2"
 _STATISTICS = ("counts", "means", "within")
 _CURVES = ("losses", "preference", "aurocs")
 _KINDS = ("fitted", "trained")
@@ -36,7 +36,8 @@ class Measures:
 
     Attributes:
         accuracies: (blurs,).
-        temperatures: (blurs,).
+        temperatures: of real rows, in units of the one that simulated rows need, (blurs,). A map scales a trained
+            head's logits in its own way, so that no temperature holds for another map.
         tails: by out-of-distribution score, the fraction of simulated rows below the value that 95 % of real rows
             reach, (blurs,).
     """

@@ -173,15 +173,16 @@ class _Measured:
     tails: dict[str, float]
 
     @classmethod
-    def of(cls, layout: OutputLayout, real: Matrix, targets: Indices, simulated: Matrix) -> _Measured:
+    def of(cls, layout: OutputLayout, real: Matrix, targets: Indices, simulated: Matrix, classes: Indices) -> _Measured:
         """From outputs of rows that the heads have not seen, and of simulated ones by the head of all rows."""
         logits = layout.logits(real)
-        temperature = two_digits(fit_temperature(logits, targets))
-        reached, drawn = (layout.scores(layout.cooled(outputs, temperature)) for outputs in (real, simulated))
+        expected = fit_temperature(layout.logits(simulated), classes)
+        ratio = two_digits(fit_temperature(logits, targets) / expected)
+        reached, drawn = (layout.scores(layout.cooled(outputs, ratio * expected)) for outputs in (real, simulated))
         accuracy = float(np.mean(logits.argmax(axis=1) == targets))
         return cls(
             accuracy=published_fraction(accuracy, len(targets)),
-            temperature=temperature,
+            temperature=ratio,
             tails={name: _tail(reached[name], drawn[name]) for name in reached},
         )
 
@@ -224,8 +225,8 @@ class _Blurred:
             separated = auroc(inside, outside)
         return cls(
             loss=simulated_loss(final, drawn, classes),
-            fitted=_Measured.of(final.layout, fitted, targets, final.outputs(drawn)),
-            trained=_Measured.of(own.layout, trained, targets, own.outputs(drawn)),
+            fitted=_Measured.of(final.layout, fitted, targets, final.outputs(drawn), classes),
+            trained=_Measured.of(own.layout, trained, targets, own.outputs(drawn), classes),
             preference=float(gain.mean() / max(gain.std() / np.sqrt(len(gain)), 1e-12)),
             auroc=separated,
         )

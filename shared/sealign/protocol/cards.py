@@ -32,7 +32,7 @@ class Limits:
 
     Attributes:
         rows_per_request: rows in one request.
-        rows_per_day: per encoder and task in 24 hours; None if there is no limit.
+        rows_per_day: per identity and task in 24 hours, over all encoders; None if there is no limit.
         may_align: whether it may align and register maps.
         shares_examples: whether it may read shared examples.
     """

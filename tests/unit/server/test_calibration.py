@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -84,17 +85,23 @@ def planted() -> Planted:
     return Planted()
 
 
-@pytest.fixture
-def store(planted: Planted, tmp_path: Path) -> SiloStore:
-    """A silo with one task and one map, without encoders."""
+@pytest.fixture(scope="module")
+def calibrated(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A silo's directory with one task and one map, without encoders. Copy it."""
     card = EncoderCard(name="own", dimension=24, fingerprint="a" * 64)
     document = SiloDocument(name="s", encoder=EncoderSettings(family="use"), encoder_card=card)
-    store = SiloStore.create(tmp_path / "silo", document)
+    store = SiloStore.create(tmp_path_factory.mktemp("calibrated") / "silo", document)
     own, _, labels = planted.labelled
     store.space.save_public_set(PublicRows(PublicSetCard("c" * 64, 600, "public"), planted.public[0]))
     save(store, own, labels, train_head(own, labels))
     align(store, planted)
-    return store
+    return store.directory
+
+
+@pytest.fixture
+def store(calibrated: Path, tmp_path: Path) -> SiloStore:
+    """A silo of this test's own."""
+    return SiloStore(Path(shutil.copytree(calibrated, tmp_path / "silo")))
 
 
 CLIENT = EncoderCard(name="client", dimension=20, fingerprint="b" * 64)

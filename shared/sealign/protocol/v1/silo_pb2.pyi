@@ -102,7 +102,7 @@ class Limits(_message.Message):
     rows_per_request: _builtins.int
     """Rows in one request."""
     rows_per_day: _builtins.int
-    """Rows per encoder and task in 24 hours; absent if there is no limit."""
+    """Rows per identity and task in 24 hours, over all encoders; absent if there is no limit."""
     may_align: _builtins.bool
     """Whether the caller may align and register maps."""
     shares_examples: _builtins.bool
