@@ -38,8 +38,8 @@ from sealign_server.training.embedding import add_public_set, create_silo
 from sealign_server.training.tasks import (
     TrainingData,
     import_task,
+    outlier_rows,
     profiled,
-    public_outliers,
     train_task,
 )
 from tests.support.silo import align_plain, space_of
@@ -110,7 +110,8 @@ def align(store: SiloStore, planted: Planted) -> None:
 
 def save(store: SiloStore, own: Rows, labels: list[str], head: TrainedHead) -> None:
     """Keep a head with its profile, as training does."""
-    profile = profiled(own, TrainingData(labels, labels), head, public_outliers(store))
+    data = TrainingData(labels, labels)
+    profile = profiled(own, data, head, outlier_rows(store, data, lambda _: None))
     store.tasks.save(TASK, StoredTask(head, "", profile))
 
 
@@ -340,8 +341,8 @@ def test_real_questions_through_a_real_map(tmp_path: Path) -> None:
     assert np.mean(answers[True] == right) > np.mean(answers[False] == right) + 0.03
 
     # An imported head is calibrated on what it is given, and so for the map.
-    head = store.directory / "tasks" / "trec" / str(store.tasks.version("trec")) / "head.safetensors"
-    imported = import_task(store, "imported", "", head, TrainingData(test.labels, test.texts), lambda _: None)
+    file = store.directory / "tasks" / "trec" / str(store.tasks.version("trec")) / "head.safetensors"
+    imported = import_task(store, "imported", "", file, TrainingData(test.labels, test.texts), lambda _: None)
     assert store.tasks.load("imported").profile is not None
     tasks = {task.name: task for task in described(serving(store, OWN_HEADS), rows)}
     thresholds = tasks["imported"].ood_thresholds
