@@ -35,7 +35,7 @@ def main() -> None:
 
     lines = options.texts.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     rows = [line.split("\t", 1) for line in lines[1:]]
-    token = [("authorization", f"Bearer {options.token_file.read_text().strip()}")]
+    token = (("authorization", f"Bearer {options.token_file.read_text().strip()}"),)
     with grpc.insecure_channel(options.daemon) as channel:
         daemon = DaemonStub(channel)
         tasks = {task.name: task for task in daemon.ListTasks(ListTasksRequest(), timeout=30, metadata=token).tasks}

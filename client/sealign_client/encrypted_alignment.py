@@ -33,7 +33,7 @@ from sealign.errors import (
     UnknownSessionError,
 )
 from sealign.protocol import AlignmentOffer, AlignmentRequest, CrossCovariancePart
-from sealign_client.local.unfinished import BegunAlignment, UnfinishedAlignment, resumed
+from sealign_client.local.unfinished import BegunAlignment, UnfinishedAlignment
 from sealign_client.results import Transfer
 from sealign_client.retry import TRANSIENT
 from sealign_client.session import Session
@@ -189,7 +189,7 @@ class EncryptedAlignment:
         if self._cipher is None or self._cipher.plan.id != plan.id:
             self._cipher = Cipher(plan, key)
             fresh = VerifiedRows.of(self._source.rows, plan, key, checks=CHECKS, bias=np.zeros(plan.outputs))
-            self._rows = fresh if begun is None else resumed(begun, self._source.rows, fresh)
+            self._rows = fresh if begun is None else fresh.restored(self._source.rows, begun.checks)
         if self._rows is not None and (begun is None or begun.session != offer.session):
             self._unfinished.keep(BegunAlignment.of(offer.session, self._task.rows, self._rows))
         self._name = offer.session

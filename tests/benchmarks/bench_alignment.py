@@ -24,7 +24,7 @@ from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.encoder import Embeddings
 from sealign.protocol import PublicSetCard
 from sealign_client import Client, ClientSettings, Transfer
-from sealign_server.store import PublicEmbeddings, SiloDocument, SiloStore
+from sealign_server.store import PublicRows, SiloDocument, SiloStore
 from tests.support.processes import Server, command, environment, serving
 
 PAIRS = ((384, 512), (768, 768))
@@ -78,7 +78,14 @@ def align(work: Path, port: int) -> None:
     """The client's process: align, and say what it took."""
     seen: list[Transfer] = []
     rows = np.load(work / "client.npy")
-    settings = ClientSettings(silo=f"localhost:{port}", tls_ca=work / "tls" / "ca.pem", map_directory=work / "maps")
+    tls = work / "tls"
+    settings = ClientSettings(
+        silo=f"localhost:{port}",
+        tls_ca=tls / "ca.pem",
+        tls_cert=tls / "client.pem",
+        tls_key=tls / "client.key",
+        map_directory=work / "maps",
+    )
     with Client(settings, encoder=StoredEncoder(rows)) as client:
         started = perf_counter()
         learned = client.align(public_set(len(rows)), mode="encrypted", transfer=seen.append)
@@ -118,10 +125,18 @@ def measure(texts: int, client_dimension: int, silo_dimension: int) -> None:
         document = SiloDocument(name="benchmark", encoder=EncoderSettings(), encoder_card=silo_card)
         store = SiloStore.create(work / "silo", document)
         digest = public_set(texts).digest
-        store.save_public_set(PublicEmbeddings(PublicSetCard(digest, texts, "synthetic"), theirs))
+        store.space.save_public_set(PublicRows(PublicSetCard(digest, texts, "synthetic"), theirs))
         assert command("sealign-server", "certificates", work / "tls", "--host", "localhost").returncode == 0
         files = ("--tls-cert", work / "tls" / "silo.pem", "--tls-key", work / "tls" / "silo.key")
-        arguments = ("serve", store.directory, "--listen", "127.0.0.1:0", *files)
+        arguments = (
+            "serve",
+            store.directory,
+            "--listen",
+            "127.0.0.1:0",
+            *files,
+            "--tls-client-ca",
+            work / "tls" / "ca.pem",
+        )
         with serving("sealign-server", *arguments, log=work / "silo.log") as silo:
             before = cpu_seconds(silo)
             client = [sys.executable, "-m", "tests.benchmarks.bench_alignment", "--client", str(work), str(silo.port)]

@@ -18,17 +18,19 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
-from sealign_client.generation_connection import GenerationConnection
-from sealign_server.generation_store import GenerationStore, save_client_states, save_row_norm
 
 from sealign.alignment import AffineMap, MapQuality
 from sealign.ckks import Cipher, SecretKey, residue_bytes
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.generation.vocabulary import VocabularyHead
-from sealign_client import client_settings
-from sealign_server.store import SiloDocument, SiloStore
+from sealign.protocol import PublicSetCard, RowKind
+from sealign_client.endpoint import Endpoint
+from sealign_client.transport import GenerationCalls, Query, SiloConnection, credentials_of
+from sealign_server.store import OPERATOR, PublicRows, SiloDocument, SiloStore
+from sealign_server.store.generation import ModelHead
 from tests.support.processes import Server, command, serving
 
+TASK = "text"
 _ROW_NORM, _COLUMN_NORM = 50.0, 2.5
 
 
@@ -51,16 +53,17 @@ SIZES = {
 MODEL = EncoderCard(name="client", dimension=1, fingerprint="c" * 64, normalised=False)
 
 
-def make_silo(directory: Path, size: Size) -> VocabularyHead:
-    """A silo with a random head, and the identity as map."""
+def make_silo(directory: Path, size: Size) -> tuple[VocabularyHead, RowKind]:
+    """A silo with a random head, and the identity as the operator's map."""
     generator = np.random.default_rng(0)
     card = EncoderCard(name="random", dimension=size.dimension, fingerprint="5" * 64, normalised=False)
     document = SiloDocument(name="benchmark", encoder=EncoderSettings(), encoder_card=card)
     silo = SiloStore.create(directory, document)
     weight = generator.standard_normal((size.vocabulary, size.dimension), dtype=np.float32)
     weight *= np.float32(_COLUMN_NORM / np.sqrt(size.dimension))
-    states = GenerationStore(silo).create("text", document, "", weight, None, b"{}")
-    save_row_norm(states, MODEL.fingerprint, _ROW_NORM)
+    silo.generation.create(TASK, ModelHead(EncoderSettings(), card, weight, None, b"{}"), "")
+    space, rows = silo.generation.space(TASK), states_like(0, 512, size.dimension)
+    space.save_public_set(PublicRows(PublicSetCard("2" * 64, len(rows), "random"), rows.astype(np.float32)))
     identity = AffineMap(
         weight=np.eye(size.dimension),
         intercept=np.zeros(size.dimension),
@@ -70,9 +73,8 @@ def make_silo(directory: Path, size: Size) -> VocabularyHead:
         quality=MapQuality(explained_variance=1.0, mean_cosine=1.0, linear_cka=1.0, rows=64, penalty=1.0),
         created="2026-01-01T00:00:00+00:00",
     )
-    save_client_states(states, identity, states_like(0, 512, size.dimension).astype(np.float16))
-    identity.save(states.map_path(MODEL.fingerprint))
-    return GenerationStore(silo).load("text")[1]
+    space.save_map(OPERATOR, identity, _ROW_NORM, rows.astype(np.float16))
+    return silo.generation.load_head(TASK), RowKind(MODEL.fingerprint, identity.id)
 
 
 def states_like(seed: int, rows: int, dimension: int) -> NDArray[np.float64]:
@@ -82,29 +84,31 @@ def states_like(seed: int, rows: int, dimension: int) -> NDArray[np.float64]:
     return scaled
 
 
-async def measure(name: str, size: Size, silo: Server, authority: Path, head: VocabularyHead) -> None:
+async def measure(name: str, silo: Server, authority: Path, head: VocabularyHead, kind: RowKind) -> None:
     """Ask for tokens one after the other, and print a row."""
-    connection = GenerationConnection(client_settings(silo=f"localhost:{silo.port}", tls_ca=authority))
-    model = MODEL.model_copy(update={"dimension": size.dimension})
+    size, endpoint = SIZES[name], Endpoint(f"localhost:{silo.port}", authority)
+    connection = SiloConnection(endpoint, credentials_of(endpoint))
+    calls = GenerationCalls(connection)
     started = perf_counter()
-    (card,) = await connection.generation_tasks(model)
+    card = await calls.task(TASK, kind)
     encoded = perf_counter() - started
     plan = card.plan
     assert plan is not None
     cipher = Cipher(plan, SecretKey.generate(plan.parameters))
-    await connection.register(cipher.key.public_key)
-    times, error, sent, received, server = [], 0.0, 0, 0, 0.0
+    times, error, sent, received, server = list[float](), 0.0, 0, 0, 0.0
     for row in states_like(1, size.tokens + 1, size.dimension)[:, None]:
         started = perf_counter()
-        query = cipher.encrypt(row)
+        matrix = cipher.encrypt(row)
+        query = Query(TASK, card.revision, kind, matrix, None if times else cipher.key.public_key)
         parts: list[NDArray[np.float64]] = []
         received = 0
-        async for first, product, server in connection.next_token(card, model.fingerprint, query):  # noqa: B007
-            parts.append(cipher.decrypt_part(product, first))
-            received += product.byte_count
+        async for reply in calls.next_token(query, plan, timeout=600.0):
+            parts.append(cipher.decrypt_part(reply.product, reply.first_block))
+            received += reply.product.byte_count
+            server = reply.server_ms
         times.append(perf_counter() - started)
         error = max(error, float(np.abs(np.concatenate(parts, axis=1) - head.logits(row)).max()))
-        sent = query.byte_count
+        sent = matrix.byte_count
     seconds = float(np.median(times[1:]))
     total = (sent + received) / 1e6
     met = seconds <= size.seconds and total <= size.megabytes
@@ -124,12 +128,12 @@ def main(names: list[str]) -> None:
     for name in names or list(SIZES):
         with tempfile.TemporaryDirectory() as scratch:
             work = Path(scratch)
-            head = make_silo(work / "silo", SIZES[name])
+            head, kind = make_silo(work / "silo", SIZES[name])
             assert command("sealign-server", "certificates", work / "tls", "--host", "localhost").returncode == 0
             tls = ("--tls-cert", work / "tls" / "silo.pem", "--tls-key", work / "tls" / "silo.key")
             arguments = ("serve", work / "silo", "--listen", "127.0.0.1:0", *tls)
             with serving("sealign-server", *arguments, log=work / "silo.log") as silo:
-                asyncio.run(measure(name, SIZES[name], silo, work / "tls" / "ca.pem", head))
+                asyncio.run(measure(name, silo, work / "tls" / "ca.pem", head, kind))
 
 
 if __name__ == "__main__":

@@ -15,14 +15,15 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 
 from sealign.alignment import AffineMap, MapQuality
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.encoder import Embeddings
 from sealign.heads import LinearHead, calibrate
 from sealign_client import Client, Timing
-from sealign_server.store import SiloDocument, SiloStore, TaskDocument
-from tests.support.processes import command, serving
+from sealign_server.store import OPERATOR, SiloDocument, SiloStore, StoredTask
+from tests.support.processes import Server, command, serving
 
 DIMENSION, CLASSES, BULK_ROWS = 768, 4, 4096
 
@@ -44,7 +45,7 @@ def make_silo(directory: Path) -> LinearHead:
     store = SiloStore.create(directory, SiloDocument(name="benchmark", encoder=EncoderSettings(), encoder_card=card))
     rows = unit_rows(64)
     trained = calibrate(head, rows, [labels[i] for i in head.logits(rows).argmax(axis=1)])
-    store.save_task("benchmark", TaskDocument(), trained)
+    store.tasks.save("benchmark", StoredTask(trained))
     identity = AffineMap(
         weight=np.eye(DIMENSION),
         intercept=np.zeros(DIMENSION),
@@ -54,14 +55,21 @@ def make_silo(directory: Path) -> LinearHead:
         quality=MapQuality(explained_variance=1.0, mean_cosine=1.0, linear_cka=1.0, rows=64, penalty=1.0),
         created="2026-01-01T00:00:00+00:00",
     )
-    identity.save(store.map_path(FixedEncoder.card.fingerprint))
-    return head
+    store.space.save_map(OPERATOR, identity, 1.0, None)
+    return trained.head
 
 
 def unit_rows(count: int) -> Embeddings:
     rows = np.random.default_rng(count).standard_normal((count, DIMENSION))
     normalised: Embeddings = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     return normalised
+
+
+def cpu_seconds(silo: Server) -> float:
+    """CPU that the silo's process and its workers have taken so far, all of their threads together."""
+    process = psutil.Process(silo.process.pid)
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return float(sum(time.user + time.system for time in times))
 
 
 def main(queries: int) -> None:
@@ -76,25 +84,29 @@ def main(queries: int) -> None:
             ca = work / "tls" / "ca.pem"
             silo_address = f"localhost:{silo.port}"
             with Client(silo=silo_address, tls_ca=ca, encoder=FixedEncoder(), observe=timings.append) as client:
-                measure(client, head, queries, timings, lambda: silo.resident_bytes)
+                measure(client, head, queries, timings, silo)
 
 
-def measure(client: Client, head: LinearHead, queries: int, timings: list[Timing], resident: Callable[[], int]) -> None:
+def measure(client: Client, head: LinearHead, queries: int, timings: list[Timing], silo: Server) -> None:
     rows = unit_rows(256)
     for row in rows[:100]:
         client.logits(row[None])
     timings.clear()
-    before, error = resident(), 0.0
+    before, error = silo.resident_bytes, 0.0
+    cpu, started = cpu_seconds(silo), perf_counter()
     for number in range(queries):
         row = rows[number % len(rows)][None]
         error = max(error, float(np.abs(client.logits(row) - head.logits(row)).max()))
-    moved = (resident() - before) / 1e6
+    seconds, cpu = perf_counter() - started, cpu_seconds(silo) - cpu
+    moved = (silo.resident_bytes - before) / 1e6
     print(
         f"{queries} single queries, d={DIMENSION} C={CLASSES}, over gRPC and TLS on loopback ({os.cpu_count()} cores)"
     )
     for stage in ("encrypt", "server", "decrypt", "round_trip"):
         p5, p50, p95 = np.percentile([getattr(timing, stage) for timing in timings], (5, 50, 95))
         print(f"  {stage:10s} p5 {p5:6.2f} ms   p50 {p50:6.2f} ms   p95 {p95:6.2f} ms")
+    print(f"  silo's CPU {cpu / queries * 1e3:.2f} ms a query, encryptions of zero and gRPC included")
+    print(f"  one client {queries / seconds:.0f} queries/s")
     print(f"  bytes      request {timings[0].request_bytes}, reply {timings[0].reply_bytes}")
     print(f"  largest error of a logit {error:.5f} (1/256 = {1 / 256:.5f})")
     print(f"  the silo's resident size moved by {moved:+.1f} MB")

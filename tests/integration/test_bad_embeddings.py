@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from sealign_client.connection import SiloConnection
 
-from sealign.ckks import EncryptedMatrix
 from sealign.errors import InvalidInputError, NotFoundError
-from sealign.protocol import QueryRows
 from sealign_client import Client
+from sealign_client.endpoint import Endpoint
+from sealign_client.transport import ClassificationCalls, Query, SiloConnection, credentials_of
 from tests.support.corpus import Corpus
 from tests.support.processes import Server
 from tests.support.silo import Tls
@@ -70,13 +69,15 @@ def test_unknown_task(silo: Server, client: Client, corpus: Corpus) -> None:
 
 
 async def test_a_stream_whose_queries_fail_ends(silo: Server, tls: Tls, client: Client) -> None:
-    async def queries() -> AsyncIterator[EncryptedMatrix]:
-        if client.encoder.card.dimension:
-            raise InvalidInputError("the query cannot be made")
-        yield EncryptedMatrix("", b"", ())
+    async def queries() -> AsyncIterator[Query]:
+        raise InvalidInputError("the query cannot be made")
+        yield  # an asynchronous generator
 
-    connection = SiloConnection(tls.client_settings(silo.port))
+    settings = tls.client_settings(silo.port)
+    endpoint = Endpoint(settings.silo, settings.tls_ca, settings.tls_cert, settings.tls_key)
+    connection = SiloConnection(endpoint, credentials_of(endpoint))
+    plan = client.describe().tasks[0].plans[0]
     with pytest.raises(InvalidInputError, match="cannot be made"):
-        async for _ in connection.classify_stream(client.describe().tasks[0], QueryRows("0" * 64), queries()):
+        async for _ in ClassificationCalls(connection).classify_stream(queries(), plan, timeout=30.0):
             pass
     await connection.close()

@@ -65,7 +65,7 @@ def test_the_token_is_needed(daemon: Server) -> None:
             DaemonStub(channel).ListTasks(pb.ListTasksRequest(), timeout=30)
         with refused(grpc.StatusCode.UNAUTHENTICATED, AuthenticationError, "authorization: Bearer"):
             DaemonStub(channel).ListTasks(
-                pb.ListTasksRequest(), timeout=30, metadata=[("authorization", "Bearer guessed")]
+                pb.ListTasksRequest(), timeout=30, metadata=(("authorization", "Bearer guessed"),)
             )
 
 

@@ -83,7 +83,9 @@ def test_a_message_of_millions_of_empty_ciphertexts(attacked: Attacked) -> None:
     while value >= 0x80:
         length, value = length + bytes([value & 0x7F | 0x80]), value >> 7
     raw = b"\x22" + length + bytes([value]) + flood
-    call = attacked.attacker.channel.unary_unary("/sealign.v1.Classification/Classify")
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = attacked.attacker.channel.unary_unary(
+        "/sealign.v1.Classification/Classify"
+    )
     before, started = attacked.server.resident_bytes, time.process_time()
     with refused(INVALID, InvalidInputError, "too many parts"):
         call(raw, timeout=60)
@@ -145,7 +147,9 @@ def test_a_request_that_never_comes_is_given_up(attacked: Attacked) -> None:
         return
         yield
 
-    call = attacked.attacker.channel.stream_unary("/sealign.v1.Classification/Classify")
+    call: grpc.StreamUnaryMultiCallable[bytes, bytes] = attacked.attacker.channel.stream_unary(
+        "/sealign.v1.Classification/Classify"
+    )
     with refused(grpc.StatusCode.UNAVAILABLE, UnavailableError, "sent nothing"):
         call(never(), timeout=60)
     over.set()
@@ -185,6 +189,6 @@ def test_more_queries_than_there_is_room_for_are_refused_with_a_time(attacked: A
     refusals = [call for call in calls if call.code() is EXHAUSTED]
     assert set(codes) <= {grpc.StatusCode.OK, EXHAUSTED}, {call.details() for call in calls}
     for call in refusals:
-        error = error_of(call, "the silo")  # type: ignore[arg-type]
+        error = error_of(call, "the silo")
         assert isinstance(error, OverloadedError)
         assert error.retry_after is not None

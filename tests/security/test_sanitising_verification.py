@@ -70,7 +70,7 @@ def test_a_deviation_that_cancels_by_luck_passes_with_probability_2_to_the_minus
     for _ in range(trials):
         verified = VerifiedRows.of(X, plan, key, checks=checks, bias=np.zeros(1))
         Y = verified.rows @ weight
-        Y[verified._places[[3, 8]]] += 4 * verified.tolerance  # rows whose places the silo happened to guess
+        Y[verified.checks.places[[3, 8]]] += 4 * verified.tolerance  # rows whose places the silo happened to guess
         try:
             verified.checked(Y)
             passed += 1
@@ -137,13 +137,13 @@ class TestWhatVerificationDoesNotGive:
         amplitude = 0.15 * plan.precision
         hidden = np.repeat(coefficients, 8).reshape(rows, outputs) * amplitude
         exact = verified.rows @ weight
-        exact[verified._places[:rows]] += hidden
+        exact[verified.checks.places[:rows]] += hidden
         Y = verified.checked(np.rint(exact / plan.grid) * plan.grid)  # passes
         assert np.sum(hidden**2) < verified.tolerated_energy
 
         def read(sent_back: Floats) -> float:
             """How well the silo, which knows the rows' true product, reads the coefficients."""
-            deviations = sent_back - (verified.rows @ weight)[verified._places[:rows]]
+            deviations = sent_back - (verified.rows @ weight)[verified.checks.places[:rows]]
             return correlation(deviations.reshape(-1, 8).mean(axis=1), coefficients)
 
         assert read(Y) > 0.8
@@ -170,6 +170,6 @@ def test_deviations_beyond_the_tolerated_energy_are_caught_wherever_they_are() -
             deviation = shape()
             deviation *= 1.01 * np.sqrt(verified.tolerated_energy) / np.linalg.norm(deviation)
             Y = noisy(plan, verified.rows, weight, np.zeros(20), generator)
-            Y[verified._places[:100]] += deviation
+            Y[verified.checks.places[:100]] += deviation
             with pytest.raises(VerificationError):
                 verified.checked(Y)

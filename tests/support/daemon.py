@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import grpc
 
 from tests.support.processes import Server
 
-
-class _Details(NamedTuple):
-    method: str
-    timeout: float | None
-    metadata: list[tuple[str, str]]
-    credentials: object
-    wait_for_ready: bool | None
-    compression: object
+_Call = TypeVar("_Call")
 
 
-class _WithToken(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc,type-arg]
+class _Details(grpc.ClientCallDetails):
+    """Those of another call, with one more header."""
+
+    def __init__(self, details: grpc.ClientCallDetails, header: tuple[str, str]) -> None:
+        self.method = details.method
+        self.timeout = details.timeout
+        self.metadata = (*(details.metadata or ()), header)
+        self.credentials = details.credentials
+        self.wait_for_ready = details.wait_for_ready
+        self.compression = None
+
+
+class _WithToken(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     def __init__(self, token: str) -> None:
-        self._token = token
+        self._header = ("authorization", f"Bearer {token}")
 
-    def _called(self, continuation: Any, details: Any, request: Any) -> Any:
-        metadata = [*(details.metadata or ()), ("authorization", f"Bearer {self._token}")]
-        fields = (details.method, details.timeout, metadata, details.credentials, details.wait_for_ready, None)
-        return continuation(_Details(*fields), request)
+    def intercept_unary_unary(self, continuation: Callable[..., _Call], details: Any, request: object) -> _Call:
+        return continuation(_Details(details, self._header), request)
 
-    intercept_unary_unary = intercept_unary_stream = _called
+    def intercept_unary_stream(self, continuation: Callable[..., _Call], details: Any, request: object) -> _Call:
+        return continuation(_Details(details, self._header), request)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         squared = float(np.sum(target**2))
         for index, part in enumerate(product.finish()):
             made = alignment_wire.part_to_wire(CrossCovariancePart(index, part, squared))
-            yield from self._sent(context, lambda made=made: alignment_pb2.AlignEncryptedReply(product=made))
+            yield from self._sent(context, partial(alignment_pb2.AlignEncryptedReply, product=made))
         confirmed = next(requests, None)
         self.calls.append("ProductReceived" if confirmed is not None else "AlignEncrypted cut")
 
@@ -197,7 +198,7 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         count = 0
         for request in requests:
             count += 1
-            yield self._tampered("ClassifyStream", context, lambda request=request: self._evaluated(request))
+            yield self._tampered("ClassifyStream", context, partial(self._evaluated, request))
         self.drained.append(count)
 
     def _evaluated(self, request: Any) -> Any:

@@ -60,8 +60,9 @@ class Stubs:
 
     @classmethod
     def of(cls, channel: grpc.Channel) -> Stubs:
-        made = (kind(channel) for kind in (SiloStub, AlignmentStub, ClassificationStub, GenerationStub))
-        return cls(*made, channel)  # type: ignore[arg-type]
+        return cls(
+            SiloStub(channel), AlignmentStub(channel), ClassificationStub(channel), GenerationStub(channel), channel
+        )
 
 
 @contextmanager
@@ -77,6 +78,7 @@ def refused(status: grpc.StatusCode, error: type[SealignError] | None, match: st
     with pytest.raises(grpc.RpcError) as caught:
         yield
     failure = caught.value
+    assert isinstance(failure, grpc.Call)
     details = failure.details() or ""
     assert failure.code() == status, details
     if error is not None:

@@ -9,13 +9,12 @@ from shutil import rmtree
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.ckks import PublicKey, SecretKey, SeededCiphertext, VerifiedRows
+from sealign.ckks import CheckRows, PublicKey, SecretKey, SeededCiphertext, VerifiedRows
 from sealign.errors import InvalidInputError, StorageError
 from sealign.files import load_arrays, save_arrays
 from sealign_client.local.directory import private
 
 _SESSION, _KEY = "session.safetensors", "alignment.key"
-_CHECKS = ("signs", "scales", "places")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,18 +25,18 @@ class BegunAlignment:
         session: the silo's name for it.
         key: of this alignment alone, with the public key that the silo's sums are under.
         embeddings: of the public texts, (n, d).
-        checks: signs, scales and places of the hidden check rows; they stay secret.
+        checks: the hidden check rows; they stay secret.
     """
 
     session: bytes
     key: SecretKey
     embeddings: NDArray[np.float32]
-    checks: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
+    checks: CheckRows
 
     @classmethod
     def of(cls, session: bytes, embeddings: NDArray[np.float32], rows: VerifiedRows) -> BegunAlignment:
         """Return what is to be stored of verified rows."""
-        return cls(session, rows.key, embeddings, (rows._signs, rows._scales, rows._places))
+        return cls(session, rows.key, embeddings, rows.checks)
 
 
 class UnfinishedAlignment:
@@ -71,7 +70,7 @@ class UnfinishedAlignment:
             "embeddings": begun.embeddings,
             "seed": np.frombuffer(seeded.seed, np.uint8),
             "words": np.frombuffer(seeded.words, np.uint8),
-            **dict(zip(_CHECKS, begun.checks, strict=True)),
+            **begun.checks._asdict(),
         }
         begun.key.save(self._directory / _KEY, self._passphrase)
         save_arrays(self._directory / _SESSION, arrays, {"session": begun.session.hex()}, mode=0o600)
@@ -91,10 +90,8 @@ class UnfinishedAlignment:
             key = SecretKey.load(self._directory / _KEY, self._passphrase)
             # A loaded key makes another public key, which does not go with the silo's sums.
             key.public_key = PublicKey(key.parameters, seeded)
-            signs, scales, places = (arrays[name] for name in _CHECKS)
-            return BegunAlignment(
-                bytes.fromhex(metadata["session"]), key, arrays["embeddings"], (signs, scales, places)
-            )
+            checks = CheckRows(arrays["signs"], arrays["scales"], arrays["places"])
+            return BegunAlignment(bytes.fromhex(metadata["session"]), key, arrays["embeddings"], checks)
         except InvalidInputError:
             raise
         except (StorageError, KeyError, ValueError) as error:
@@ -102,17 +99,3 @@ class UnfinishedAlignment:
                 f"The files of an interrupted alignment in {self._directory} are damaged. Delete that directory to "
                 "start again."
             ) from error
-
-
-def resumed(begun: BegunAlignment, rows: NDArray[np.float64], fresh: VerifiedRows) -> VerifiedRows:
-    """Return verified rows with the check rows of an alignment under way in place of fresh ones.
-
-    Args:
-        begun: as it was stored.
-        rows: without check rows, as they were when it began.
-        fresh: made for the same plan and key.
-    """
-    signs, scales, places = begun.checks
-    hidden = np.empty((len(rows) + len(scales), rows.shape[1]))
-    hidden[places] = np.concatenate([rows, (signs @ rows) * scales[:, None]])
-    return VerifiedRows(hidden, fresh.plan, fresh.key, signs, scales, places, fresh._bias)

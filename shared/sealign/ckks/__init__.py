@@ -31,7 +31,7 @@ from sealign.ckks.planner import ProductShape, candidates, noticed_range, plan_p
 from sealign.ckks.residues import LARGEST_MODULUS_BITS, ResidueWeights, part_blocks, part_outputs, residue_bytes
 from sealign.ckks.sanitiser import ZeroPool
 from sealign.ckks.streaming import StreamedProduct
-from sealign.ckks.verification import VerifiedRows, free_rows
+from sealign.ckks.verification import CheckRows, VerifiedRows, free_rows
 from sealign.ckks.vocabulary import VocabularyEvaluator
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "LARGEST_MODULUS_BITS",
     "PARAMETER_SETS",
     "Block",
+    "CheckRows",
     "Cipher",
     "Cost",
     "EncryptedMatrix",

@@ -27,6 +27,7 @@ import secrets
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, exp, log, sqrt
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,20 @@ _FALSE_ALARM = 1e-12
 def free_rows(plan: PackingPlan, rows: int) -> int:
     """Return how many check rows a request of so many rows can carry without one more ciphertext."""
     return min(ceil(rows / plan.block.rows) * plan.block.rows, plan.rows) - rows
+
+
+class CheckRows(NamedTuple):
+    """How the check rows of one product were made. Secret: a silo that knows them can pass any check.
+
+    Attributes:
+        signs: ±1, shape (checks, n).
+        scales: factors that keep check rows within the row norm, shape (checks,).
+        places: where each row and check row went, shape (n + checks,).
+    """
+
+    signs: Floats
+    scales: Floats
+    places: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +114,22 @@ class VerifiedRows:
                 f"{plan.rows - checks} rows, with 2 check rows or more"
             )
         rows, signs = checked_rows(X, plan), _random_signs(checks, count)
-        combined = signs @ rows
-        scales: Floats = np.minimum(1.0, plan.row_norm / np.maximum(np.linalg.norm(combined, axis=1), 1e-30))
+        norms = np.linalg.norm(signs @ rows, axis=1)
+        scales: Floats = np.minimum(1.0, plan.row_norm / np.maximum(norms, 1e-30))
         places = list(range(count + checks))
         secrets.SystemRandom().shuffle(places)
-        hidden = np.empty((count + checks, rows.shape[1]))
-        hidden[places] = np.concatenate([rows, combined * scales[:, None]])
-        return cls(hidden, plan, key, signs, scales, np.array(places), bias)
+        made = CheckRows(signs, scales, np.array(places))
+        return cls(_hidden(rows, made), plan, key, *made, bias)
+
+    @property
+    def checks(self) -> CheckRows:
+        """The check rows, to be stored where the product comes in another process."""
+        return CheckRows(self._signs, self._scales, self._places)
+
+    def restored(self, X: NDArray[np.floating], checks: CheckRows) -> VerifiedRows:
+        """Return rows X with stored check rows among them, for the plan, key and bias of these."""
+        rows = checked_rows(X, self.plan)
+        return VerifiedRows(_hidden(rows, checks), self.plan, self.key, *checks, self._bias)
 
     def checked(self, Y: Floats) -> Floats:
         """Return the product of the rows alone, shape (n, C), in their order, from that of all rows (n + checks, C).
@@ -193,6 +217,13 @@ class VerifiedRows:
         freedom = self._freedom * columns
         deviation = log(self.plan.outputs / _FALSE_ALARM)
         return freedom + 2 * sqrt(freedom * deviation) + 2 * deviation
+
+
+def _hidden(rows: Floats, checks: CheckRows) -> Floats:
+    """Return rows, (n, d), with check rows at their places: (n + checks, d)."""
+    hidden = np.empty((len(checks.places), rows.shape[1]))
+    hidden[checks.places] = np.concatenate([rows, (checks.signs @ rows) * checks.scales[:, None]])
+    return hidden
 
 
 def _random_signs(rows: int, columns: int) -> Floats:

@@ -53,7 +53,7 @@ def sendable(error: Exception) -> tuple[SealignError, str | None]:
     return PeerFailedError(f"the call failed at the other side; its log has the reason under id {incident}"), incident
 
 
-def error_of(failure: grpc.aio.AioRpcError, peer: str) -> SealignError:
+def error_of(failure: grpc.aio.AioRpcError | grpc.Call, peer: str) -> SealignError:
     """Return the error that a failed call stands for; ``peer`` names the other side in messages."""
     sent = _sent(failure)
     if sent is not None:
@@ -71,7 +71,7 @@ def error_of(failure: grpc.aio.AioRpcError, peer: str) -> SealignError:
     return PeerFailedError(f"the call to {peer} failed with {code.name}: {details}")
 
 
-def _sent(failure: grpc.aio.AioRpcError) -> SealignError | None:
+def _sent(failure: grpc.aio.AioRpcError | grpc.Call) -> SealignError | None:
     """Return the error that the other side described; None where the status is gRPC's own."""
     for key, value in failure.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):

@@ -21,6 +21,7 @@ from sealign.protocol.v1.classification_pb2_grpc import (
     ClassificationStub,
     add_ClassificationServicer_to_server,
 )
+from sealign.protocol.v1.types_pb2 import EncryptedProduct
 
 SERVICE = "sealign.v1.Classification"
 
@@ -37,12 +38,17 @@ class Handlers(ClassificationServicer):
             raise OverloadedError("come back", retry_after=0.25)
         return pb.ClassifyReply(server_micros=len(request.task))
 
+    async def DescribeTasks(self, request: pb.DescribeTasksRequest, _: Call) -> pb.DescribeTasksReply:  # type: ignore[override]  # noqa: N802
+        raise NotImplementedError
+
     async def ClassifyStream(  # type: ignore[override]  # noqa: N802
         self, requests: AsyncIterator[pb.ClassifyRequest], _: Call
     ) -> AsyncIterator[pb.ClassifyReply]:
         async for request in requests:
             for _index in range(int(request.revision or 1)):
-                yield pb.ClassifyReply(server_micros=len(request.task), logits={"digest": bytes(len(request.task))})
+                yield pb.ClassifyReply(
+                    server_micros=len(request.task), logits=EncryptedProduct(digest=bytes(len(request.task)))
+                )
 
 
 class Recording(Layer):
@@ -108,10 +114,11 @@ async def test_what_the_caller_did_is_sent_and_what_is_wrong_here_is_not(capsys:
 @pytest.mark.parametrize("size", [1, 50, 5000])
 async def test_bytes_that_are_no_message_are_the_callers_fault(size: int) -> None:
     async with serving() as channel:
-        for call in (channel.unary_unary, channel.stream_unary):
-            raw = call(f"/{SERVICE}/Classify")
-            request = b"\xff" * size
-            failure = await refusal(raw(request if call == channel.unary_unary else iter([request])))
+        path, request = f"/{SERVICE}/Classify", b"\xff" * size
+        unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+        stream: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(path)
+        for call in (unary(request), stream(iter([request]))):
+            failure = await refusal(call)
             assert failure.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -124,7 +131,8 @@ async def test_a_silent_and_a_slow_caller_are_given_up() -> None:
             yield b""
 
         for method in ("Classify", "ClassifyStream"):
-            failure = await refusal(channel.stream_unary(f"/{SERVICE}/{method}")(silent()))
+            call: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/{method}")
+            failure = await refusal(call(silent()))
             assert failure.code() is grpc.StatusCode.UNAVAILABLE
         over.set()
 
@@ -137,7 +145,8 @@ async def test_only_so_many_requests_may_be_slow() -> None:
             await over.wait()
             yield pb.ClassifyRequest(task="late").SerializeToString()
 
-        calls = [channel.stream_unary(f"/{SERVICE}/Classify")(late()) for _ in range(3)]
+        call: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/Classify")
+        calls = [call(late()) for _ in range(3)]
         await asyncio.sleep(1.5)
         over.set()
         answers = await asyncio.gather(*calls, return_exceptions=True)

@@ -94,10 +94,10 @@ def test_rows_stay_within_the_norm_and_at_secret_places() -> None:
     X = unit_rows(generator, 76, 50)
     first, second = VerifiedRows.of(X, plan, key), VerifiedRows.of(X, plan, key)
     assert np.linalg.norm(first.rows, axis=1).max() <= plan.row_norm * (1 + 1e-12)
-    assert sorted(first._places) == list(range(100))
-    assert not np.array_equal(first._places, second._places)
-    assert not np.array_equal(first._signs, second._signs)
-    assert set(np.unique(first._signs)) == {-1.0, 1.0}
+    assert sorted(first.checks.places) == list(range(100))
+    assert not np.array_equal(first.checks.places, second.checks.places)
+    assert not np.array_equal(first.checks.signs, second.checks.signs)
+    assert set(np.unique(first.checks.signs)) == {-1.0, 1.0}
 
 
 def test_rows_of_zeros_are_ordinary() -> None:

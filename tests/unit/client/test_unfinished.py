@@ -9,7 +9,7 @@ import pytest
 
 from sealign.ckks import SecretKey, VerifiedRows, candidates, product_shape
 from sealign.errors import InvalidInputError, StorageError
-from sealign_client.local.unfinished import BegunAlignment, UnfinishedAlignment, resumed
+from sealign_client.local.unfinished import BegunAlignment, UnfinishedAlignment
 
 EMBEDDINGS = np.arange(12, dtype=np.float32).reshape(4, 3)
 ROWS = np.eye(3, 40) / 2
@@ -50,7 +50,7 @@ def test_the_same_rows_are_encrypted_again_with_the_same_checks_among_them(tmp_p
     first = VerifiedRows.of(ROWS, PLAN, key, bias=np.zeros(2))
     other = VerifiedRows.of(ROWS, PLAN, key, bias=np.zeros(2))
     assert not np.array_equal(first.rows, other.rows)
-    again = resumed(BegunAlignment.of(SESSION, EMBEDDINGS, first), ROWS, other)
+    again = other.restored(ROWS, BegunAlignment.of(SESSION, EMBEDDINGS, first).checks)
     assert np.allclose(again.rows, first.rows, rtol=0, atol=1e-15)
     weight = np.linspace(-0.1, 0.1, 80).reshape(40, 2)
     assert np.allclose(again.checked(again.rows @ weight), ROWS @ weight)

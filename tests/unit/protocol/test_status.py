@@ -95,7 +95,8 @@ def test_statuses_of_grpc_itself(code: grpc.StatusCode, details: str, kind: type
 def forged(reason: str, domain: str) -> bytes:
     status = status_pb2.Status()
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=domain))
-    return status.SerializeToString()
+    content: bytes = status.SerializeToString()
+    return content
 
 
 @pytest.mark.parametrize(

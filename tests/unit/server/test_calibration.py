@@ -348,8 +348,8 @@ def test_real_questions_through_a_real_map(tmp_path: Path) -> None:
     assert np.mean(answers[True] == right) > np.mean(answers[False] == right) + 0.03
 
     # An imported head is calibrated on what it is given, and so for the map.
-    head = store.directory / "tasks" / "trec" / str(store.tasks.version("trec")) / "head.safetensors"
-    imported = import_task(store, "imported", "", head, TrainingData(test.labels, test.texts), lambda _: None)
+    file = store.directory / "tasks" / "trec" / str(store.tasks.version("trec")) / "head.safetensors"
+    imported = import_task(store, "imported", "", file, TrainingData(test.labels, test.texts), lambda _: None)
     assert store.tasks.load("imported").profile is not None
     tasks = {task.name: task for task in described(serving(store, OWN_HEADS), rows)}
     thresholds = tasks["imported"].ood_thresholds

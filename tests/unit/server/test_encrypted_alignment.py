@@ -112,4 +112,4 @@ async def test_a_session_is_its_identitys_and_its_requests(store: SiloStore, req
     space, alignments = space_of(store), Alignments(ServingOptions())
     session = await alignments.begin(space, request_, RELEASE, None)
     for other in ({"identity": BOB}, {"encoder": "e" * 64}, {"dimension": 8}, {"public_set": "e" * 64}):
-        assert alignments.find(session.id, replace(RELEASE, **other)) is None  # type: ignore[arg-type]
+        assert alignments.find(session.id, replace(RELEASE, **other)) is None

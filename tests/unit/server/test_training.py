@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def unembedded(count: int) -> None:
     raise AssertionError(f"{count} texts were embedded")
 
 
-def data(labels: Sequence[str] = LABELS, texts: Sequence[str] = TEXTS, **fields: int) -> TrainingData:
+def data(labels: Sequence[str] = LABELS, texts: Sequence[str] = TEXTS, **fields: Any) -> TrainingData:
     return TrainingData(labels, texts, **fields)
 
 

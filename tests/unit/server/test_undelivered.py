@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,13 @@ from sealign_server.store import Undelivered, UndeliveredStore
 from sealign_server.store.undelivered import IN_ALL, PER_IDENTITY
 
 TABLE = SecurityTable.CLASSICAL
-ABOUT = {"space": "embeddings", "public_set": "d" * 64, "encoder": "c" * 64, "rows": 2048, "dimension": 384}
+ABOUT: Mapping[str, str | int] = {
+    "space": "embeddings",
+    "public_set": "d" * 64,
+    "encoder": "c" * 64,
+    "rows": 2048,
+    "dimension": 384,
+}
 CLIENT = "CN=client"
 
 
