@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +31,8 @@ from sealign.files import write_atomically
 OUTPUT = Path("demo-output")
 PUBLIC_TEXTS = 4000
 FOREIGN = 500
-FIRST_PUBLIC, FIRST_TRAIN = 400, 500
-"""Texts of the first, small run."""
+FIRST_PUBLIC, FIRST_PER_TOPIC, FIRST_WORDS = 300, 30, 60
+"""The first, small run: public texts, training documents of each topic, maximum words of a document."""
 
 _BIN = Path(sys.executable).parent
 _STARTED = perf_counter()
@@ -45,7 +46,7 @@ def main() -> None:
     with _stage("texts are read and trial certificates written"):
         _write_inputs(work, test)
         _command("sealign-server", "certificates", work / "tls", "--host", "localhost")
-    _first_classification(work, test[0])
+    _first_classification(work, next(row for row in test if len(row.text.split()) <= FIRST_WORDS))
     with _stage("silo: embeds the public texts and trains its head on Reuters R8 with its own model (Google USE)"):
         _make_silo(work / "silo", work / "public.txt", work / "train.tsv")
     with _stage("client: aligns plainly and under encryption, and asks"), running_silo(work, "silo") as address:
@@ -86,7 +87,7 @@ def _client(work: Path, address: str, name: str) -> dict[str, str]:
     """Return the variables of a client with a directory of its own."""
     return {
         "SEALIGN_CLIENT_SILO": address,
-        "SEALIGN_CLIENT_ENCODER": f"transformers:{(work / 'all-MiniLM-L6-v2').resolve()}",
+        "SEALIGN_CLIENT_ENCODER": f"transformers:{(work / 'all-MiniLM-L6-v2').resolve()}?long_texts=truncate",
         "SEALIGN_CLIENT_TLS_CA": str(work / "tls" / "ca.pem"),
         "SEALIGN_CLIENT_TLS_CERT": str(work / "tls" / "client.pem"),
         "SEALIGN_CLIENT_TLS_KEY": str(work / "tls" / "client.key"),
@@ -97,13 +98,24 @@ def _client(work: Path, address: str, name: str) -> dict[str, str]:
 def _write_inputs(work: Path, test: Sequence[LabelledText]) -> None:
     train, public = reuters_r8("train"), public_texts(PUBLIC_TEXTS)
     _write_table(work / "train.tsv", train)
-    _write_table(work / "first.tsv", train[:: len(train) // FIRST_TRAIN])
+    _write_table(work / "first.tsv", _short_documents(train))
     _write_lines(work / "public.txt", public)
     _write_lines(work / "first.txt", public[:FIRST_PUBLIC])
     write_atomically(work / "queries.json", json.dumps([row.text for row in test]).encode())
     outliers = {"newswire": foreign_newswire(FOREIGN), "books": book_excerpts()}
     write_atomically(work / "outliers.json", json.dumps(outliers).encode())
     (work / "all-MiniLM-L6-v2").symlink_to(all_minilm())
+
+
+def _short_documents(rows: Sequence[LabelledText]) -> list[LabelledText]:
+    """Return a few documents of each topic."""
+    taken: Counter[str] = Counter()
+    chosen = []
+    for row in rows:
+        if len(row.text.split()) <= FIRST_WORDS and taken[row.label] < FIRST_PER_TOPIC:
+            taken[row.label] += 1
+            chosen.append(row)
+    return chosen
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

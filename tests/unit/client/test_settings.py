@@ -37,6 +37,9 @@ def test_every_setting_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> Non
         "security_table": "post_quantum",
         "timeout": "2.5",
         "listen": "127.0.0.1:7450",
+        "http": "127.0.0.1:7451",
+        "http_hosts": "daemon.internal",
+        "http_origins": "https://app.example",
         "token_file": "token",
         "log_level": "debug",
     }

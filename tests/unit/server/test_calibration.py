@@ -38,8 +38,8 @@ from sealign_server.training.embedding import add_public_set, create_silo
 from sealign_server.training.tasks import (
     TrainingData,
     import_task,
+    outlier_rows,
     profiled,
-    public_outliers,
     train_task,
 )
 from tests.support.silo import align_plain, space_of
@@ -110,7 +110,8 @@ def align(store: SiloStore, planted: Planted) -> None:
 
 def save(store: SiloStore, own: Rows, labels: list[str], head: TrainedHead) -> None:
     """Keep a head with its profile, as training does."""
-    profile = profiled(own, TrainingData(labels, labels), head, public_outliers(store))
+    data = TrainingData(labels, labels)
+    profile = profiled(own, data, head, outlier_rows(store, data, lambda _: None))
     store.tasks.save(TASK, StoredTask(head, "", profile))
 
 

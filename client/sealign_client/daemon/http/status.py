@@ -7,7 +7,7 @@ from importlib.metadata import version
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from sealign.errors import NoMapError, SealignError
+from sealign.errors import NoMapError, NotFoundError, SealignError
 from sealign_client.daemon.http.backend import SiloStatus, TaskStatus
 from sealign_client.daemon.http.operations import TEXT, Call, Operation, json_response
 from sealign_client.daemon.http.schemas import MAX_TEXTS, Alive, Info, Model, ModelList, Ready, TaskInfo
@@ -22,7 +22,10 @@ async def ready(call: Call) -> Response:
     """Answer ``GET /ready``: the silo answers, and a task can be used."""
     backend = call.service.backend
     silo = await backend.silo()
-    usable = [task for task in await backend.tasks() if task.ready]
+    tasks = await backend.tasks()
+    usable = [task for task in tasks if task.ready]
+    if not tasks:
+        raise NotFoundError("The silo serves no task. Ask its operator.")
     if not usable:
         raise NoMapError(
             "No task is ready: this daemon's encoder has no map to the silo. Run sealign align --public FILE, or "
@@ -77,7 +80,7 @@ OPERATIONS = (
         "Say whether the silo answers and a task can be used.",
         ready,
         Ready,
-        faults=(409, 429, 502, 503, 504),
+        faults=(404, 409, 429, 502, 503, 504),
         secured=False,
         works=True,
     ),
