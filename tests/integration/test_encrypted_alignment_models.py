@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
 from sealign_client import Client
 from sealign_server.store import SiloStore
 from tests.support.corpus import Corpus
+from tests.support.daemon import daemon_channel
 from tests.support.processes import Server, command, serving
 from tests.support.silo import TASK, Tls
 
@@ -61,18 +61,19 @@ def test_minilm_to_use(
 ) -> None:
     maps, texts = tmp_path / "maps", [item.text for item in corpus.queries]
     with Client(tls.client_settings(server.port, map_directory=maps), encoder=encoder) as client:
-        card = client.align(public, mode="encrypted")
+        card = client.align(public, mode="encrypted", register=False)
         results = client.classify(texts, TASK)
     assert 0 < card.explained_variance < 1
-    target = SiloStore(directory).load_public_set(public.digest).rows
+    store = SiloStore(directory)
+    target = store.space.load_public_set(public.digest).rows
     statistics = RidgeStatistics(encoder.card.dimension, target.shape[1])
     statistics.update(encoder.encode(public.texts), target)
     names = {"source_fingerprint": "a", "target_fingerprint": "b", "public_set": "c"}
     clear = fit_ridge(statistics, [card.penalty], **names)
-    (path,) = maps.iterdir()
+    (path,) = maps.glob("*.safetensors")
     own = AffineMap.load(path)
     assert np.linalg.norm(own.weight - clear.weight) <= 1e-3 * np.linalg.norm(clear.weight)
-    head = SiloStore(directory).load_task(TASK)[1].head
+    head = store.tasks.load(TASK).trained.head
     expected = head.logits(clear.apply(encoder.encode(texts)))
     logits = np.array([result.logits for result in results])
     assert np.abs(logits - expected).max() < 0.03
@@ -83,7 +84,7 @@ def test_minilm_to_use(
     options = (*tls.client_options(server.port), "--encoder", encoder_name, "--listen", "127.0.0.1:0")
     with (
         serving("sealign", "daemon", *options, "--map-directory", maps, log=tmp_path / "daemon.log") as daemon,
-        grpc.insecure_channel(daemon.address) as channel,
+        daemon_channel(daemon) as channel,
     ):
         stub = DaemonStub(channel)
         (task,) = stub.ListTasks(daemon_pb2.ListTasksRequest(), timeout=30).tasks

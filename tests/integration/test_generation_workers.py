@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from sealign.protocol import RowKind
+from sealign.protocol.conversions.types import rows_to_wire
 from sealign.protocol.v1 import generation_pb2 as pb
 from sealign.protocol.v1.generation_pb2_grpc import GenerationStub
 from sealign_client import Client, Finish, GeneratedToken
-from tests.support.generation import ClearGenerator, align, chosen_otherwise, loaded, make_silo, model_name
+from tests.support.generation import TASK, ClearGenerator, align, chosen_otherwise, loaded, make_silo, model_name
 from tests.support.processes import Server, serving
 from tests.support.relay import Relay
 from tests.support.silo import Tls
@@ -65,13 +67,14 @@ def test_workers_share_the_vocabulary_and_not_the_keys(directory: Path, tls: Tls
         workers = [event["pid"] for event in silo.events("serving")]
         assert len(set(workers)) == WORKERS
 
-        def described(_: int) -> pb.DescribeGenerationReply:
-            request = pb.DescribeGenerationRequest(model=clear.model.card.fingerprint)
+        def described(_: int) -> pb.GenerationCard:
+            rows = RowKind(clear.model.card.fingerprint, clear.map.id)
+            request = pb.DescribeGenerationRequest(task=TASK, rows=rows_to_wire(rows))
             with raw_channel(silo.address, tls.authority, tls.client) as channel:
                 return GenerationStub(channel).DescribeGeneration(request, timeout=120)
 
         with ThreadPoolExecutor(6) as pool:  # the first six connections, all at once
-            revisions = {reply.tasks[0].revision for reply in pool.map(described, range(6))}
+            revisions = {card.revision for card in pool.map(described, range(6))}
         assert len(revisions) == 1
         assert len(silo.events("vocabulary encoded")) == 1
         (file,) = copy.glob("generation/*/weights/*.safetensors")

@@ -72,8 +72,8 @@ class Silo:
         """
         if not self._options.share_examples:
             raise ReleaseRefusedError(
-                "this silo does not share examples of its tasks; align without --few-shot, or ask its operator for "
-                "`sealign-server serve --share-examples`"
+                "this silo does not share examples of its tasks. Align without --shared-examples, or ask its operator "
+                "for `sealign-server serve --share-examples`."
             )
         if space != EMBEDDINGS:
             raise InvalidInputError("shared examples are of classification tasks; they join the space of embeddings")
