@@ -5,7 +5,7 @@ The silo sees ciphertexts, and the client retains the map. Every alignment has a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,9 +13,11 @@ from math import hypot
 from typing import TYPE_CHECKING
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap, ScaledRows, fit_cross_covariance
+from sealign.alignment import DEFAULT_PENALTIES, AffineMap, MapCovariances, ScaledRows, fit_cross_covariance
+from sealign.alignment.cross_covariance import MAP_TOLERANCE
 from sealign.ckks import (
     Cipher,
     EncryptedMatrix,
@@ -41,7 +43,12 @@ from sealign_client.session import Session
 if TYPE_CHECKING:
     from sealign_client.transport.alignment import AlignmentReply
 
+_log = structlog.get_logger()
+
 _RESTARTS = 3
+
+_MASKED_TOLERANCE = 0.05
+"""Error of a registered map, in proportion: heads that are fitted to it hardly depend on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,9 +243,7 @@ class EncryptedAlignment:
                 raise self._failure
             product = rows.checked(np.concatenate(self._parts))
             learned = self._fitted(product, cipher.plan.error_std)
-            # What is sent back to the silo comes from a product with noise, in which no trace of the key is left.
-            masked = self._fitted(rows.masked(product), hypot(cipher.plan.error_std, self._masking(rows)))
-            learned = replace(learned, covariances=masked.covariances)
+            learned = replace(learned, covariances=self._masked(rows, product, learned.quality.penalty))
         except (DecryptionError, InvalidInputError):
             self._unfinished.remove()  # the same product would end the same way, and its key is exhausted
             raise
@@ -246,15 +251,32 @@ class EncryptedAlignment:
         self._unfinished.remove()
         self._learned = learned
 
-    def _masking(self, rows: VerifiedRows) -> float:
-        return rows.masking_std(rows.key.leakage.budget / 2)
+    def _masked(self, rows: VerifiedRows, product: NDArray[np.float64], penalty: float) -> MapCovariances | None:
+        """Return what may be sent back to the silo: of the same map, from a product with noise that hides the key.
 
-    def _fitted(self, product: NDArray[np.float64], error: float) -> AffineMap:
+        None where the noise would drown it; then the map cannot be registered.
+        """
+        error = hypot(self._ready()[0].plan.error_std, rows.masking_std(rows.key.leakage.budget / 2))
+        try:
+            return self._fitted(rows.masked(product), error, (penalty,), _MASKED_TOLERANCE).covariances
+        except InvalidInputError as problem:
+            _log.warning("map cannot be registered", reason=str(problem))
+            return None
+
+    def _fitted(
+        self,
+        product: NDArray[np.float64],
+        error: float,
+        penalties: Sequence[float] = DEFAULT_PENALTIES,
+        tolerance: float = MAP_TOLERANCE,
+    ) -> AffineMap:
         return fit_cross_covariance(
             self._source,
             product,
             self._squared_norm,
             error,
+            penalties,
+            tolerance=tolerance,
             source_fingerprint=self._task.request.encoder.fingerprint,
             target_fingerprint=self._task.target.fingerprint,
             public_set=self._task.request.public_set,

@@ -125,7 +125,7 @@ def test_safetensors_file_from_torch(tmp_path: Path, dtype: torch.dtype) -> None
 def test_safetensors_file_in_bfloat16(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
     safetensors.torch.save_file(torch.nn.Linear(5, 3).bfloat16().state_dict(), path)
-    with pytest.raises(StorageError, match="store its arrays as float32"):
+    with pytest.raises(StorageError, match="Store its arrays as float32"):
         import_head(path, ["x", "y", "z"])
 
 
