@@ -73,10 +73,11 @@ class Route:
         Raises:
             InvalidInputError: wrong shape, values that are not finite, or embeddings that are too long.
         """
-        if rows.ndim != 2 or rows.shape[1] != (plan.dimension if self.own is None else len(self.own.weight)):
+        dimension = plan.dimension if self.own is None else len(self.own.weight)
+        if rows.ndim != 2 or rows.shape[1] != dimension:
             raise InvalidInputError(
-                f"The embeddings have shape {rows.shape}, and the map takes rows of another dimension. Check that they "
-                "come from this client's encoder."
+                f"The embeddings have shape {rows.shape}, and the map takes rows of dimension {dimension}. Check that "
+                "they come from this client's encoder."
             )
         placed = rows.astype(np.float64) if self.own is None else self.own.apply(rows)
         if self.recentring is not None:
