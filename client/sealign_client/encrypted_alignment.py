@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, ScaledRows, fit_cross_covariance
+from sealign.alignment.cross_covariance import MASKED_TOLERANCE, TOLERANCE
 from sealign.ckks import (
     Cipher,
     EncryptedMatrix,
@@ -237,7 +238,8 @@ class EncryptedAlignment:
             product = rows.checked(np.concatenate(self._parts))
             learned = self._fitted(product, cipher.plan.error_std)
             # What is sent back to the silo comes from a product with noise, in which no trace of the key is left.
-            masked = self._fitted(rows.masked(product), hypot(cipher.plan.error_std, self._masking(rows)))
+            noise = hypot(cipher.plan.error_std, self._masking(rows))
+            masked = self._fitted(rows.masked(product), noise, tolerance=MASKED_TOLERANCE)
             learned = replace(learned, covariances=masked.covariances)
         except (DecryptionError, InvalidInputError):
             self._unfinished.remove()  # the same product would end the same way, and its key is exhausted
@@ -249,12 +251,13 @@ class EncryptedAlignment:
     def _masking(self, rows: VerifiedRows) -> float:
         return rows.masking_std(rows.key.leakage.budget / 2)
 
-    def _fitted(self, product: NDArray[np.float64], error: float) -> AffineMap:
+    def _fitted(self, product: NDArray[np.float64], error: float, tolerance: float = TOLERANCE) -> AffineMap:
         return fit_cross_covariance(
             self._source,
             product,
             self._squared_norm,
             error,
+            tolerance=tolerance,
             source_fingerprint=self._task.request.encoder.fingerprint,
             target_fingerprint=self._task.target.fingerprint,
             public_set=self._task.request.public_set,

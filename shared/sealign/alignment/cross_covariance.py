@@ -22,7 +22,11 @@ from sealign.errors import InvalidInputError
 TEXTS_PER_DIMENSION = 4
 """Public texts for each dimension of the wider encoder; with fewer, the target's embeddings could be solved for."""
 
-_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
+"""Movement of a map, as a share of its norm, that errors of the product may cause."""
+
+MASKED_TOLERANCE = 0.1
+"""The same for a masked product, of which the silo is told covariances. They are averages, and move far less."""
 
 
 def require_enough_texts(rows: int, dim_source: int, dim_target: int) -> None:
@@ -92,6 +96,7 @@ def fit_cross_covariance(
     error: float,
     penalties: Sequence[float] = DEFAULT_PENALTIES,
     *,
+    tolerance: float = TOLERANCE,
     source_fingerprint: str,
     target_fingerprint: str,
     public_set: str,
@@ -99,7 +104,7 @@ def fit_cross_covariance(
     """The ridge map y − ȳ = (x − x̄)W; its intercept is −x̄W, since the silo keeps ȳ to itself.
 
     The penalty minimises generalised cross-validation (`Spectrum.generalised_error`). Penalties so weak that errors of
-    the product would be expected to move the map by more than 1e-3 of its norm are left out.
+    the product would be expected to move the map by more than the tolerance are left out.
 
     Args:
         source: the client's embeddings.
@@ -107,6 +112,7 @@ def fit_cross_covariance(
         squared_norm: ‖Y‖², the sum of squares of the silo's centred embeddings.
         error: standard deviation of an entry's error.
         penalties: multiples of the mean eigenvalue of XᵀX; by default 1e-6 to 1e2.
+        tolerance: share of its norm by which errors may move the map; by default 1e-3.
         source_fingerprint: of the client's encoder.
         target_fingerprint: of the silo's encoder.
         public_set: digest of the texts.
@@ -128,12 +134,12 @@ def fit_cross_covariance(
     scores = np.full(len(ratios), np.inf)
     for index, lam in enumerate(ratios * unit):
         d = 1.0 / (spectrum.values + lam)
-        if not spectrum.residual(lam, squared_norm) >= -_TOLERANCE * squared_norm:
+        if not spectrum.residual(lam, squared_norm) >= -TOLERANCE * squared_norm:
             raise InvalidInputError(
                 "the silo's cross-covariance explains more than all of its embeddings' spread: its numbers contradict "
                 "one another. No map was made."
             )
-        if np.linalg.norm(spread * d[:, None]) <= _TOLERANCE * np.linalg.norm(spectrum.target * d[:, None]):
+        if np.linalg.norm(spread * d[:, None]) <= tolerance * np.linalg.norm(spectrum.target * d[:, None]):
             scores[index] = spectrum.generalised_error(lam, squared_norm, count)
     best = int(np.argmin(scores))
     if not np.isfinite(scores[best]):
