@@ -104,7 +104,7 @@ def test_errors_of_the_product_hardly_move_the_map(error: float) -> None:
 
 
 def test_a_masked_product_tells_the_same_covariances() -> None:
-    """At the size of real encoders and of the noise that then hides a key: 1/460 of the product's entries."""
+    """Within 3 % at the size of real encoders, and of the noise that then hides a key: 1/460 of the entries."""
     generator = np.random.default_rng(0)
     meaning = generator.normal(size=(4000, 384)) * np.exp(-np.arange(384) / 80)
     X, Y = (
@@ -121,7 +121,7 @@ def test_a_masked_product_tells_the_same_covariances() -> None:
     assert exact.covariances is not None
     for part in ("cross", "mapped"):
         right = getattr(exact.covariances, part)
-        assert np.linalg.norm(getattr(told.covariances, part) - right) <= 1e-2 * np.linalg.norm(right)
+        assert np.linalg.norm(getattr(told.covariances, part) - right) <= 0.03 * np.linalg.norm(right)
 
 
 def test_dimensions_that_do_not_vary_or_repeat_are_ordinary() -> None:
