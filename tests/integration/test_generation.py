@@ -21,7 +21,7 @@ from sealign.errors import (
     NoMapError,
     NoPlanError,
     NotFoundError,
-    StorageError,
+    PeerFailedError,
     UnavailableError,
 )
 from sealign.generation.sampling import Sampling
@@ -257,7 +257,8 @@ class TestLogitsTooLarge:
         with own_silo(copy, tls, tmp_path / "log", model_name("one"), option, 1e-4) as (silo, client):
             silo.wait_for("generation task cannot be served", 2)
             heard = silo.events("generation task cannot be served")
-            assert {event["to"].partition("-")[0] for event in heard} == {loaded("one").card.fingerprint[:32], "over"}
+            (record,) = SiloStore(copy).generation.space(TASK).map_records()
+            assert {event["to"] for event in heard} == {record.card.id, public_set().digest}
             for use in (
                 lambda: list(client.generate(PROMPT)),
                 lambda: client.forecast([PROMPT]),
@@ -268,7 +269,10 @@ class TestLogitsTooLarge:
                 assert "silo's operator can tell from its log" in str(caught.value)
                 assert not re.search(r"\d", str(caught.value).replace(loaded("one").card.name, ""))
             assert not silo.events("internal error")
-        advised = re.search(r"serve with --generation-precision (\S+)$", heard[0]["reason"])
+        advised = re.search(
+            r"serve with --generation-precision (\S+)$",
+            next(event["reason"] for event in heard if event["to"] == record.card.id),
+        )
         assert advised is not None
         with own_silo(copy, tls, tmp_path / "second", model_name("one"), option, advised[1]) as (_, client):
             assert len(list(client.generate(PROMPT, max_tokens=2))) == 2
@@ -315,37 +319,39 @@ class TestLogitsTooLarge:
         assert len(list(client.generate(PROMPT, max_tokens=3))) == 3
 
 
+def assert_not_generated(directory: Path, tls: Tls, log: Path, reason: str) -> None:
+    """The silo's log has the reason, under the id that the client gets instead of it."""
+    with own_silo(directory, tls, log, model_name("one")) as (silo, client):
+        with pytest.raises(PeerFailedError, match="its log has the reason under id") as caught:
+            list(client.generate(PROMPT, TASK))
+        (event,) = [event for event in silo.events("internal error") if event["id"] in str(caught.value)]
+        assert reason in event["reason"]
+        assert reason not in str(caught.value)
+
+
 class TestDamage:
     """Files that do not belong together: refused by name, nothing generated."""
 
     def test_a_tokenizer_of_another_model(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
         file = copy / "generation" / TASK / "tokenizer.json"
         file.write_bytes(loaded("three").tokenizer.to_bytes())
-        with (
-            own_silo(copy, tls, tmp_path / "log", model_name("one")) as (_, client),
-            pytest.raises(StorageError, match=r"tokenizer\.json of task reviews is damaged"),
-        ):
-            list(client.generate(PROMPT))
+        assert_not_generated(copy, tls, tmp_path / "log", "tokenizer.json of task reviews is damaged")
 
     def test_a_vocabulary_of_another_size_than_the_head(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
         file = copy / "generation" / TASK / "generation.json"
         file.write_text(file.read_text().replace('"vocabulary": 1024', '"vocabulary": 1023'))
-        with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
-            with pytest.raises(NotFoundError, match="no generation task"):
-                list(client.generate(PROMPT, TASK))
-            (event,) = silo.events("generation task not read")[:1]
-        assert "1024 outputs and its vocabulary 1023" in event["reason"]
+        log = tmp_path / "log"
+        assert_not_generated(copy, tls, log, "1024 outputs and its vocabulary 1023")
+        assert '"event": "generation task not read"' in log.read_text()
 
     def test_a_map_that_leads_to_another_model(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
         """As when the silo's model, or its tokenizer, was exchanged after the map was learned."""
         file = copy / "generation" / TASK / "generation.json"
         fingerprint = loaded("two").card.fingerprint
         file.write_text(file.read_text().replace(fingerprint, "f" * 64))
-        with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
-            with pytest.raises(NoMapError):
-                list(client.generate(PROMPT))
-            (event,) = silo.events("task left out for a model")[:1]
-        assert "learned between other encoders" in event["reason"]
+        log = tmp_path / "log"
+        assert_not_generated(copy, tls, log, "leads to another encoder")
+        assert '"event": "generation task not read"' in log.read_text()
 
 
 def test_texts_are_not_logged(silo: Server, client: Client) -> None:

@@ -235,6 +235,8 @@ def _shrunk(covariance: Matrix, shrinkage: float) -> Matrix:
 
 def _directions(statistics: ClassStatistics, outliers: Outliers, shrinkage: float, count: int) -> Matrix:
     """V, (d, count): VᵀΣV = I for the task's covariance Σ, the outliers' mean square along V as large as can be."""
+    if not count:
+        return np.empty((len(statistics.mean), 0))
     root = np.linalg.cholesky(_shrunk(statistics.total, shrinkage))
     offset = outliers.mean - statistics.mean
     spread = np.linalg.solve(root, outliers.covariance + np.outer(offset, offset))

@@ -140,21 +140,18 @@ class _Folds:
         """The shrinkage with the smallest log-loss of rows left out, summed over some of the blurs."""
         losses = [0.0] * len(SHRINKAGES)
         for channel in self.blurs[1:6:2]:
-            mapped = self.mapped(channel)
+            mapped, behind = self.mapped(channel), self.behind(channel, outliers)
             for index, strength in enumerate(SHRINKAGES):
-                outputs = self.outputs(mapped, self.fitted(channel, outliers, strength, 0))
+                outputs = self.outputs(mapped, behind.heads(strength, 0))
                 losses[index] += float(log_losses(outputs, self.targets).mean())
         return SHRINKAGES[int(np.argmin(losses))]
 
     def mapped(self, channel: MappedChannel) -> Matrix:
         return channel.apply(self.rows).astype(np.float64)
 
-    def fitted(
-        self, channel: MappedChannel, outliers: Outliers | None, shrinkage: float, directions: int
-    ) -> list[ServedHead]:
-        """A discriminant for each fold."""
-        far = outliers and outliers.through(channel)
-        return [discriminant_head(part.through(channel), shrinkage, far, directions) for part in self.rest]
+    def behind(self, channel: MappedChannel, outliers: Outliers | None) -> _Behind:
+        """The statistics of each fold's other rows behind a blur."""
+        return _Behind([part.through(channel) for part in self.rest], outliers and outliers.through(channel))
 
     def outputs(self, mapped: Matrix, heads: Sequence[ServedHead]) -> Matrix:
         """Outputs of each row's head, which was not fitted to it."""
@@ -162,6 +159,18 @@ class _Folds:
         for number, head in enumerate(heads):
             outputs[self.fold == number] = head.outputs(mapped[self.fold == number])
         return outputs
+
+
+@dataclass(frozen=True, eq=False)
+class _Behind:
+    """Statistics behind one blur, for each fold."""
+
+    parts: Sequence[ClassStatistics]
+    outliers: Outliers | None
+
+    def heads(self, shrinkage: float, directions: int) -> list[ServedHead]:
+        """A discriminant for each fold."""
+        return [discriminant_head(part, shrinkage, self.outliers, directions) for part in self.parts]
 
 
 @dataclass(frozen=True)
@@ -212,7 +221,7 @@ class _Blurred:
         statistics, mapped, targets = folds.everything.through(channel), folds.mapped(channel), folds.targets
         final = discriminant_head(statistics, shrinkage, outliers and outliers.through(channel), directions)
         drawn, classes = simulated(statistics)
-        fitted = folds.outputs(mapped, folds.fitted(channel, outliers, shrinkage, directions))
+        fitted = folds.outputs(mapped, folds.behind(channel, outliers).heads(shrinkage, directions))
         trained = folds.outputs(mapped, [ServedHead(head) for head in folds.trained])
         gain = log_losses(final.layout.logits(fitted), targets) - log_losses(trained, targets)
         own = ServedHead(folds.own)
