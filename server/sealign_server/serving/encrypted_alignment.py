@@ -19,14 +19,11 @@ from sealign.ckks import (
     candidates,
     product_shape,
 )
+from sealign.defaults import ALIGNMENT_PRECISION
 from sealign.errors import InvalidInputError, UnknownKeyError
 from sealign.protocol import AlignmentRequest, CrossCovariancePart
 from sealign_server.ledger import Release
 from sealign_server.serving.space import Space
-
-RELATIVE_PRECISION = 2.0**-15
-"""Error of an entry of the product, as a share of the root mean square norm of the silo's dimensions: with real
-encoders this moves the ridge map by some 3e-4 of its norm."""
 
 MAX_MESSAGE_BYTES = 30 << 20
 """Ciphertexts in one message: within gRPC's limit here, with room for their frames."""
@@ -133,7 +130,7 @@ def _plan(
 ) -> PackingPlan:
     """Return the cheapest plan, of the key's parameter set where there is one."""
     outputs = weight.shape[1]
-    precision = 2.0 ** floor(log2(RELATIVE_PRECISION * sqrt(squared_norm / outputs)))
+    precision = 2.0 ** floor(log2(ALIGNMENT_PRECISION * sqrt(squared_norm / outputs)))
     shape = product_shape(weight, np.zeros(outputs), rows=rows, precision=precision)
     options = space.options
     plans = candidates(shape, options.security_table, max_bytes=options.alignment_bytes, streamed=True)
