@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from sealign.app.addresses import ListenAddress, parse_address
 from sealign.app.settings import LayeredSettings
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
+from sealign.defaults import BATCH_BYTES, BATCH_ROWS, OOD_DIRECTIONS
 from sealign.generation import vocabulary as generation
 
 SETTINGS_FILE = "silo.toml"
@@ -42,10 +43,10 @@ class ServingOptions:
 
     precision: float = DEFAULT_PRECISION
     security_table: SecurityTable = SecurityTable.CLASSICAL
-    batch_rows: tuple[int, ...] = (1, 32, 1024)
-    batch_bytes: int = 64 << 20
+    batch_rows: tuple[int, ...] = BATCH_ROWS
+    batch_bytes: int = BATCH_BYTES
     fit_heads: bool = True
-    ood_directions: int = 8
+    ood_directions: int = OOD_DIRECTIONS
     heads_bytes: int = 512 << 20
     generation_precision: float = generation.DEFAULT_PRECISION
     max_tokens: int = 1024
@@ -108,10 +109,12 @@ class ServeSettings(LayeredSettings):
         default=SecurityTable.CLASSICAL, description="Table of the largest moduli to allow."
     )
     batch_rows: tuple[Annotated[int, Field(ge=1, le=1 << 16)], ...] = Field(
-        default=(1, 32, 1024), min_length=1, max_length=16, description="Batch sizes, in rows, to make plans for."
+        default=BATCH_ROWS, min_length=1, max_length=16, description="Batch sizes, in rows, to make plans for."
     )
     max_batch_weights_mb: int = Field(
-        default=64, ge=1, description="Memory for the encoded weights of one head and batch size, in MiB."
+        default=BATCH_BYTES >> 20,
+        ge=1,
+        description="Memory for the encoded weights of one head and batch size, in MiB.",
     )
     max_heads_mb: int = Field(default=512, ge=16, description="Memory for encoded heads in one process, in MiB.")
     max_keys_mb: int = Field(default=64, ge=1, description="Memory for public keys in one process, in MiB.")
@@ -146,7 +149,7 @@ class ServeSettings(LayeredSettings):
     )
     fit_heads: bool = Field(default=True, description="Fit a head to each map where that is better on held-out texts.")
     ood_directions: int = Field(
-        default=8, ge=0, le=256, description="Outputs for the Mahalanobis score of fitted heads."
+        default=OOD_DIRECTIONS, ge=0, le=256, description="Outputs for the Mahalanobis score of fitted heads."
     )
     generation_precision: float = Field(
         default=generation.DEFAULT_PRECISION, gt=0, lt=1e6, description="Maximum error of a token's logit."

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sealign.alignment import MappedChannel
 from sealign.ckks import Evaluator, PackingPlan, candidates, product_shape
+from sealign.defaults import RECENTRED_NORM
 from sealign.errors import InvalidInputError, MachineError, NoPlanError, NotFoundError, SealignError, StalePlanError
 from sealign.heads import CalibratedHead, head_behind
 from sealign.protocol import RowKind, TaskCard
@@ -103,7 +104,7 @@ class ServedTask:
         weight = np.eye(len(intercept)) if mapped.weight is None else mapped.weight
         head = calibrated.head.composed(weight, intercept)
         # Rows of the silo's map centred on the mean of some are at most twice as long; a client's are centred anyway.
-        row_norm = mapped.row_norm * (2.0 if recentred and mapped.weight is not None else 1.0)
+        row_norm = mapped.row_norm * (RECENTRED_NORM if recentred and mapped.weight is not None else 1.0)
         layout = calibrated.head.layout
         shape = f"{recentred}\0{layout.outputs}\0{layout.reject}\0{layout.directions}\0{options.fit_heads}"
         made_of = sha256(b"\0".join((b"sealign served task v1", shape.encode(), task.digest, mapped.key)))
