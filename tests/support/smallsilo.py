@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
 from sealign.encoders import EncoderSettings
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
 from sealign_server.store import PublicRows, SiloDocument, SiloStore, StoredTask
-from sealign_server.training.tasks import TrainingData, drawn_examples, outlier_rows, profiled
+from sealign_server.training.tasks import TrainingData, drawn_examples, profiled
 from tests.support.views import (
     CLIENT_DIMENSION,
     PUBLIC,
@@ -61,9 +62,17 @@ def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:
         labels[::3] = np.random.default_rng(0).permutation(labels[::3]).tolist()
     head = train_head(labelled, labels)
     data = TrainingData(labels, texts)
-    profile = profiled(labelled, data, head, outlier_rows(store, data, lambda _: None)) if calibrated else None
+    profile = profiled(labelled, data, head, far_rows()) if calibrated else None
     store.tasks.save("colours", StoredTask(head, "", profile, examples))
     return store
+
+
+def far_rows() -> NDArray[np.float32]:
+    """Embeddings of texts of another kind, (200, SILO_DIMENSION): all on one side of the space."""
+    rows = np.random.default_rng(5).normal(size=(200, SILO_DIMENSION))
+    rows[:, -1] += 3.0 * np.sqrt(SILO_DIMENSION)
+    unit: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def few_texts() -> PublicSet:
