@@ -17,7 +17,7 @@ import structlog
 from numpy.typing import NDArray
 
 from sealign.alignment import DEFAULT_PENALTIES, AffineMap, MapCovariances, ScaledRows, fit_cross_covariance
-from sealign.alignment.cross_covariance import MAP_TOLERANCE
+from sealign.alignment.cross_covariance import MAP_TOLERANCE, MASKED_TOLERANCE
 from sealign.ckks import (
     Cipher,
     EncryptedMatrix,
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 _RESTARTS = 3
-
-_MASKED_TOLERANCE = 0.05
-"""Error of a registered map, in proportion: heads that are fitted to it hardly depend on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +255,7 @@ class EncryptedAlignment:
         """
         error = hypot(self._ready()[0].plan.error_std, rows.masking_std(rows.key.leakage.budget / 2))
         try:
-            return self._fitted(rows.masked(product), error, (penalty,), _MASKED_TOLERANCE).covariances
+            return self._fitted(rows.masked(product), error, (penalty,), MASKED_TOLERANCE).covariances
         except InvalidInputError as problem:
             _log.warning("map cannot be registered", reason=str(problem))
             return None

@@ -23,6 +23,10 @@ TEXTS_PER_DIMENSION = 4
 """Public texts for each dimension of the wider encoder; with fewer, the target's embeddings could be solved for."""
 
 MAP_TOLERANCE = 1e-3
+"""Movement of a map, as a share of its norm, that errors of the product may cause."""
+
+MASKED_TOLERANCE = 0.1
+"""The same for a masked product, of which the silo is told covariances. They are averages, and move far less."""
 
 
 def require_enough_texts(rows: int, dim_source: int, dim_target: int) -> None:
