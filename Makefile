@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
 
-.PHONY: demo check unit test coverage matrix docs browser-test bench compose-test proto format clean
+.PHONY: agreed demo check unit test coverage matrix docs browser-test bench compose-test proto format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m deploy.demo.run
@@ -51,6 +51,10 @@ compose-test: $(INSTALLED)
 proto: $(INSTALLED)
 	$(BIN)/python proto/generate.py
 
+# Says anew what other implementations can rely on; needs buf.
+agreed: $(INSTALLED)
+	cd proto && $(abspath $(VENV))/node_modules/.bin/buf build -o agreed.binpb --as-file-descriptor-set
+
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -63,6 +67,8 @@ $(INSTALLED): pyproject.toml constraints.txt deploy/demo/requirements.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps --requirement deploy/demo/requirements.txt
+	# buf lints the wire contract; without npm its tests are skipped.
+	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(VENV) @bufbuild/buf@1.75.0; fi
 	touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)
