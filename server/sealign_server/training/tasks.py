@@ -124,9 +124,9 @@ def outlier_rows(store: SiloStore, data: TrainingData, progress: Progress) -> ND
 def profiled(
     rows: NDArray[np.float32], data: TrainingData, head: TrainedHead, outliers: NDArray[np.float32] | None
 ) -> TaskProfile | None:
-    """Measure a task once, so that no map ever meets its rows; None where a class has fewer than two."""
+    """Measure a task once, so that no map ever meets its rows; None if a class has fewer than three."""
     own = head.head
-    if min(Counter(data.labels)[label] for label in own.labels) < _FEWEST:
+    if min(Counter(data.labels)[label] for label in own.labels) <= _FEWEST:  # a fold leaves one row out
         return None
 
     def train(part: NDArray[np.float64], labels: Sequence[str]) -> LinearHead:
