@@ -84,7 +84,7 @@ def test_a_socket_is_its_owners_and_needs_no_token(address: Address, fake: FakeS
         with grpc.insecure_channel(server.address) as channel:
             (task,) = DaemonStub(channel).ListTasks(pb.ListTasksRequest(), timeout=30).tasks
             assert (task.name, task.ready) == ("colours", True)
-            with refused(grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError, "text 1 is empty"):
+            with refused(grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError, "text 2 is empty"):
                 DaemonStub(channel).ClassifyTexts(pb.ClassifyTextsRequest(texts=["x", " "]), timeout=30)
 
 
