@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sealign.errors import ReleaseRefusedError
-from sealign_client import Client, Transfer
+from sealign.errors import ReleaseRefusedError, UnavailableError
+from sealign.protocol import CrossCovariancePart
+from sealign_client import Client
+from sealign_client.encrypted_alignment import EncryptedAlignment
+from sealign_client.results import Transfer
 from tests.integration.test_encrypted_alignment import assert_right, files, releases
 from tests.support.aligning_client import MADE, RECEIVED, RECEIVING, SENDING, SENT, align
 from tests.support.processes import Server, serving
@@ -83,7 +86,7 @@ def test_a_client_that_was_killed_when_all_was_done_has_its_map(
     ("point", "restarted"), [(SENDING, True), (SENT, True), (SENT, False), (RECEIVING, True), (RECEIVING, False)]
 )
 def test_a_silo_that_restarts_and_another_worker(
-    directory: Path, tls: Tls, tmp_path: Path, point: str, restarted: bool
+    directory: Path, tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, restarted: bool
 ) -> None:
     """A finished product is sent on by whoever is asked; sums that are lost are begun with anew."""
     maps, notes = tmp_path / "maps", list[str]()
@@ -97,14 +100,25 @@ def test_a_silo_that_restarts_and_another_worker(
 
         def leave(now: Transfer) -> None:
             notes.append(now.note)
-            reached = {SENDING: now.sent > 0, SENT: now.sent > 0.45 * now.total, RECEIVING: now.received > 0}
-            if reached[point] and relay.target == first.port:
-                relay.target = second.port
-                if restarted:
-                    first.end(signal.SIGKILL)
-                else:
-                    relay.cut()
+            if {SENDING: now.sent > 0, SENT: now.sent > 0.45 * now.total}.get(point) and relay.target == first.port:
+                go()
 
+        def go() -> None:
+            relay.target = second.port
+            if restarted:
+                first.end(signal.SIGKILL)
+            else:
+                relay.cut()
+
+        take = EncryptedAlignment._take
+
+        async def taken(alignment: EncryptedAlignment, part: CrossCovariancePart) -> None:
+            if point == RECEIVING and relay.target == first.port:
+                go()
+                raise UnavailableError("the first part was lost on the way")
+            await take(alignment, part)
+
+        monkeypatch.setattr(EncryptedAlignment, "_take", taken)
         client.align(PUBLIC, mode="encrypted", transfer=leave)
         assert any("went away" in note for note in notes)
         if point == RECEIVING:

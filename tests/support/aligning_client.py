@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sealign_client import Client, Transfer
+from sealign_client.encrypted_alignment import EncryptedAlignment
 from sealign_client.local.unfinished import UnfinishedAlignment
 from tests.support.processes import environment
 from tests.support.silo import Tls
@@ -53,12 +54,13 @@ def main(settings: dict[str, Any], point: str) -> None:
         reached = {
             SENDING: now.sent > 0,
             SENT: now.sent > 0.45 * now.total,  # seven of the eight blocks are 41 % of all bytes, eight are 47 %
-            RECEIVING: now.received > 0,
             RECEIVED: 0 < now.total == now.sent + now.received,
         }
         if reached.get(point, False):
             _kill()
 
+    if point == RECEIVING:  # the product's first part has come, and nobody has taken it
+        EncryptedAlignment._take = _kill  # type: ignore[assignment,method-assign]
     if point == MADE:
         UnfinishedAlignment.remove = _kill  # type: ignore[assignment,method-assign]
     with Client(encoder=encoder, **settings) as client:
