@@ -52,7 +52,7 @@ def serve_fails(directory: Path, identity: Identity, *options: object) -> str:
     """Standard error of ``sealign-server serve``, which must refuse to start, in one line."""
     files = ("--tls-cert", identity.certificate, "--tls-key", identity.key)
     ran = command("sealign-server", "serve", directory, *files, "--listen", "127.0.0.1:0", *options)
-    assert ran.returncode == 1
+    assert ran.returncode == 77
     (line,) = ran.stderr.strip().splitlines()
     return line
 
