@@ -37,7 +37,7 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(320)
+@pytest.mark.timeout(600)
 def test_the_quickstart_classifies_a_text(tmp_path: Path) -> None:
     port = _free_port()
     blocks = {block.language: block.text.replace("7443", str(port)) for block in code_blocks(_README)}
@@ -54,7 +54,7 @@ def test_the_quickstart_classifies_a_text(tmp_path: Path) -> None:
             start_new_session=True,  # so that the silo, left in the background, can be ended with it
         )
         try:
-            run.wait(timeout=280)
+            run.wait(timeout=540)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(run.pid, signal.SIGTERM)
