@@ -29,6 +29,8 @@ _log = structlog.get_logger()
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LATE_SECONDS = 0.05
+"""Lateness of a timer beyond which the event loop was busy."""
 
 
 @dataclass(eq=False)
@@ -98,6 +100,8 @@ class FrameLimits:
 class Within:
     """A limit of seconds on what the current task awaits inside; beyond it, the error is raised.
 
+    An event loop that was busy is late itself: once, it gets as long as it was late to deliver what came in time.
+
     Args:
         seconds: until then.
         error: what to raise; None lets the task wait on, so that a check can be made on the way.
@@ -107,6 +111,7 @@ class Within:
         self._seconds = seconds
         self._error = error
         self._raised: SealignError | None = None
+        self._was_late = False
 
     def __enter__(self) -> Within:
         self._task = asyncio.current_task()
@@ -122,6 +127,12 @@ class Within:
             raise self._raised from None
 
     def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        late = loop.time() - self._handle.when()
+        if late > _LATE_SECONDS and not self._was_late:
+            self._was_late = True
+            self._handle = loop.call_later(late, self._expire)
+            return
         self._raised = self._error()
         if self._raised is not None and self._task is not None:
             self._task.cancel()
@@ -208,7 +219,7 @@ class Frame(grpc.aio.ServerInterceptor):
             return self._messages(call, kind, raw)
         slow: list[Call] = []
         try:
-            limit = Within(self._limits.message_seconds, lambda: self._silent(call))
+            limit = _silence(self._limits.message_seconds)
             with Within(1.0, lambda: self._slow(call, slow)), limit:
                 content = await anext(raw, None)
         finally:
@@ -219,7 +230,7 @@ class Frame(grpc.aio.ServerInterceptor):
 
     async def _messages(self, call: Call, kind: type[Message], raw: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         while True:
-            with Within(call.idle_seconds, lambda: self._silent(call)):
+            with _silence(call.idle_seconds):
                 content = await anext(raw, None)
             if content is None:
                 return
@@ -244,9 +255,10 @@ class Frame(grpc.aio.ServerInterceptor):
         slow.append(call)
         return None
 
-    @staticmethod
-    def _silent(call: Call) -> SealignError:
-        return UnavailableError(f"the client sent nothing for {call.idle_seconds:.0f} s")
+
+def _silence(seconds: float) -> Within:
+    """Return a limit on waiting for a peer's next message."""
+    return Within(seconds, lambda: UnavailableError(f"the client sent nothing for {seconds:.0f} s"))
 
 
 def _request_id(context: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,8 +14,8 @@ import pytest
 from google.protobuf.message import Message
 
 from sealign.app.bounded import MAX_PARTS, parse
-from sealign.app.frame import Call, Frame, FrameLimits, Layer
-from sealign.errors import InvalidInputError, OverloadedError, StorageError
+from sealign.app.frame import Call, Frame, FrameLimits, Layer, Within
+from sealign.errors import InvalidInputError, OverloadedError, StorageError, UnavailableError
 from sealign.protocol.status import error_of
 from sealign.protocol.v1 import classification_pb2 as pb
 from sealign.protocol.v1.classification_pb2_grpc import (
@@ -185,3 +187,27 @@ def _varint(value: int) -> bytes:
         out += bytes([value & 0x7F | 0x80])
         value >>= 7
     return out + bytes([value])
+
+
+async def test_what_comes_in_time_counts_though_the_loop_was_busy() -> None:
+    """The timer is due while the loop is blocked, and so is the message: the message came first."""
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        loop = asyncio.get_running_loop()
+
+        def send_and_block() -> None:
+            far.send(b"here")
+            time.sleep(0.4)
+
+        loop.call_later(0.05, send_and_block)
+        with Within(0.2, lambda: UnavailableError("the client sent nothing")):
+            assert await loop.sock_recv(near, 4) == b"here"
+
+
+async def test_a_busy_loop_does_not_wait_for_ever() -> None:
+    started = time.monotonic()
+    asyncio.get_running_loop().call_later(0.05, time.sleep, 0.3)
+    with pytest.raises(UnavailableError), Within(0.1, lambda: UnavailableError("the client sent nothing")):
+        await asyncio.Event().wait()
+    assert time.monotonic() - started < 5.0
