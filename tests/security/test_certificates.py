@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,12 +49,13 @@ def describe(encoder: Encoder, port: int, authority: Authority, identity: Identi
         client.describe()
 
 
-def serve_fails(directory: Path, identity: Identity, *options: object) -> str:
-    """Standard error of ``sealign-server serve``, which must refuse to start, in one line."""
+def serve_fails(directory: Path, identity: Identity, status: int) -> str:
+    """The error of ``sealign-server serve``, which must refuse to start; the only line that is no warning."""
     files = ("--tls-cert", identity.certificate, "--tls-key", identity.key)
-    ran = command("sealign-server", "serve", directory, *files, "--listen", "127.0.0.1:0", *options)
-    assert ran.returncode == 77
-    (line,) = ran.stderr.strip().splitlines()
+    ran = command("sealign-server", "serve", directory, *files, "--listen", "127.0.0.1:0")
+    assert ran.returncode == status
+    events = [str(json.loads(line)["event"]) for line in ran.stderr.strip().splitlines()]
+    (line,) = (event for event in events if event.startswith("error: "))
     return line
 
 
@@ -75,9 +77,9 @@ def test_the_right_certificates_work(silo: Server, tls: Tls, encoder: Encoder) -
 
 
 def test_silo_does_not_start_with_an_expired_certificate(silo_directory: Path, expired: Identity) -> None:
-    line = serve_fails(silo_directory, expired)
-    assert line.startswith(f"error: certificate {expired.certificate} is valid from ")
-    assert line.endswith("renew it")
+    line = serve_fails(silo_directory, expired, status=77)
+    assert line.startswith(f"error: Certificate {expired.certificate} is valid from ")
+    assert line.endswith("Renew the certificate.")
 
 
 def test_client_refuses_an_expired_silo(tls: Tls, expired: Identity, encoder: Encoder) -> None:
@@ -88,7 +90,7 @@ def test_client_refuses_an_expired_silo(tls: Tls, expired: Identity, encoder: En
 def test_client_does_not_start_with_an_expired_certificate(
     silo: Server, tls: Tls, expired: Identity, encoder: Encoder
 ) -> None:
-    with pytest.raises(AuthenticationError, match="renew it"):
+    with pytest.raises(AuthenticationError, match="Renew the certificate"):
         describe(encoder, silo.port, tls.authority, expired)
 
 
@@ -128,18 +130,23 @@ def test_key_of_another_certificate(silo_directory: Path, silo: Server, tls: Tls
     mixed = Identity(tls.client.certificate, tls.silo.key)
     with pytest.raises(InvalidInputError, match="does not belong to certificate"):
         describe(encoder, silo.port, tls.authority, mixed)
-    assert "does not belong to certificate" in serve_fails(silo_directory, mixed)
+    assert "does not belong to certificate" in serve_fails(silo_directory, mixed, status=2)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no PEM at all", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+    ("content", "problem"),
+    [
+        (b"", "holds no certificate in PEM form"),
+        (b"no PEM at all", "holds no certificate in PEM form"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "its PEM block is no certificate"),
+    ],
 )
 def test_files_that_are_no_certificates(
-    silo: Server, tls: Tls, encoder: Encoder, tmp_path: Path, content: bytes
+    silo: Server, tls: Tls, encoder: Encoder, tmp_path: Path, content: bytes, problem: str
 ) -> None:
     broken = tmp_path / "broken.pem"
     broken.write_bytes(content)
-    with pytest.raises(InvalidInputError, match=r"broken.pem holds no certificate in PEM form"):
+    with pytest.raises(InvalidInputError, match=rf"broken\.pem .*{problem}"):
         describe(encoder, silo.port, tls.authority, Identity(broken, tls.client.key))
 
 
@@ -163,6 +170,5 @@ def test_a_silo_that_does_not_speak_tls(tls: Tls, encoder: Encoder) -> None:
 
 
 def test_half_an_identity(silo: Server, tls: Tls, encoder: Encoder) -> None:
-    settings = ClientSettings(silo=silo.address, tls_ca=tls.authority.certificate, tls_cert=tls.client.certificate)
     with pytest.raises(InvalidInputError, match="go together"):
-        Client(settings, encoder=encoder)
+        Client(silo=silo.address, tls_ca=tls.authority.certificate, tls_cert=tls.client.certificate, encoder=encoder)

@@ -100,10 +100,11 @@ def _unreachable(details: str, peer: str) -> SealignError:
             f"TLS with {peer} failed: a certificate is expired, made for another name, or not trusted by the other "
             f"side. Check --tls-ca, --tls-cert and the silo's certificate. ({details})"
         )
-    advice = "Check the address and retry."
-    if "failed to connect" in details and "Socket closed" in details:  # how a refused certificate looks from here
-        advice = "It hung up: if it asks for client certificates, give one that it trusts (--tls-cert, --tls-key)."
-    return errors.UnavailableError(f"{peer} does not answer: {details}. {advice}")
+    # A refused certificate looks like a silo that hung up, or that is not there: of several addresses, gRPC names one.
+    return errors.UnavailableError(
+        f"{peer} does not answer: {details}. Check the address and retry. If the silo asks for client certificates, "
+        "give one that it trusts (--tls-cert, --tls-key)."
+    )
 
 
 def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> AnyMessage:
