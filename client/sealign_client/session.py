@@ -157,11 +157,12 @@ class Session:
             renew: describes again what the request was made for, after a state that the silo has changed.
             long: the call is long by nature. Its own seconds do not count, and it is made again three times at most.
         """
+        calls = await self.calls()  # may wait for a model that is being loaded, which is not the silo's time
         retry, restarts = self.patience(), 0
         while True:
             started = monotonic()
             try:
-                result = await attempt(await self.calls(), retry.remaining)
+                result = await attempt(calls, retry.remaining)
             except RETRIED as error:
                 if long and restarts < _RESTARTS and monotonic() - started > 1.0:
                     restarts += 1

@@ -40,5 +40,6 @@ class Authority:
         issued = self._authority.issue_cert(*hosts, common_name=name, not_before=days[0], not_after=days[1])
         identity = Identity(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         identity.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        identity.key.touch(mode=0o600)
         issued.private_key_pem.write_to_path(str(identity.key))
         return identity

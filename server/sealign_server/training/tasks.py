@@ -124,9 +124,13 @@ def outlier_rows(store: SiloStore, data: TrainingData, progress: Progress) -> ND
 def profiled(
     rows: NDArray[np.float32], data: TrainingData, head: TrainedHead, outliers: NDArray[np.float32] | None
 ) -> TaskProfile | None:
-    """Measure a task once, so that no map ever meets its rows; None if a class has fewer than three."""
+    """Measure a task once, so that no map ever meets its rows.
+
+    None if a class has fewer than two rows; or than three for a head that is trained here, once without each fold.
+    """
     own = head.head
-    if min(Counter(data.labels)[label] for label in own.labels) <= _FEWEST:  # a fold leaves one row out
+    fewest = _FEWEST if head.penalty is None else _FEWEST + 1
+    if min(Counter(data.labels)[label] for label in own.labels) < fewest:
         return None
 
     def train(part: NDArray[np.float64], labels: Sequence[str]) -> LinearHead:
