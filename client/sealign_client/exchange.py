@@ -15,6 +15,7 @@ from sealign.ckks import (
     EncryptedMatrix,
     EncryptedProduct,
     PackingPlan,
+    SecretKey,
     VerifiedRows,
     free_rows,
     reply_bits_told,
@@ -105,13 +106,14 @@ class Exchange:
     """Queries to one target, and their replies.
 
     A reply that does not decrypt tells the silo nothing: its key is never used for another exchange, this one goes on
-    to its end as if nothing had happened, and only then does :meth:`conclude` raise.
+    to its end as if nothing had happened, under the same key, and only then does :meth:`conclude` raise.
     """
 
     def __init__(self, session: Session, target: Target) -> None:
         self._session = session
         self._target = target
         self._failure: DecryptionError | None = None
+        self._key: SecretKey | None = None
         self._sent: set[bytes] = set()
 
     async def ask(self, rows: Matrix, send: Callable[[Query], AsyncIterator[Reply]]) -> Matrix:
@@ -204,7 +206,9 @@ class Exchange:
     def _encrypt(self, rows: Matrix) -> _Asked:
         target, plan = self._target, self._target.plan
         verifies = target.verifies(len(rows))
-        key = self._session.keys.key_for(plan.parameters, rows=len(rows), labels=target.labels, verified=verifies)
+        key = self._key = self._session.keys.key_for(
+            plan.parameters, rows=len(rows), labels=target.labels, verified=verifies, held=self._key
+        )
         cipher = self._session.cipher(plan, key)
         verified = VerifiedRows.of(rows, plan, key) if verifies else None
         return _Asked(cipher.encrypt(rows if verified is None else verified.rows), cipher, len(rows), verified)

@@ -83,7 +83,9 @@ def test_full_disk(
         assert_right(client, directory, query_rows[:2], tls.client)
         (small_disk / "filler").unlink()
         client.align(corpus.public)
-        assert map_files(directory).keys() == before.keys()
+        after = map_files(directory)
+        assert after.items() > before.items()  # one map more, and the earlier one as it was
+        assert len(after) == len(before) + 2
         assert_right(client, directory, query_rows[:2], tls.client)
 
 
@@ -155,7 +157,7 @@ def test_answers_of_two_heads_never_mix(
     aligned_copy: Path, tls: Tls, encoder: Encoder, query_rows: Embeddings, tmp_path: Path
 ) -> None:
     """A head changes in the middle of a bulk file: all rows get the one or all get the other."""
-    rows = np.tile(query_rows, (100, 1))
+    rows = np.tile(query_rows, (400, 1))
     fingerprint = encoder.card.fingerprint
     old = ClearModel.load(aligned_copy, tls.client, fingerprint)
     with own_silo(aligned_copy, tls, encoder, tmp_path / "log") as (silo, client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -206,7 +207,8 @@ def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
     copy: Path, tls: Tls, clear: ClearGenerator, sampling: Sampling | None, tmp_path: Path
 ) -> None:
     """And with the random numbers that would have come: the tokens are those of the clear computation, but for ties."""
-    with own_silo(copy, tls, tmp_path / "log", model_name("one")) as (silo, client):
+    fine = ("--generation-precision", PRECISION / 2)  # at the precision itself there are more ties than a few
+    with own_silo(copy, tls, tmp_path / "log", model_name("one"), *fine) as (silo, client):
         tokens = client.generate(PROMPT, max_tokens=14, sampling=sampling)
         begun = [next(tokens) for _ in range(4)]
         os.kill(silo.process.pid, signal.SIGKILL)
@@ -214,7 +216,7 @@ def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
         rest: list[GeneratedToken] = []
         waiting = Thread(target=lambda: rest.extend(tokens))
         waiting.start()
-        with own_silo(copy, tls, tmp_path / "second", model_name("one"), port=silo.port):
+        with own_silo(copy, tls, tmp_path / "second", model_name("one"), *fine, port=silo.port):
             waiting.join(timeout=60)
         assert len(begun + rest) == 14
         assert rest[-1].finish is Finish.LENGTH
@@ -319,14 +321,16 @@ class TestLogitsTooLarge:
         assert len(list(client.generate(PROMPT, max_tokens=3))) == 3
 
 
-def assert_not_generated(directory: Path, tls: Tls, log: Path, reason: str) -> None:
-    """The silo's log has the reason, under the id that the client gets instead of it."""
+def assert_not_generated(directory: Path, tls: Tls, log: Path, reason: str, *, noticed: bool = True) -> None:
+    """The silo's log has the reason, under the id that the client gets instead of it; and by itself, if noticed."""
     with own_silo(directory, tls, log, model_name("one")) as (silo, client):
         with pytest.raises(PeerFailedError, match="its log has the reason under id") as caught:
             list(client.generate(PROMPT, TASK))
         (event,) = [event for event in silo.events("internal error") if event["id"] in str(caught.value)]
         assert reason in event["reason"]
         assert reason not in str(caught.value)
+        if noticed:
+            silo.wait_for("generation task not read")
 
 
 class TestDamage:
@@ -335,23 +339,19 @@ class TestDamage:
     def test_a_tokenizer_of_another_model(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
         file = copy / "generation" / TASK / "tokenizer.json"
         file.write_bytes(loaded("three").tokenizer.to_bytes())
-        assert_not_generated(copy, tls, tmp_path / "log", "tokenizer.json of task reviews is damaged")
+        assert_not_generated(copy, tls, tmp_path / "log", "tokenizer.json of task reviews is damaged", noticed=False)
 
     def test_a_vocabulary_of_another_size_than_the_head(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
         file = copy / "generation" / TASK / "generation.json"
         file.write_text(file.read_text().replace('"vocabulary": 1024', '"vocabulary": 1023'))
-        log = tmp_path / "log"
-        assert_not_generated(copy, tls, log, "1024 outputs and its vocabulary 1023")
-        assert '"event": "generation task not read"' in log.read_text()
+        assert_not_generated(copy, tls, tmp_path / "log", "1024 outputs and its vocabulary 1023")
 
     def test_a_map_that_leads_to_another_model(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
         """As when the silo's model, or its tokenizer, was exchanged after the map was learned."""
         file = copy / "generation" / TASK / "generation.json"
         fingerprint = loaded("two").card.fingerprint
         file.write_text(file.read_text().replace(fingerprint, "f" * 64))
-        log = tmp_path / "log"
-        assert_not_generated(copy, tls, log, "leads to another encoder")
-        assert '"event": "generation task not read"' in log.read_text()
+        assert_not_generated(copy, tls, tmp_path / "log", "leads to another encoder")
 
 
 def test_texts_are_not_logged(silo: Server, client: Client) -> None:
@@ -454,8 +454,11 @@ def test_command_lines(tls: Tls, tmp_path: Path) -> None:
         assert refined.id != learned.id
         forgotten = command("sealign", "maps", "delete", learned.id)  # the client goes on with the map that it pinned
         assert forgotten.returncode == 0, forgotten.stderr
-        ran = command("sealign-server", "info", directory)
-        assert re.search(rf"{TASK} .* 1024 .* \(refined, {refined.explained_variance:.4f}\)", ran.stdout), ran.stderr
+        shown = json.loads(command("sealign-server", "info", directory, "--json").stdout)
+        assert [task["vocabulary"] for task in shown["generation_tasks"]] == [1024]
+        (row,) = (row for row in shown["maps"] if row["divergence"] is not None)
+        assert (row["id"], row["explained_variance"]) == (refined.id, refined.explained_variance)
+        assert row["divergence"] == pytest.approx(after, abs=1e-4)
         ran = command("sealign", "generate", PROMPT, "--dry-run", *asked)
         assert re.search(rf"explained variance of hidden states[ │]+{refined.explained_variance:.4f}", ran.stdout)
         assert re.search(rf"divergence of predictions, .* {after:.4f}", ran.stdout)

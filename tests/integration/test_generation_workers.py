@@ -15,7 +15,16 @@ from sealign.protocol.conversions.types import rows_to_wire
 from sealign.protocol.v1 import generation_pb2 as pb
 from sealign.protocol.v1.generation_pb2_grpc import GenerationStub
 from sealign_client import Client, Finish, GeneratedToken
-from tests.support.generation import TASK, ClearGenerator, align, chosen_otherwise, loaded, make_silo, model_name
+from tests.support.generation import (
+    PRECISION,
+    TASK,
+    ClearGenerator,
+    align,
+    chosen_otherwise,
+    loaded,
+    make_silo,
+    model_name,
+)
 from tests.support.processes import Server, serving
 from tests.support.relay import Relay
 from tests.support.silo import Tls
@@ -56,13 +65,14 @@ def read_by(workers: Sequence[int], file: Path) -> list[bool]:
 
 
 def refused_keys(silo: Server) -> int:
-    return sum(event["error"] == "UnknownKeyError" for event in silo.events("refused"))
+    return sum(event["code"] == "UNKNOWN_KEY" for event in silo.events("call"))
 
 
 def test_workers_share_the_vocabulary_and_not_the_keys(directory: Path, tls: Tls, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(directory, tmp_path / "silo"))
     clear = ClearGenerator.load(copy, loaded("one"))
-    options = (copy, *tls.serve_options, "--workers", WORKERS)
+    # At the precision itself there are more ties than a few.
+    options = (copy, *tls.serve_options, "--workers", WORKERS, "--generation-precision", PRECISION / 2)
     with serving("sealign-server", "serve", *options, log=tmp_path / "log", workers=WORKERS) as silo:
         workers = [event["pid"] for event in silo.events("serving")]
         assert len(set(workers)) == WORKERS
@@ -88,7 +98,7 @@ def test_workers_share_the_vocabulary_and_not_the_keys(directory: Path, tls: Tls
         assert len(told) == 48
         assert told[-1].finish is Finish.LENGTH
         assert chosen_otherwise(clear, PROMPT, told) <= 3
-        assert not refused_keys(silo)  # the key went along with the first query of every connection
+        assert refused_keys(silo) == 1  # the second worker's
         size = file.stat().st_size / 1024
         for worker in workers:
             held = pages(worker, file)

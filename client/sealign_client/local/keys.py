@@ -55,24 +55,39 @@ class KeyRing:
         self._saved: dict[bytes, float] = {}
         self._lock = Lock()
 
-    def key_for(self, parameters: ParameterSet, *, rows: int, labels: int, verified: bool = False) -> SecretKey:
-        """Return a key that has counted one more reply; see `LeakageMeter.spend` for the arguments.
+    def key_for(
+        self,
+        parameters: ParameterSet,
+        *,
+        rows: int,
+        labels: int,
+        verified: bool = False,
+        held: SecretKey | None = None,
+    ) -> SecretKey:
+        """Return a key that has counted one more reply; see `LeakageMeter.spend` for the other arguments.
+
+        Args:
+            held: key of the exchange that asks. It changes when it has told what it may, whatever failed meanwhile:
+                a silo that sees a change learns from its own count alone.
 
         Raises:
             StorageError, InvalidInputError: a stored key cannot be read, opened or written.
         """
         with self._lock:
-            key = self._keys.get(parameters.name) or self._stored(parameters)
-            if key is None or key.exhausted or not key.spend(rows=rows, labels=labels, verified=verified):
-                key = SecretKey.generate(parameters, self._store.table)
-                key.spend(rows=rows, labels=labels, verified=verified)
-            self._keys[parameters.name] = key
+            if held is not None and held.spend(rows=rows, labels=labels, verified=verified, concealing=True):
+                key: SecretKey | None = held
+            else:
+                key = self._keys.get(parameters.name) or self._stored(parameters)
+                if key is None or key.exhausted or not key.spend(rows=rows, labels=labels, verified=verified):
+                    key = SecretKey.generate(parameters, self._store.table)
+                    key.spend(rows=rows, labels=labels, verified=verified)
+                self._keys[parameters.name] = key
             if key.leakage.spent > self._saved.get(key.public_key.id, -1.0):
                 self._save(key, _AHEAD, reply_bits_told(rows, labels, verified=verified))
             return key
 
     def retire(self, key: SecretKey) -> None:
-        """Never use a key again: a reply under it did not decrypt.
+        """Give a key to no other exchange: a reply under it did not decrypt.
 
         Raises:
             StorageError: that could not be written to its file.

@@ -20,6 +20,9 @@ _IDENTITY_SHARE = 0.75
 """Of each share, the part that one identity may take, so that another always finds room."""
 
 
+_ARRIVAL_SECONDS = 0.0005
+
+
 class Share(enum.Enum):
     """Kinds of work, of which none can take the room of another."""
 
@@ -70,6 +73,7 @@ class Bench:
         }
         self._seconds = {Share.SINGLE: 0.002, Share.BULK: 0.05, Share.LOOKUP: 0.05}
         self._worker: asyncio.Task[None] | None = None
+        self._came = 0
 
     @property
     def is_idle(self) -> bool:
@@ -91,6 +95,7 @@ class Bench:
         Raises:
             OverloadedError: there is too much under way already, or the result would come too late.
         """
+        self._came += 1
         if not continued:
             self._require_room(share, identity, remaining)
         self._taken[share] += 1
@@ -159,7 +164,10 @@ class Bench:
             else:
                 job.future.set_result(result)
             self._learn(Share.SINGLE, perf_counter() - started)
-            await asyncio.sleep(0)
+            came = -1
+            while self._short and came != self._came:
+                came = self._came
+                await asyncio.sleep(_ARRIVAL_SECONDS)
 
     def _learn(self, share: Share, seconds: float) -> None:
         self._seconds[share] += 0.1 * (seconds - self._seconds[share])

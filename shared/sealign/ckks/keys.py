@@ -99,9 +99,9 @@ class SecretKey:
         """Whether the key must be replaced: its lifetime is over, or a decryption failed."""
         return self.leakage.exhausted
 
-    def spend(self, *, rows: int, labels: int, verified: bool = False) -> bool:
+    def spend(self, *, rows: int, labels: int, verified: bool = False, concealing: bool = False) -> bool:
         """Count one reply before it is asked for, as :meth:`LeakageMeter.spend`; False asks for a new key."""
-        return self.leakage.spend(rows=rows, labels=labels, verified=verified)
+        return self.leakage.spend(rows=rows, labels=labels, verified=verified, concealing=concealing)
 
     def encrypt(self, plaintext: sealapi.Plaintext) -> SeededCiphertext:
         """A seeded encryption of an encoded polynomial."""

@@ -65,8 +65,11 @@ class LeakageMeter:
         with self._lock:
             return self.failed or self._refused or not self._affords(1.0)
 
-    def spend(self, *, rows: int, labels: int, verified: bool = False) -> bool:
+    def spend(self, *, rows: int, labels: int, verified: bool = False, concealing: bool = False) -> bool:
         """Count one reply, before it is asked for. See :func:`reply_bits_told` for the arguments.
+
+        Args:
+            concealing: the reply belongs to an exchange under this key that goes on as if no decryption had failed.
 
         Returns:
             Whether the key may answer it. If not, nothing was counted and the key is exhausted: generate a new one.
@@ -81,7 +84,7 @@ class LeakageMeter:
                 f"{self.budget:.0f}. Send fewer rows per request, or verify them."
             )
         with self._lock:
-            if self.failed or not self._affords(bits):
+            if (self.failed and not concealing) or not self._affords(bits):
                 self._refused = True
                 return False
             self.spent += bits

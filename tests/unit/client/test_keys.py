@@ -61,6 +61,20 @@ def test_a_key_that_failed_is_never_used_again(tmp_path: Path) -> None:
     assert key(ring(tmp_path)).leakage.replies == 1
 
 
+def test_an_exchange_keeps_its_key_when_one_fails_until_its_replies_are_used_up() -> None:
+    """Whether its own or another's decryption failed: a silo sees the change of keys, and counts replies itself."""
+    keys, allowed = KeyRing(), replies_per_key(SMALL, 4)
+    held, seen = None, list[SecretKey]()
+    for reply in range(allowed + 1):
+        held = keys.key_for(SMALL, rows=1, labels=4, held=held)
+        seen.append(held)
+        if reply == 1:
+            keys.retire(held)
+            assert key(keys) is not held  # nobody else gets it
+    assert len({one.public_key.id for one in seen[:allowed]}) == 1
+    assert seen[-1] is key(keys)
+
+
 def test_a_key_that_is_not_the_current_one_is_not_stored_when_it_is_retired(tmp_path: Path) -> None:
     keys = ring(tmp_path)
     old = key(keys)

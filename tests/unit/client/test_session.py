@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sealign.errors import MachineError, OverloadedError, UnavailableError
-from sealign_client import AsyncClient, Client
+from sealign_client import AsyncClient, Client, session
 from tests.support.certificates import Authority
 from tests.support.fakesilo import Address, FakeSilo, serving_fake, silo_files
 from tests.support.views import PUBLIC, client_encoder
@@ -73,6 +73,16 @@ def test_a_timeout_is_that_of_the_whole_call(timeout: float, tmp_path: Path) -> 
         with pytest.raises(UnavailableError, match="localhost:1"):
             client.classify(QUERIES)
         assert time.monotonic() - started < timeout + 5  # far from several times the timeout of a long one
+
+
+def test_a_model_that_loads_takes_no_time_from_the_silo(
+    client: Client, fake: FakeSilo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is made in the same worker thread, after it."""
+    monkeypatch.setattr(session, "_FIRST_SECONDS", 0.5)
+    client._client.session._worker.submit(time.sleep, 1.0)
+    assert client._wait(client._client.session.describe()).name
+    assert fake.calls == ["Describe"]
 
 
 def test_a_silent_silo_is_given_up(client: Client, fake: FakeSilo) -> None:

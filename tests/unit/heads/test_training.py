@@ -60,7 +60,7 @@ def test_the_strongest_penalty_within_one_standard_error() -> None:
     assert chosen.penalty in penalties[:3]
     sizes = [one.temperature * np.linalg.norm(one.head.weight) for one in (chosen, weakest)]
     assert sizes[0] < 0.8 * sizes[1]
-    assert chosen.held_out_accuracy > weakest.held_out_accuracy - 0.05
+    assert chosen.held_out_accuracy > weakest.held_out_accuracy - 0.1  # two standard errors of 90 rows
 
 
 def test_deterministic_in_the_seed_and_the_order_of_penalties() -> None:

@@ -354,4 +354,5 @@ def test_real_questions_through_a_real_map(tmp_path: Path) -> None:
     tasks = {task.name: task for task in described(serving(store, OWN_HEADS), rows)}
     thresholds = tasks["imported"].ood_thresholds
     assert thresholds != dict(imported.ood)
-    assert 0.8 <= above(tasks["imported"].layout, trained.head.logits(mapped), thresholds)["energy"] <= 1.0
+    outputs = loaded(store, "imported").behind(learned.channel, OWN_HEADS).head.outputs(mapped)
+    assert 0.8 <= above(tasks["imported"].layout, outputs, thresholds)["energy"] <= 1.0
