@@ -184,7 +184,9 @@ def test_more_queries_than_there_is_room_for_are_refused_with_a_time(attacked: A
 
     raw = RawClient.meet(attacked.attacker, ROWS)
     request = raw.request(QUERY)
-    calls = [raw.stubs.classification.Classify.future(request, timeout=60) for _ in range(200)]  # fewer than streams of a connection
+    calls = [
+        raw.stubs.classification.Classify.future(request, timeout=60) for _ in range(200)
+    ]  # fewer than streams of a connection
     codes = [call.code() for call in calls]
     refusals = [call for call in calls if call.code() is EXHAUSTED]
     assert set(codes) <= {grpc.StatusCode.OK, EXHAUSTED}, {call.details() for call in calls}
