@@ -75,13 +75,9 @@ class KeyRing:
         """
         with self._lock:
             if held is not None and held.spend(rows=rows, labels=labels, verified=verified, concealing=True):
-                key: SecretKey | None = held
+                key = held
             else:
-                key = self._keys.get(parameters.name) or self._stored(parameters)
-                if key is None or key.exhausted or not key.spend(rows=rows, labels=labels, verified=verified):
-                    key = SecretKey.generate(parameters, self._store.table)
-                    key.spend(rows=rows, labels=labels, verified=verified)
-                self._keys[parameters.name] = key
+                key = self._keys[parameters.name] = self._fresh(parameters, rows, labels, verified)
             if key.leakage.spent > self._saved.get(key.public_key.id, -1.0):
                 self._save(key, _AHEAD, reply_bits_told(rows, labels, verified=verified))
             return key
@@ -105,6 +101,14 @@ class KeyRing:
         with self._lock:
             for key in self._keys.values():
                 self._save(key)
+
+    def _fresh(self, parameters: ParameterSet, rows: int, labels: int, verified: bool) -> SecretKey:
+        """Return the current key if it may answer one more reply, or a new one."""
+        key = self._keys.get(parameters.name) or self._stored(parameters)
+        if key is None or key.exhausted or not key.spend(rows=rows, labels=labels, verified=verified):
+            key = SecretKey.generate(parameters, self._store.table)
+            key.spend(rows=rows, labels=labels, verified=verified)
+        return key
 
     def _stored(self, parameters: ParameterSet) -> SecretKey | None:
         path = self._store.path(parameters)
