@@ -150,7 +150,7 @@ class AsyncClient:
             UnavailableError: the silo went away; nothing was learned, an earlier map stays.
             InvalidInputError: encrypted mode: fewer texts than four times the larger dimension; a map no better than
                 chance; shared examples that were not accepted.
-            ReleaseRefusedError: the silo shares no examples; encrypted mode: no more over this public set.
+            ReleaseRefusedError: encrypted mode, and the silo releases no more over this public set.
             NoPlanError: the map was learned, but the silo can serve a generation task behind it under no parameter set.
         """
         self.session.require_usable()
