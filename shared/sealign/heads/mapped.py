@@ -45,8 +45,6 @@ class CalibratedHead:
         ood: thresholds by score, the deciding score first; none where they would mean nothing.
         precision: the largest error of a logit with which 99 % of texts retain their label.
         fitted: whether the head was fitted to the map.
-        largest: output in size, of the task's texts and of outliers as the map's channel brings them; None where
-            nothing is known of the map.
     """
 
     head: ServedHead
@@ -55,7 +53,6 @@ class CalibratedHead:
     ood: Mapping[str, float]
     precision: float
     fitted: bool
-    largest: float | None = None
 
     @classmethod
     def unmapped(cls, trained: TrainedHead) -> CalibratedHead:
