@@ -4,8 +4,8 @@
 application asks about, with the columns ``label`` and ``text``.
 
 With ``--containers`` it writes what the images of the demos hold: few and short texts, since they are embedded while
-somebody watches; and the client's model. ``public.txt`` is for both sides, ``topics.tsv`` for the silo, ``texts.tsv`` for
-the application.
+somebody watches; and the client's model. ``public.txt`` is for both sides, ``topics.tsv`` for the silo, ``texts.tsv``
+for the application.
 """
 
 from __future__ import annotations

@@ -89,15 +89,20 @@ def main() -> None:
 
 def _show(daemon: Daemon, task: str | None, text: str) -> str:
     """Print a text with its label, however long the answer takes; return the label."""
-    while True:
-        try:
-            (label,) = daemon.classify([text], task)
-        except NotAnsweredError as error:
-            print(f"no answer     {error}", flush=True)
-            time.sleep(_RETRY_SECONDS)
-        else:
-            print(f"{label:<12}  {text[:90]}", flush=True)
-            return label
+    while (label := _label(daemon, task, text)) is None:
+        time.sleep(_RETRY_SECONDS)
+    print(f"{label:<12}  {text[:90]}", flush=True)
+    return label
+
+
+def _label(daemon: Daemon, task: str | None, text: str) -> str | None:
+    """Return the label of a text, or None after printing why there is none."""
+    try:
+        (label,) = daemon.classify([text], task)
+    except NotAnsweredError as error:
+        print(f"no answer     {error}", flush=True)
+        return None
+    return label
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
