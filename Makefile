@@ -51,8 +51,9 @@ coverage: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/sealign-lab bench --output bench-output
 
+# The composed containers, end to end. Skipped with a reason where no container engine can be started.
 compose-test: $(INSTALLED)
-	PYTHON=$(abspath $(BIN))/python bash deploy/compose_test.sh
+	$(BIN)/pytest -m container -rs -s tests/containers
 
 proto: $(INSTALLED)
 	$(BIN)/python proto/generate.py
