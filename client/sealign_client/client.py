@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sealign.encoders import Encoder, EncoderSettings
 from sealign.errors import InvalidInputError
-from sealign.protocol import EMBEDDINGS, MapCard, SiloCard, generation_task_of
+from sealign.protocol import EMBEDDINGS, MapCard, SiloCard, find_public_set, generation_task_of
 from sealign_client.classification_tasks import Progress
 from sealign_client.classify import Classifier
 from sealign_client.endpoint import Endpoint
@@ -157,6 +157,8 @@ class AsyncClient:
         from sealign_client.align import Aligner
 
         wanted, chosen = AlignmentOptions.of(options), checked_public_set(texts)
+        held = (await self._routes.space(space)).public_sets  # before a model is loaded
+        find_public_set(held, chosen.digest, f"the silo's space {space!r}")
         task = generation_task_of(space)
         source = await (self.classifier.source() if task is None else self.generator.source(task))
         learned = await Aligner(self._routes, source, space, self._passphrase).align(chosen, wanted)

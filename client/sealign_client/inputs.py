@@ -29,6 +29,11 @@ def iterate_texts(given: Any) -> Iterator[str]:
         yield str(item)
 
 
+def faulty_text(number: int, fault: InvalidInputError) -> InvalidInputError:
+    """Return the error about one of many texts, by its number from 1: the fault itself counts within a piece."""
+    return InvalidInputError(f"Of the texts given, number {number}: {fault}")
+
+
 def _items(given: Any) -> Iterable[object]:
     if isinstance(given, str):
         return (given,)
