@@ -158,6 +158,9 @@ class ServeSettings(LayeredSettings):
     message_seconds: float = Field(default=30.0, gt=0, description="Seconds for a request to arrive.")
     idle_seconds: float = Field(default=300.0, gt=0, description="Seconds that a stream may be silent.")
     drain_seconds: float = Field(default=10.0, ge=0, description="Seconds for calls to finish after SIGTERM.")
+    metrics_listen: ListenAddress | None = Field(
+        default=None, description="Address and port of metrics for Prometheus, over HTTP; without it there are none."
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error.")
 
     @model_validator(mode="after")

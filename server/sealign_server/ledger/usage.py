@@ -81,6 +81,20 @@ class Usage:
             found = connection.execute(select(*groups, func.sum(_t.rows)).group_by(*groups).order_by(*groups))
             return [(identity, task, encoder, int(rows)) for identity, task, encoder, rows in found]
 
+    def remaining(self) -> dict[str, float]:
+        """Return the lowest part of the limit that an identity has left, by task.
+
+        Raises:
+            StorageError: the ledger cannot be read.
+        """
+        if self._per_day is None or self._ledger.is_empty:
+            return {}
+        with self._ledger.transaction() as connection:
+            used = select(_t.task, func.sum(_t.rows).label("rows")).where(_t.hour > this_hour() - _HOURS)
+            each = used.group_by(_t.identity, _t.task).subquery()
+            most = connection.execute(select(each.c.task, func.max(each.c.rows)).group_by(each.c.task))
+            return {task: max(0.0, 1 - rows / self._per_day) for task, rows in most}
+
     @staticmethod
     def _add(connection: Connection, key: tuple[str, str, str, int], rows: int) -> None:
         names = ("identity", "task", "encoder", "hour")

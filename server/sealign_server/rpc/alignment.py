@@ -78,7 +78,8 @@ class AlignmentHandlers(AlignmentServicer):
                     await asyncio.to_thread(alignment.add, rows)
             await asyncio.to_thread(alignment.require_complete)
             await asyncio.to_thread(space.count_map, call.identity, request.encoder.fingerprint)
-            record = await self._silo.heavy.do(call.identity, alignment.learn)
+            with call.stage("learn"):
+                record = await self._silo.heavy.do(call.identity, alignment.learn)
         return pb.AlignReply(map=map_to_wire(record.card))
 
     async def AlignEncrypted(self, requests: Requests, call: Call) -> Replies:  # type: ignore[override]  # noqa: N802
@@ -125,7 +126,8 @@ class AlignmentHandlers(AlignmentServicer):
             covariances = covariances_from_wire(request, space.store.encoder.dimension)
             return space.register(call.identity, encoder, public_set, covariances)
 
-        name = await self._silo.heavy.do(call.identity, register)
+        with call.stage("learn"):
+            name = await self._silo.heavy.do(call.identity, register)
         call.note(registration=name)
         return pb.RegisterMapReply(registration=name)
 

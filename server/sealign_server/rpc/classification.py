@@ -56,7 +56,7 @@ class ClassificationHandlers(ClassificationServicer):
         call.note(task=request.task, encoder=rows.encoder, rows=count + int(call.facts.get("rows", 0)))
         with self._queries.admitted(call, evaluator.plan, count) as room:
             await self._queries.count(call, request.task, rows, count)
-            logits = await room.do(lambda: _product(evaluator, request.query, zeros))
+            logits = await self._queries.compute(call, room, lambda: _product(evaluator, request.query, zeros))
         return pb.ClassifyReply(logits=logits, server_micros=round((perf_counter() - started) * 1e6))
 
     async def _evaluator(self, request: pb.ClassifyRequest, rows: RowKind, call: Call) -> Evaluator:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from time import perf_counter
+from typing import TypeAlias, TypeVar
 
 from sealign.app.frame import Call
 from sealign.ckks import PackingPlan, SecurityTable, ZeroPool
@@ -23,6 +24,7 @@ _INLINE_MS = 5.0
 
 
 Query: TypeAlias = ClassifyRequest | NextTokenRequest
+_Result = TypeVar("_Result")
 
 
 class Queries:
@@ -77,7 +79,20 @@ class Queries:
             BudgetExhaustedError: the identity may not have so many.
             InvalidInputError: a request may not hold so many.
         """
-        await self._accounts.spend(call.identity, task, rows.encoder, number)
+        with call.stage("budget"):
+            await self._accounts.spend(call.identity, task, rows.encoder, number)
+
+    @staticmethod
+    async def compute(call: Call, room: Admitted, work: Callable[[], _Result]) -> _Result:
+        """Do admitted work, once its turn has come, and return its result."""
+        asked = perf_counter()
+
+        def timed() -> _Result:
+            call.note_stage("wait", perf_counter() - asked)
+            with call.stage("product"):
+                return work()
+
+        return await room.do(timed)
 
 
 def rows_in(plan: PackingPlan, query: pb.EncryptedMatrix) -> int:

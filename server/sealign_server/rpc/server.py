@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,7 @@ from sealign.protocol.v1.generation_pb2_grpc import add_GenerationServicer_to_se
 from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
 from sealign_server.access import Bench, Permissions, RowAccounts
 from sealign_server.ledger import Ledger, Usage
-from sealign_server.observe import RecordLayer
+from sealign_server.observe import Metrics, MetricsLayer, RecordLayer
 from sealign_server.rpc.alignment import AlignmentHandlers
 from sealign_server.rpc.classification import ClassificationHandlers
 from sealign_server.rpc.generation import GenerationHandlers
@@ -44,10 +45,21 @@ _MESSAGE_BYTES: Mapping[str, int] = MappingProxyType(
 
 
 class Service:
-    """All that one process serves, and what is done about it from outside: start, drain, stop."""
+    """All that one process serves, and what is done about it from outside: start, drain, stop.
 
-    def __init__(self, silo: Silo, ledger: Ledger, options: ServingOptions, limits: CallLimits) -> None:
+    Args:
+        silo: what is served.
+        ledger: what is counted.
+        options: how heads and maps are served.
+        limits: of the callers.
+        metrics: counts and times; None for none.
+    """
+
+    def __init__(
+        self, silo: Silo, ledger: Ledger, options: ServingOptions, limits: CallLimits, metrics: Metrics | None = None
+    ) -> None:
         self.silo = silo
+        self._metrics = metrics
         self.bench = Bench(limits.concurrent)
         self.keys = PublicKeys(limits.key_bytes, limits.zeros_per_key)
         self.accounts = RowAccounts(Usage(ledger, limits.rows_per_day), limits.rows_per_request)
@@ -56,6 +68,7 @@ class Service:
         self._options = options
         self._limits = limits
         layers = [
+            *([] if metrics is None else [MetricsLayer(metrics)]),
             RecordLayer(),
             IdentityLayer(),
             self.drain,
@@ -75,6 +88,13 @@ class Service:
         add_AlignmentServicer_to_server(AlignmentHandlers(silo, self.bench, options), server)
         add_ClassificationServicer_to_server(ClassificationHandlers(silo.classification, queries), server)
         add_GenerationServicer_to_server(GenerationHandlers(silo.generation, queries), server)
+
+    async def report(self) -> None:
+        """Say every second what is held in memory; never returns."""
+        while self._metrics is not None:
+            self._metrics.keys.set(len(self.keys))
+            self._metrics.zeros.set(self.keys.zeros_ready)
+            await asyncio.sleep(1.0)
 
     def close(self) -> None:
         """Give back rows that were counted ahead, and end threads."""

@@ -13,11 +13,13 @@ import structlog
 
 from sealign.app.addresses import Address, parse_address
 from sealign.errors import InvalidInputError, UnavailableError
-from sealign_server.ledger import Ledger
+from sealign_server.ledger import Ledger, Usage
+from sealign_server.observe import SiloState, metrics_served
 from sealign_server.runtime.supervisor import supervise
 from sealign_server.runtime.tls import credentials
 from sealign_server.runtime.worker import run_worker
 from sealign_server.serving import Silo
+from sealign_server.serving.silo import map_qualities
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore, remove_leftovers
 
@@ -41,7 +43,9 @@ def serve(directory: Path, settings: ServeSettings) -> None:
     store = SiloStore(directory)
     remove_leftovers(directory)
     _raise_descriptor_limit()
-    with closing(_reserved(settings.listen)) as reserved:
+    ledger = Ledger(store.ledger_path, settings.ledger)
+    state = SiloState(Usage(ledger, settings.max_rows_per_day).remaining, lambda: map_qualities(store))
+    with closing(_reserved(settings.listen)) as reserved, metrics_served(settings.metrics_listen, state):
         # Beside serving, since large vocabularies take seconds.
         Thread(target=_check, args=(store, settings), daemon=True).start()
         address = str(Address(parse_address(settings.listen).host, reserved.getsockname()[1]))

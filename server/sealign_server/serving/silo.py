@@ -22,6 +22,15 @@ def spaces_of(store: SiloStore) -> dict[str, SpaceStore]:
     return {EMBEDDINGS: store.space} | tasks
 
 
+def map_qualities(store: SiloStore) -> dict[str, list[float]]:
+    """Return the explained variance of each map, by space; spaces without maps are left out."""
+    found = {
+        name: [record.card.explained_variance for record in space.map_records()]
+        for name, space in spaces_of(store).items()
+    }
+    return {name: values for name, values in found.items() if values}
+
+
 class Silo:
     """All that a process serves.
 
