@@ -158,6 +158,9 @@ class ServeSettings(LayeredSettings):
     message_seconds: float = Field(default=30.0, gt=0, description="Seconds for a request to arrive.")
     idle_seconds: float = Field(default=300.0, gt=0, description="Seconds that a stream may be silent.")
     drain_seconds: float = Field(default=10.0, ge=0, description="Seconds for calls to finish after SIGTERM.")
+    audit_file_mb: int = Field(
+        default=64, ge=1, le=1 << 20, description="Size in MiB beyond which a file of the audit trail is closed."
+    )
     metrics_listen: ListenAddress | None = Field(
         default=None, description="Address and port of metrics for Prometheus, over HTTP; without it there are none."
     )

@@ -51,7 +51,11 @@ class Queries:
             InvalidInputError, InsecureParametersError: the key cannot be used.
         """
         key = public_key_from_wire(request.key, self._table) if request.HasField("key") else None
-        return self._keys.pool(call.identity, request.query.key_id, key)
+        is_new = key is not None and not self._keys.holds(call.identity, request.query.key_id)
+        pool = self._keys.pool(call.identity, request.query.key_id, key)
+        if is_new:
+            call.record("key", key=request.query.key_id.hex(), parameters=pool.key.parameters.name)
+        return pool
 
     @contextmanager
     def admitted(self, call: Call, plan: PackingPlan, rows: int) -> Iterator[Admitted]:
@@ -73,14 +77,16 @@ class Queries:
             yield room
 
     async def count(self, call: Call, task: str, rows: RowKind, number: int) -> None:
-        """Count rows in the ledger, before they are computed.
+        """Count rows in the ledger, and record them, before they are computed.
 
         Raises:
             BudgetExhaustedError: the identity may not have so many.
             InvalidInputError: a request may not hold so many.
+            StorageError: they cannot be counted or recorded.
         """
         with call.stage("budget"):
             await self._accounts.spend(call.identity, task, rows.encoder, number)
+            call.record("query", task=task, encoder=rows.encoder, rows=number)
 
     @staticmethod
     async def compute(call: Call, room: Admitted, work: Callable[[], _Result]) -> _Result:

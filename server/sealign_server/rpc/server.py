@@ -15,7 +15,7 @@ from sealign.protocol.v1.alignment_pb2_grpc import add_AlignmentServicer_to_serv
 from sealign.protocol.v1.classification_pb2_grpc import add_ClassificationServicer_to_server
 from sealign.protocol.v1.generation_pb2_grpc import add_GenerationServicer_to_server
 from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
-from sealign_server.access import Bench, Permissions, RowAccounts
+from sealign_server.access import AuditLayer, Bench, Permissions, RowAccounts
 from sealign_server.ledger import Ledger, Usage
 from sealign_server.observe import Metrics, MetricsLayer, RecordLayer
 from sealign_server.rpc.alignment import AlignmentHandlers
@@ -26,6 +26,7 @@ from sealign_server.rpc.queries import Queries
 from sealign_server.rpc.silo import SiloHandlers
 from sealign_server.serving import PublicKeys, Silo
 from sealign_server.settings import CallLimits, ServingOptions
+from sealign_server.store import AuditTrail
 
 SERVICES = tuple(
     next(iter(module.DESCRIPTOR.services_by_name.values())).full_name
@@ -52,17 +53,25 @@ class Service:
         ledger: what is counted.
         options: how heads and maps are served.
         limits: of the callers.
+        trail: records what they do.
         metrics: counts and times; None for none.
     """
 
     def __init__(
-        self, silo: Silo, ledger: Ledger, options: ServingOptions, limits: CallLimits, metrics: Metrics | None = None
+        self,
+        silo: Silo,
+        ledger: Ledger,
+        options: ServingOptions,
+        limits: CallLimits,
+        trail: AuditTrail,
+        metrics: Metrics | None = None,
     ) -> None:
         self.silo = silo
         self._metrics = metrics
         self.bench = Bench(limits.concurrent)
         self.keys = PublicKeys(limits.key_bytes, limits.zeros_per_key)
         self.accounts = RowAccounts(Usage(ledger, limits.rows_per_day), limits.rows_per_request)
+        self.audit = AuditLayer(trail)
         self.drain = DrainLayer()
         self._permissions = Permissions(options.share_examples)
         self._options = options
@@ -70,6 +79,7 @@ class Service:
         layers = [
             *([] if metrics is None else [MetricsLayer(metrics)]),
             RecordLayer(),
+            self.audit,
             IdentityLayer(),
             self.drain,
             PolicyLayer(self._permissions),
@@ -97,8 +107,9 @@ class Service:
             await asyncio.sleep(1.0)
 
     def close(self) -> None:
-        """Give back rows that were counted ahead, and end threads."""
+        """Give back rows that were counted ahead, sign the audit trail, and end threads."""
         self.accounts.close()
+        self.audit.flush(sign=True)
         self.bench.close()
         self.silo.close()
 

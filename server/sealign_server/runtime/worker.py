@@ -22,7 +22,7 @@ from sealign_server.rpc.server import SERVICES
 from sealign_server.runtime.tls import credentials
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
-from sealign_server.store import SiloStore
+from sealign_server.store import AuditTrail, SiloStore
 
 _log = structlog.get_logger()
 
@@ -52,7 +52,9 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     store = SiloStore(directory)
     ledger = Ledger(store.ledger_path, settings.ledger)
     metrics = None if settings.metrics_listen is None else Metrics()
-    service = Service(Silo(store, ledger, settings.serving()), ledger, settings.serving(), settings.calls(), metrics)
+    trail = AuditTrail(store.audit_path, settings.audit_file_mb << 20)
+    silo = Silo(store, ledger, settings.serving())
+    service = Service(silo, ledger, settings.serving(), settings.calls(), trail, metrics)
     server = build_server(service, _CHANNEL_OPTIONS)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
@@ -61,9 +63,8 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
 
     stopping = _stop_request()
     await server.start()
-    beside = [
-        asyncio.create_task(work) for work in (service.keys.keep_warm(lambda: service.bench.is_idle), service.report())
-    ]
+    zeros = service.keys.keep_warm(lambda: service.bench.is_idle)
+    beside = [asyncio.create_task(work) for work in (zeros, service.audit.keep(), service.report())]
     for name in ("", *SERVICES):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     _log.info("serving", address=address, pid=os.getpid(), mutual_tls=settings.tls_client_ca is not None)
@@ -72,6 +73,7 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     for task in beside:
         task.cancel()
     service.close()
+    trail.close()
     ledger.close()
     _log.info("stopped")
 

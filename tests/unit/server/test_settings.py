@@ -60,6 +60,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "message_seconds": "5",
         "idle_seconds": "6",
         "drain_seconds": "0.5",
+        "audit_file_mb": "8",
         "metrics_listen": "127.0.0.1:7444",
         "log_level": "debug",
     }
