@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from sealign.app.addresses import ListenAddress, parse_address
-from sealign.app.settings import LayeredSettings
+from sealign.app.settings import LayeredSettings, contents_of
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
 from sealign.defaults import BATCH_BYTES, BATCH_ROWS, OOD_DIRECTIONS
 from sealign.generation import vocabulary as generation
@@ -96,9 +96,12 @@ class ServeSettings(LayeredSettings):
     tls_client_ca: Path | None = Field(
         default=None, description="Authority that client certificates must come from, PEM."
     )
+    tokens: bool = Field(
+        default=False, description="Accept bearer tokens, made by `sealign-server identity`, as identities."
+    )
     anonymous: bool = Field(
         default=False,
-        description="Serve clients without certificates, all as one identity that may query and nothing else.",
+        description="Serve clients without certificate and token, all as one identity that may query and nothing else.",
     )
     ledger: str | None = Field(
         default=None, description="Database URL of the ledger; by default a SQLite file in the silo's directory."
@@ -168,14 +171,20 @@ class ServeSettings(LayeredSettings):
 
     @model_validator(mode="after")
     def _says_who_may_call(self) -> ServeSettings:
-        if self.tls_client_ca is None and not self.anonymous and not parse_address(self.listen).is_local:
+        identified = self.tls_client_ca is not None or self.tokens
+        if not identified and not self.anonymous and not parse_address(self.listen).is_local:
             raise ValueError(
-                f"Anybody could call {self.listen} without a certificate: give --tls-client-ca, or --anonymous if "
-                "everybody who can connect may query."
+                f"Anybody could call {self.listen} without a certificate: give --tls-client-ca or --tokens, or "
+                "--anonymous if everybody who can connect may query."
             )
         if self.tls_client_ca is not None and self.anonymous:
             raise ValueError("--tls-client-ca demands certificates and --anonymous does without: give one of them.")
         return self
+
+    @property
+    def allows_anonymous(self) -> bool:
+        """Whether callers need neither certificate nor token."""
+        return self.anonymous or not (self.tls_client_ca or self.tokens)
 
     def serving(self) -> ServingOptions:
         """Return what the serving code takes."""
@@ -221,3 +230,14 @@ def serve_settings(directory: Path, flags: dict[str, Any]) -> ServeSettings:
     """
     file = directory / SETTINGS_FILE
     return ServeSettings.load(file if file.exists() else None, flags)
+
+
+def ledger_url(directory: Path) -> str | None:
+    """Return the database URL in the silo's silo.toml, which other commands than `serve` need; None without one.
+
+    Raises:
+        InvalidInputError: the file cannot be read.
+    """
+    file = directory / SETTINGS_FILE
+    url = contents_of(file).get("ledger") if file.exists() else None
+    return None if url is None else str(url)

@@ -6,19 +6,35 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
+from google.protobuf.message import Message
+
 from sealign.app.frame import Call, Layer
 from sealign.errors import OverloadedError, UnavailableError
-from sealign_server.access import Permissions, identity_of
+from sealign_server.access import Identities, Permissions
 
 
 class IdentityLayer(Layer):
-    """Names the caller by its certificate."""
+    """Names the caller by its certificate or token, for as long as these are valid.
+
+    Args:
+        identities: that are known.
+    """
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         """Set the call's identity."""
-        call.identity = identity_of(call.context.auth_context())
+        context = call.context
+        found = self._identities.of(context.auth_context(), context.invocation_metadata() or ())
+        call.identity, call.credential = found
         yield
+
+    def on_request(self, call: Call, message: Message) -> None:
+        """Refuse further messages of a stream whose caller was revoked."""
+        del message
+        self._identities.require_valid(call.identity, call.credential)
 
 
 class PolicyLayer(Layer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,7 @@ from sealign.protocol.v1.alignment_pb2_grpc import add_AlignmentServicer_to_serv
 from sealign.protocol.v1.classification_pb2_grpc import add_ClassificationServicer_to_server
 from sealign.protocol.v1.generation_pb2_grpc import add_GenerationServicer_to_server
 from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
-from sealign_server.access import AuditLayer, Bench, Permissions, RowAccounts
+from sealign_server.access import AuditLayer, Bench, Identities, Permissions, RowAccounts
 from sealign_server.ledger import Ledger, Usage
 from sealign_server.observe import Metrics, MetricsLayer, RecordLayer
 from sealign_server.rpc.alignment import AlignmentHandlers
@@ -45,42 +46,49 @@ _MESSAGE_BYTES: Mapping[str, int] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True)
+class Guards:
+    """What stands between callers and the silo, in one process.
+
+    Attributes:
+        ledger: what is counted.
+        trail: records what callers do.
+        identities: who may call.
+        metrics: counts and times; None for none.
+    """
+
+    ledger: Ledger
+    trail: AuditTrail
+    identities: Identities
+    metrics: Metrics | None = None
+
+
 class Service:
     """All that one process serves, and what is done about it from outside: start, drain, stop.
 
     Args:
         silo: what is served.
-        ledger: what is counted.
+        guards: stand before it.
         options: how heads and maps are served.
         limits: of the callers.
-        trail: records what they do.
-        metrics: counts and times; None for none.
     """
 
-    def __init__(
-        self,
-        silo: Silo,
-        ledger: Ledger,
-        options: ServingOptions,
-        limits: CallLimits,
-        trail: AuditTrail,
-        metrics: Metrics | None = None,
-    ) -> None:
+    def __init__(self, silo: Silo, guards: Guards, options: ServingOptions, limits: CallLimits) -> None:
         self.silo = silo
-        self._metrics = metrics
+        self._metrics = guards.metrics
         self.bench = Bench(limits.concurrent)
         self.keys = PublicKeys(limits.key_bytes, limits.zeros_per_key)
-        self.accounts = RowAccounts(Usage(ledger, limits.rows_per_day), limits.rows_per_request)
-        self.audit = AuditLayer(trail)
+        self.accounts = RowAccounts(Usage(guards.ledger, limits.rows_per_day), limits.rows_per_request)
+        self.audit = AuditLayer(guards.trail)
         self.drain = DrainLayer()
         self._permissions = Permissions(options.share_examples)
         self._options = options
         self._limits = limits
         layers = [
-            *([] if metrics is None else [MetricsLayer(metrics)]),
+            *([] if guards.metrics is None else [MetricsLayer(guards.metrics)]),
             RecordLayer(),
             self.audit,
-            IdentityLayer(),
+            IdentityLayer(guards.identities),
             self.drain,
             PolicyLayer(self._permissions),
             StreamsLayer(_STREAMS, limits.streams),

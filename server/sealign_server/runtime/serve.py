@@ -35,7 +35,7 @@ def serve(directory: Path, settings: ServeSettings) -> None:
         UnavailableError: the address cannot be listened on, or workers keep dying.
     """
     credentials(settings)  # refuse bad certificates before any process starts
-    if settings.tls_client_ca is None:
+    if settings.allows_anonymous:
         _log.warning(
             "callers are anonymous: everybody who can connect may query, and nobody may align; see --tls-client-ca",
             listen=settings.listen,

@@ -15,10 +15,11 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sealign_server.ledger import Ledger
+from sealign_server.access import Identities
+from sealign_server.ledger import IdentityRegister, Ledger
 from sealign_server.observe import Metrics
 from sealign_server.rpc import Service, build_server
-from sealign_server.rpc.server import SERVICES
+from sealign_server.rpc.server import SERVICES, Guards
 from sealign_server.runtime.tls import credentials
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
@@ -54,7 +55,12 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     metrics = None if settings.metrics_listen is None else Metrics()
     trail = AuditTrail(store.audit_path, settings.audit_file_mb << 20)
     silo = Silo(store, ledger, settings.serving())
-    service = Service(silo, ledger, settings.serving(), settings.calls(), trail, metrics)
+    identities = Identities(
+        IdentityRegister(ledger), accepts_tokens=settings.tokens, allows_anonymous=settings.allows_anonymous
+    )
+    identities.refresh()
+    guards = Guards(ledger, trail, identities, metrics)
+    service = Service(silo, guards, settings.serving(), settings.calls())
     server = build_server(service, _CHANNEL_OPTIONS)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
@@ -64,7 +70,9 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     stopping = _stop_request()
     await server.start()
     zeros = service.keys.keep_warm(lambda: service.bench.is_idle)
-    beside = [asyncio.create_task(work) for work in (zeros, service.audit.keep(), service.report())]
+    beside = [
+        asyncio.create_task(work) for work in (zeros, service.audit.keep(), identities.keep_current(), service.report())
+    ]
     for name in ("", *SERVICES):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     _log.info("serving", address=address, pid=os.getpid(), mutual_tls=settings.tls_client_ca is not None)

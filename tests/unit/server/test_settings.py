@@ -31,6 +31,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "tls_cert": "c.pem",
         "tls_key": "c.key",
         "tls_client_ca": "ca.pem",
+        "tokens": "true",
         "anonymous": "false",
         "ledger": "postgresql://ledger",
         "workers": "3",
@@ -136,7 +137,7 @@ def test_a_misspelt_setting_never_turns_a_protection_off(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:7443", "[::]:7443", "silo.example:7443", "192.0.2.1:1"])
 def test_who_may_call_is_said_where_others_can_connect(tmp_path: Path, listen: str) -> None:
-    with pytest.raises(InvalidInputError, match="--tls-client-ca, or --anonymous"):
+    with pytest.raises(InvalidInputError, match="--tls-client-ca or --tokens, or --anonymous"):
         serve_settings(tmp_path, {**FILES, "listen": listen})
     serve_settings(tmp_path, {**FILES, "listen": listen, "anonymous": True})
     serve_settings(tmp_path, {**FILES, "listen": listen, "tls_client_ca": Path("ca.pem")})
