@@ -66,7 +66,6 @@ class CallLimits:
 
     Attributes:
         rows_per_request: rows of a request.
-        rows_per_day: rows of an identity for one task in 24 hours; None if there is no limit.
         concurrent: products and look-ups under way at once.
         streams: streams that one identity may hold open in one process.
         key_bytes: of public keys, and encryptions of zero under them, to retain for all identities.
@@ -76,7 +75,6 @@ class CallLimits:
     """
 
     rows_per_request: int = 1 << 16
-    rows_per_day: int | None = None
     concurrent: int = 64
     streams: int = 32
     key_bytes: int = 64 << 20
@@ -103,6 +101,9 @@ class ServeSettings(LayeredSettings):
         default=False,
         description="Serve clients without certificate and token, all as one identity that may query and nothing else.",
     )
+    policy: Path | None = Field(
+        default=None, description="Tiers, permissions and budgets; by default policy.toml in the silo's directory."
+    )
     ledger: str | None = Field(
         default=None, description="Database URL of the ledger; by default a SQLite file in the silo's directory."
     )
@@ -128,7 +129,9 @@ class ServeSettings(LayeredSettings):
     max_streams: int = Field(default=32, ge=1, description="Open streams per identity in one process.")
     max_rows: int = Field(default=1 << 16, ge=1, le=1 << 16, description="Rows in one request.")
     max_rows_per_day: int | None = Field(
-        default=None, ge=1, description="Rows per identity and task in 24 hours. A generated token is one row."
+        default=None,
+        ge=1,
+        description="Rows per identity and task in 24 hours, if there is no policy. A generated token is one row.",
     )
     max_releases: int = Field(
         default=1, ge=1, description="Cross-covariances for each public set, encoder and identity."
@@ -212,7 +215,6 @@ class ServeSettings(LayeredSettings):
         """Return what callers may hold or ask for."""
         return CallLimits(
             rows_per_request=self.max_rows,
-            rows_per_day=self.max_rows_per_day,
             concurrent=self.max_concurrent,
             streams=self.max_streams,
             key_bytes=self.max_keys_mb << 20,

@@ -8,11 +8,12 @@ from sealign_server.ledger.database import Ledger
 from sealign_server.ledger.identities import IdentityFacts, IdentityRegister, Snapshot, token_digest
 from sealign_server.ledger.makings import MAP, REGISTRATION, Makings
 from sealign_server.ledger.releases import Release, Releases
-from sealign_server.ledger.usage import Usage, this_hour
+from sealign_server.ledger.usage import Budget, Spent, Usage, UsageKey, this_hour
 
 __all__ = [
     "MAP",
     "REGISTRATION",
+    "Budget",
     "IdentityFacts",
     "IdentityRegister",
     "Ledger",
@@ -20,7 +21,9 @@ __all__ = [
     "Release",
     "Releases",
     "Snapshot",
+    "Spent",
     "Usage",
+    "UsageKey",
     "this_hour",
     "token_digest",
 ]

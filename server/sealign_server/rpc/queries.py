@@ -17,6 +17,7 @@ from sealign.protocol.v1.classification_pb2 import ClassifyRequest
 from sealign.protocol.v1.generation_pb2 import NextTokenRequest
 from sealign_server.access import Bench, RowAccounts, Share
 from sealign_server.access.admission import Admitted
+from sealign_server.ledger import UsageKey
 from sealign_server.serving import PublicKeys
 
 _INLINE_MS = 5.0
@@ -85,7 +86,7 @@ class Queries:
             StorageError: they cannot be counted or recorded.
         """
         with call.stage("budget"):
-            await self._accounts.spend(call.identity, task, rows.encoder, number)
+            await self._accounts.spend(UsageKey(call.identity, task, rows.encoder), number)
             call.record("query", task=task, encoder=rows.encoder, rows=number)
 
     @staticmethod

@@ -13,13 +13,13 @@ import structlog
 
 from sealign.app.addresses import Address, parse_address
 from sealign.errors import InvalidInputError, UnavailableError
-from sealign_server.ledger import Ledger, Usage
-from sealign_server.observe import SiloState, metrics_served
+from sealign_server.ledger import Ledger
+from sealign_server.observe import metrics_served
+from sealign_server.runtime.guards import policies_of, state_of
 from sealign_server.runtime.supervisor import supervise
 from sealign_server.runtime.tls import credentials
 from sealign_server.runtime.worker import run_worker
 from sealign_server.serving import Silo
-from sealign_server.serving.silo import map_qualities
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore, remove_leftovers
 
@@ -41,10 +41,11 @@ def serve(directory: Path, settings: ServeSettings) -> None:
             listen=settings.listen,
         )
     store = SiloStore(directory)
+    policies = policies_of(store, settings)  # refuse a bad one too
     remove_leftovers(directory)
     _raise_descriptor_limit()
     ledger = Ledger(store.ledger_path, settings.ledger)
-    state = SiloState(Usage(ledger, settings.max_rows_per_day).remaining, lambda: map_qualities(store))
+    state = state_of(store, ledger, policies)
     with closing(_reserved(settings.listen)) as reserved, metrics_served(settings.metrics_listen, state):
         # Beside serving, since large vocabularies take seconds.
         Thread(target=_check, args=(store, settings), daemon=True).start()

@@ -15,15 +15,14 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sealign_server.access import Identities
-from sealign_server.ledger import IdentityRegister, Ledger
-from sealign_server.observe import Metrics
+from sealign_server.ledger import Ledger
 from sealign_server.rpc import Service, build_server
-from sealign_server.rpc.server import SERVICES, Guards
+from sealign_server.rpc.server import SERVICES
+from sealign_server.runtime.guards import guards_of
 from sealign_server.runtime.tls import credentials
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
-from sealign_server.store import AuditTrail, SiloStore
+from sealign_server.store import SiloStore
 
 _log = structlog.get_logger()
 
@@ -52,15 +51,9 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     sys.setswitchinterval(_SWITCH_SECONDS)
     store = SiloStore(directory)
     ledger = Ledger(store.ledger_path, settings.ledger)
-    metrics = None if settings.metrics_listen is None else Metrics()
-    trail = AuditTrail(store.audit_path, settings.audit_file_mb << 20)
-    silo = Silo(store, ledger, settings.serving())
-    identities = Identities(
-        IdentityRegister(ledger), accepts_tokens=settings.tokens, allows_anonymous=settings.allows_anonymous
-    )
-    identities.refresh()
-    guards = Guards(ledger, trail, identities, metrics)
-    service = Service(silo, guards, settings.serving(), settings.calls())
+    guards = guards_of(store, ledger, settings)
+    service = Service(Silo(store, ledger, settings.serving()), guards, settings.serving(), settings.calls())
+    service.record_policy()
     server = build_server(service, _CHANNEL_OPTIONS)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
@@ -69,10 +62,7 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
 
     stopping = _stop_request()
     await server.start()
-    zeros = service.keys.keep_warm(lambda: service.bench.is_idle)
-    beside = [
-        asyncio.create_task(work) for work in (zeros, service.audit.keep(), identities.keep_current(), service.report())
-    ]
+    beside = list(map(asyncio.create_task, service.beside()))
     for name in ("", *SERVICES):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     _log.info("serving", address=address, pid=os.getpid(), mutual_tls=settings.tls_client_ca is not None)
@@ -81,7 +71,7 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     for task in beside:
         task.cancel()
     service.close()
-    trail.close()
+    guards.trail.close()
     ledger.close()
     _log.info("stopped")
 

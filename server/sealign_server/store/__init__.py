@@ -2,6 +2,7 @@
 
 silo.json                     format, name, encoder; it makes the silo
 silo.toml                     settings for serving (optional)
+policy.toml                   who may do what (optional)
 ledger.sqlite                 what is counted (see `sealign_server.ledger`)
 space/                        the silo's embedding space (see `SpaceStore`)
 tasks/<task>/                 classification tasks (see `TaskStore`)

@@ -33,6 +33,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "tls_client_ca": "ca.pem",
         "tokens": "true",
         "anonymous": "false",
+        "policy": "policy.toml",
         "ledger": "postgresql://ledger",
         "workers": "3",
         "precision": "0.01",
@@ -89,7 +90,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         max_maps=3,
         max_maps_per_day=4,
     )
-    assert calls == CallLimits(100, 1000, 2, 4, 5 << 20, 0, 5.0, 6.0)
+    assert calls == CallLimits(100, 2, 4, 5 << 20, 0, 5.0, 6.0)
 
 
 def test_defaults_are_those_of_the_domain(tmp_path: Path) -> None:
