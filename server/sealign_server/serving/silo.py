@@ -19,6 +19,15 @@ def spaces_of(store: SiloStore) -> dict[str, SpaceStore]:
     return {EMBEDDINGS: store.space} | tasks
 
 
+def map_qualities(store: SiloStore) -> dict[str, list[float]]:
+    """Return the explained variance of each map, by space; spaces without maps are left out."""
+    found = {
+        name: [record.card.explained_variance for record in space.map_records()]
+        for name, space in spaces_of(store).items()
+    }
+    return {name: values for name, values in found.items() if values}
+
+
 class Silo:
     """All that a process serves.
 
@@ -41,6 +50,11 @@ class Silo:
         """Chosen by the operator."""
         return self._store.document.name
 
+    @property
+    def shares_examples(self) -> bool:
+        """Whether anybody is given shared examples."""
+        return self._options.share_examples
+
     def spaces(self) -> tuple[str, ...]:
         """Return the names of the spaces; a silo without an encoder has none but its generation tasks'."""
         return (EMBEDDINGS, *map(generation_space, self.generation.names()))
@@ -58,6 +72,15 @@ class Silo:
         if task is None:
             raise NotFoundError(f"there is no space {name[:64]!r} here; spaces are: {', '.join(self.spaces())}")
         return self.generation.task(task).space
+
+    def base_of(self, space: str, public_set: str) -> str | None:
+        """Return the public set that shared examples have joined to make one of a space; None for others.
+
+        Raises:
+            NotFoundError: there is no such space or public set.
+            StorageError: files are damaged.
+        """
+        return self.space(space).store.public_set(public_set).base
 
     def shared_examples(self, space: str, task: str, public_set: str) -> tuple[str, ...]:
         """Return texts of a task, for clients; they join the public set that the client names.

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -32,6 +32,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LATE_SECONDS = 0.05
 """Lateness of a timer beyond which the event loop was busy."""
 
+Fact: TypeAlias = "str | int | float"
+
 
 @dataclass(eq=False)
 class Call:
@@ -42,8 +44,10 @@ class Call:
         request_id: chosen by the caller in its metadata, or here.
         context: gRPC's; for layers.
         identity: of the caller; a layer sets it.
+        credential: digest of what proved it, if that can end before the call does; the same layer sets it.
         idle_seconds: how long a stream may be silent.
         facts: names and counts for the log; never content.
+        layers: that the call passes, which are told what happens to it.
     """
 
     method: str
@@ -51,12 +55,31 @@ class Call:
     context: Any
     idle_seconds: float
     identity: str = ""
-    facts: dict[str, str | int | float] = field(default_factory=dict)
+    credential: str = ""
+    facts: dict[str, Fact] = field(default_factory=dict)
     started: float = field(default_factory=perf_counter)
+    layers: tuple[Layer, ...] = ()
 
-    def note(self, **facts: str | int | float) -> None:
+    def note(self, **facts: Fact) -> None:
         """Add facts to the call's log record."""
         self.facts.update(facts)
+
+    def record(self, kind: str, **facts: Fact) -> None:
+        """Tell the layers of a deed that must not be forgotten, before it is done; one that cannot note it raises."""
+        for layer in self.layers:
+            layer.on_record(self, kind, facts)
+
+    def note_stage(self, stage: str, seconds: float) -> None:
+        """Tell the layers how long a stage of the work took."""
+        for layer in self.layers:
+            layer.on_stage(stage, seconds)
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[None]:
+        """Time what is done inside, as a stage of the work."""
+        started = perf_counter()
+        yield
+        self.note_stage(stage, perf_counter() - started)
 
     @property
     def remaining(self) -> float | None:
@@ -76,6 +99,12 @@ class Layer:
 
     def on_request(self, call: Call, message: Message) -> None:
         """See each message from the peer before the handler does; may refuse by raising."""
+
+    def on_record(self, call: Call, kind: str, facts: Mapping[str, Fact]) -> None:
+        """Note a deed durably before it is done; may refuse by raising."""
+
+    def on_stage(self, stage: str, seconds: float) -> None:
+        """Note how long a stage of a call's work took."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +228,7 @@ class Frame(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _around(self, method: str, context: Any) -> AsyncIterator[Call]:
         """Enter the layers; whatever is raised inside ends the call with one status."""
-        call = Call(method, _request_id(context), context, self._limits.idle_seconds)
+        call = Call(method, _request_id(context), context, self._limits.idle_seconds, layers=self._layers)
         self.begun += 1
         try:
             async with AsyncExitStack() as stack:
@@ -242,7 +271,8 @@ class Frame(grpc.aio.ServerInterceptor):
             raise InvalidInputError(
                 f"a message of {call.method} has {len(content)} bytes, more than the {most} allowed"
             )
-        message = parse(kind, content, self._limits.parts)
+        with call.stage("parse"):
+            message = parse(kind, content, self._limits.parts)
         for layer in self._layers:
             layer.on_request(call, message)
         return message
