@@ -20,7 +20,8 @@ check: $(INSTALLED)
 unit: $(INSTALLED)
 	$(BIN)/pytest tests/unit
 
-# What CI runs: two halves side by side, since either waits for processes much of the time.
+# What CI runs: two halves side by side, with one thread each for linear algebra.
+test test-library test-service: export OMP_NUM_THREADS = 1
 test: check
 	$(MAKE) --jobs=2 --output-sync=target test-library test-service
 
