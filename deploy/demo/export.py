@@ -20,7 +20,7 @@ from shutil import copytree
 from deploy.demo.data import LabelledText, all_minilm, public_texts, reuters_r8
 from sealign.files import write_atomically
 
-_WORDS = 40
+_WORDS, _PUBLIC_WORDS = 40, 24
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
@@ -48,7 +48,7 @@ def _opening(text: str) -> str:
 
 def export_containers(directory: Path) -> None:
     """Write what the images of the demos are made from, all in one folder."""
-    _write(directory / "public.txt", map(_opening, public_texts(400)))
+    _write(directory / "public.txt", (" ".join(text.split()[:_PUBLIC_WORDS]) for text in public_texts(200)))
     _write(directory / "topics.tsv", _table(_balanced(reuters_r8("train"), 80)))
     _write(directory / "texts.tsv", _table(_balanced(reuters_r8("test"), 3)))
     copytree(all_minilm(), directory / "minilm")
