@@ -130,17 +130,23 @@ class Service:
         if self._policies.current.digest:
             self._trail.append("policy", "", {"digest": self._policies.current.digest})
 
+    async def reload(self) -> None:
+        """Look at once for changes of policy and identities, which are looked for twice a second."""
+        await asyncio.to_thread(self._identities.refresh)
+        if self._policies.reload():
+            await self._policy_changed()
+        _log.info("reloaded", policy=self._policies.current.digest)
+
     async def _follow_policy(self) -> None:
         """Use what becomes of policy.toml; never returns."""
+        await self._policies.keep_current(self._policy_changed)
 
-        async def changed() -> None:
-            await self.accounts.release()  # rows counted ahead belong to earlier budgets
-            try:
-                self.record_policy()
-            except StorageError as error:
-                _log.error("the policy's change could not be recorded", reason=str(error))
-
-        await self._policies.keep_current(changed)
+    async def _policy_changed(self) -> None:
+        await self.accounts.release()  # rows counted ahead belong to earlier budgets
+        try:
+            self.record_policy()
+        except StorageError as error:
+            _log.error("the policy's change could not be recorded", reason=str(error))
 
     def _allowance(self, identity: str) -> Allowance:
         tier = self._policies.current.tier_of(identity)
