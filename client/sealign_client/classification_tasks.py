@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from sealign.alignment import PublicSet
 from sealign.ckks import PackingPlan
 from sealign.ckks.verification import CHECKS
-from sealign.encoders import Encoder, EncoderSettings, load_encoder
-from sealign.errors import InvalidInputError, NotFoundError, SealignError, UnknownMapError
+from sealign.encoders import Encoder, EncoderSettings, embed, load_encoder
+from sealign.errors import InvalidInputError, SealignError, UnknownMapError
 from sealign.protocol import EMBEDDINGS, SpaceCard, TaskCard
 from sealign_client.exchange import Target
 from sealign_client.local.recentring import Recentring
 from sealign_client.results import Description
-from sealign_client.routes import Route, Routes, Source, no_map
+from sealign_client.routes import Route, Routes, Source, chosen_name, no_map
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of texts or rows that have been done since the last call."""
@@ -33,6 +33,7 @@ class _Offer:
     space: SpaceCard
     route: Route | None
     tasks: tuple[TaskCard, ...]
+    pins: int
 
     @property
     def map_id(self) -> str:
@@ -96,15 +97,17 @@ class ClassificationTasks:
         return Description(silo, offer.space, None if offer.route is None else offer.route.card, offer.tasks)
 
     async def _offered(self, *, refresh: bool = False) -> _Offer:
-        if self._offer is None or refresh:
+        if self._offer is None or refresh or self._offer.pins != self.routes.maps.state():
             card, recentring = (await self.encoder()).card, await self.recentring()
             space = await self.routes.space(EMBEDDINGS, card)
 
             async def attempt(*_: object) -> _Offer:
+                pins = self.routes.maps.state()
                 route = await self.routes.find(space, card, recentring)
                 kind = None if route is None else route.kind
                 calls = await self._session.calls()
-                return _Offer(space, route, await calls.classification.tasks(kind, self._session.timeout))
+                tasks = await calls.classification.tasks(kind, self._session.timeout)
+                return _Offer(space, route, tasks, pins)
 
             async def renew(error: SealignError) -> None:
                 if isinstance(error, UnknownMapError):
@@ -125,7 +128,7 @@ class ClassificationTasks:
         encoder = await self.encoder()
 
         async def rows(texts: PublicSet, progress: Progress | None) -> NDArray[np.float32]:
-            return await self._session.run(partial(encoder.encode, texts.texts, progress=progress))
+            return (await self._session.run(partial(embed, encoder, texts.texts, progress=progress))).rows
 
         return Source(encoder.card, rows)
 
@@ -140,16 +143,25 @@ class ClassificationTasks:
             NotFoundError: no such task.
             InvalidInputError: no name, and not exactly one task.
         """
-        return chosen((await self._offered()).tasks, name, "task")
+        cards = {card.name: card for card in (await self._offered()).tasks}
+        return cards[chosen_name(tuple(cards), name, "task")]
+
+    async def _require_possible(self, name: str | None) -> None:
+        """Refuse what needs no model to be refused, before one is loaded."""
+        if isinstance(self._encoder, EncoderSettings):
+            chosen_name((await self.routes.silo()).tasks, name, "task")
+            await self.routes.require_any_map(EMBEDDINGS, self._encoder.model or self._encoder.family)
 
     async def _ready(self, name: str | None) -> Ready:
+        await self._require_possible(name)
         card = await self.task(name)
         if not card.plans:
             await self._offered(refresh=True)  # an alignment may have ended meanwhile
             card = await self.task(name)
         encoder, route = (await self.encoder()).card, (await self._offered()).route
         if route is None:
-            raise no_map(encoder, EMBEDDINGS, self.routes.options.placement)
+            named = f"{encoder.name} ({encoder.fingerprint[:12]}…)"
+            raise no_map(named, EMBEDDINGS, self.routes.options.placement)
         if not card.plans:
             raise InvalidInputError(
                 f"The silo does not serve task {card.name!r} through map {route.card.id}: no parameter set holds its "
@@ -157,18 +169,6 @@ class ClassificationTasks:
             )
         route.require_dimension(card.plans[0])
         return Ready(card, route)
-
-
-def chosen(cards: Sequence[TaskCard], name: str | None, kind: str) -> TaskCard:
-    names = ", ".join(card.name for card in cards) or "none"
-    if name is None:
-        if len(cards) != 1:
-            raise InvalidInputError(f"Name a {kind}. The silo's are: {names}.")
-        return cards[0]
-    for card in cards:
-        if card.name == name:
-            return card
-    raise NotFoundError(f"The silo has no {kind} {name[:64]!r}; its {kind}s are: {names}.")
 
 
 def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:

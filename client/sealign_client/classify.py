@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.ckks import PackingPlan
-from sealign.errors import SealignError, UnknownMapError
+from sealign.encoders import embed
+from sealign.errors import InvalidInputError, SealignError, UnknownMapError
 from sealign_client.classification_tasks import ClassificationTasks, Progress, Ready
 from sealign_client.exchange import Exchange, Matrix
+from sealign_client.feed import Feed
+from sealign_client.inputs import faulty_text
 from sealign_client.local.recentring import OwnThresholds, Recentring, require_enough_for_thresholds
 from sealign_client.results import Classification, classifications
 from sealign_client.retry import RETRIED
@@ -38,7 +44,17 @@ _SHARE = 0.9
 """Share of what a key may tell that one batch may use up."""
 
 _PIECE = 128
-"""Texts that are embedded and sent together where results appear as they are made."""
+"""Maximum number of texts that are embedded and sent together where results appear as they are made."""
+_LANES = 3
+"""Pieces under way: one is embedded, one is at the silo, one waits for texts."""
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Results of a piece of texts, and why there are no more of them."""
+
+    results: list[Classification]
+    fault: InvalidInputError | None = None
 
 
 class Classifier(ClassificationTasks):
@@ -56,9 +72,7 @@ class Classifier(ClassificationTasks):
         card = (await self._ready(task)).card  # before the expensive embedding
         if not texts:
             return []
-        encoder = await self.encoder()
-        rows = await self._session.run(partial(encoder.encode, texts, progress=progress))
-        return await self.classify_rows(rows, card.name, verify=verify)
+        return await self.classify_rows(await self._embedded(texts, progress), card.name, verify=verify)
 
     async def classify_rows(
         self, rows: NDArray[np.floating], task: str | None = None, *, verify: bool | None = None
@@ -68,17 +82,49 @@ class Classifier(ClassificationTasks):
         return classifications(ready.card, outputs, self._thresholds(ready))
 
     async def classify_each(self, texts: Iterable[str], task: str | None = None) -> AsyncIterator[Classification]:
-        """Yield classifications as they are made, in constant memory."""
-        await self._ready(task)
-        piece: list[str] = []
-        for text in texts:
-            piece.append(text)
-            if len(piece) == _PIECE:
-                for result in await self.classify(piece, task):
+        """Yield classifications as they are made, in constant memory.
+
+        Some texts are embedded while others are at the silo. One that comes late keeps no earlier result back.
+        """
+        await self._ready(task)  # before the first text is drawn
+        feed, turn, drawn = Feed(texts, _LANES * _PIECE), asyncio.Lock(), count(1)
+
+        async def lane() -> _Answers | None:
+            async with turn:
+                piece = await asyncio.get_running_loop().run_in_executor(None, feed.take, _PIECE)
+                numbers = [next(drawn) for _ in piece]
+            return await self._answers(piece, numbers, task) if piece else None
+
+        lanes = deque(asyncio.ensure_future(lane()) for _ in range(_LANES))
+        try:
+            while (answers := await lanes.popleft()) is not None:
+                lanes.append(asyncio.ensure_future(lane()))
+                for result in answers.results:
                     yield result
-                piece = []
-        for result in await self.classify(piece, task):
-            yield result
+                if answers.fault is not None:
+                    raise answers.fault
+        finally:
+            feed.close()
+            for unfinished in lanes:
+                unfinished.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+
+    async def _answers(self, piece: Sequence[str], numbers: Sequence[int], task: str | None) -> _Answers:
+        """Return what was made of a piece of texts: up to the first one that cannot be used, by its number."""
+        try:
+            return _Answers(await self.classify(piece, task))
+        except InvalidInputError:
+            results: list[Classification] = []
+            for number, text in zip(numbers, piece, strict=True):
+                try:
+                    results += await self.classify([text], task)
+                except InvalidInputError as fault:  # noqa: PERF203 - the first faulty text is looked for
+                    return _Answers(results, faulty_text(number, fault))
+            return _Answers(results)
+
+    async def _embedded(self, texts: Sequence[str], progress: Progress | None) -> NDArray[np.float32]:
+        encoder = await self.encoder()
+        return (await self._session.run(partial(embed, encoder, texts, progress=progress))).rows
 
     async def logits(
         self,
@@ -105,10 +151,10 @@ class Classifier(ClassificationTasks):
         rows = ready.route.prepared(embeddings, ready.card.plans[0], clip=False)
         done: list[Matrix] = []
         retry, alone = self._session.patience(), False
-        while (count := sum(map(len, done))) < len(rows):
-            target = ready.target(len(rows) - count, verify)
+        while (answered := sum(map(len, done))) < len(rows):
+            target = ready.target(len(rows) - answered, verify)
             exchange = Exchange(self._session, target)
-            batches = target.batches(rows[count:], _SHARE * target.plan.parameters.spare_bits(self._session.table))
+            batches = target.batches(rows[answered:], _SHARE * target.plan.parameters.spare_bits(self._session.table))
             try:
                 async for part in self._answered(exchange, target.plan, batches[: 1 if alone else None]):
                     done.append(part)
@@ -193,9 +239,8 @@ class Classifier(ClassificationTasks):
         if thresholds:  # before the expensive embedding
             require_enough_for_thresholds(len(texts))
             await self._ready(task)
-        encoder = await self.encoder()
-        rows = await self._session.run(partial(encoder.encode, texts, progress=progress))
-        made = Recentring.of(rows, encoder.card.fingerprint)
+        rows = await self._embedded(texts, progress)
+        made = Recentring.of(rows, (await self.encoder()).card.fingerprint)
         self._use(made)
         if thresholds:
             ready, outputs = await self.outputs(rows, task, progress)

@@ -9,12 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.encoders import Encoder, EncoderSettings
-from sealign.errors import InvalidInputError
-from sealign.protocol import EMBEDDINGS, MapCard, SiloCard, generation_task_of
+from sealign.protocol import EMBEDDINGS, MapCard, SiloCard, find_public_set, generation_task_of
 from sealign_client.classification_tasks import Progress
 from sealign_client.classify import Classifier
 from sealign_client.endpoint import Endpoint
-from sealign_client.inputs import Texts, checked_public_set, checked_sequence, iterate_texts
+from sealign_client.inputs import (
+    Texts,
+    checked_embeddings,
+    checked_public_set,
+    checked_sequence,
+    checked_settings,
+    iterate_texts,
+)
 from sealign_client.local.directory import MAPS, data_directory
 from sealign_client.local.keys import KeyRing, KeyStore
 from sealign_client.local.maps import ClientMaps
@@ -30,7 +36,7 @@ from sealign_client.results import (
 )
 from sealign_client.routes import RouteOptions, Routes
 from sealign_client.session import Session
-from sealign_client.settings import ClientSettings, client_settings
+from sealign_client.settings import ClientSettings
 
 if TYPE_CHECKING:
     from sealign.alignment import PublicSet
@@ -62,13 +68,8 @@ class AsyncClient:
         observe: Callable[[Timing], None] | None = None,
         **fields: Any,
     ) -> None:
-        if settings is not None and fields:
-            raise InvalidInputError(f"Give settings or keyword arguments, not both: {', '.join(sorted(fields))}.")
-        if settings is None:
-            settings = client_settings(encoder=encoder if isinstance(encoder, str) else None, **fields)
+        settings = checked_settings(settings, encoder, fields)
         named = encoder if encoder is not None else settings.encoder
-        if named is None and settings.model is None:
-            raise InvalidInputError("Name the local encoder: encoder=…, --encoder or SEALIGN_CLIENT_ENCODER.")
         self.settings = settings
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
         token = settings.silo_token.get_secret_value() if settings.silo_token else settings.silo_token_file
@@ -151,13 +152,15 @@ class AsyncClient:
             UnavailableError: the silo went away; nothing was learned, an earlier map stays.
             InvalidInputError: encrypted mode: fewer texts than four times the larger dimension; a map no better than
                 chance; shared examples that were not accepted.
-            ReleaseRefusedError: the silo shares no examples; encrypted mode: no more over this public set.
+            ReleaseRefusedError: encrypted mode, and the silo releases no more over this public set.
             NoPlanError: the map was learned, but the silo can serve a generation task behind it under no parameter set.
         """
         self.session.require_usable()
         from sealign_client.align import Aligner
 
         wanted, chosen = AlignmentOptions.of(options), checked_public_set(texts)
+        held = (await self._routes.space(space)).public_sets  # before a model is loaded
+        find_public_set(held, chosen.digest, f"the silo's space {space!r}")
         task = generation_task_of(space)
         source = await (self.classifier.source() if task is None else self.generator.source(task))
         learned = await Aligner(self._routes, source, space, self._passphrase).align(chosen, wanted)
@@ -252,9 +255,7 @@ class AsyncClient:
             InvalidInputError: wrong shape, or a row that is not finite or not normalised; nothing was sent.
         """
         self.session.require_usable()
-        if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f":
-            raise InvalidInputError(f"Embeddings are a numpy array of floats, not a {type(rows).__name__}.")
-        return await self.classifier.logits(rows, task, progress, verify=verify)
+        return await self.classifier.logits(checked_embeddings(rows), task, progress, verify=verify)
 
     async def generate(
         self,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sealign.ckks import PackingPlan
 from sealign.errors import DecryptionError, InvalidInputError, SealignError
 from sealign.generation.sampling import Sampler, Sampling, StopStrings
-from sealign.protocol import GenerationCard
+from sealign.protocol import GenerationCard, generation_space
 from sealign_client.exchange import Exchange, Target
 from sealign_client.generation_tasks import GenerationTasks
 from sealign_client.results import Finish, GeneratedToken
@@ -45,6 +45,8 @@ class Generation:
     alternatives: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str) or not self.prompt:
+            raise InvalidInputError("A prompt is a text of one character or more. Give one.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise InvalidInputError(f"At least one new token must be requested, not {self.max_tokens}.")
 
@@ -63,6 +65,7 @@ class Generator(GenerationTasks):
 
     async def generate(self, wanted: Generation) -> AsyncIterator[GeneratedToken]:
         """Yield new tokens; see `AsyncClient.generate`."""
+        self._required()
         ready = await self._ready(wanted.task)
         tokenizer = await self.tokenizer(ready.card.name)
         model = await self.model()
@@ -96,12 +99,16 @@ class Generator(GenerationTasks):
 
     async def _ready(self, task: str | None) -> _Ready:
         name = await self._name(task)
+        if self._model is None:  # before one is loaded
+            await self.routes.require_any_map(generation_space(name), self._required().model)
         offer = await self._offered(name)
         if offer.card.plan is None:
             offer = await self._offered(name, refresh=True)  # an alignment may have ended meanwhile
         self._require_servable(offer.card)
         if offer.route is None or offer.card.plan is None:
-            raise no_map((await self.model()).card, offer.space.name, self.routes.options.placement)
+            card = (await self.model()).card
+            named = f"{card.name} ({card.fingerprint[:12]}…)"
+            raise no_map(named, offer.space.name, self.routes.options.placement)
         offer.route.require_dimension(offer.card.plan)
         return _Ready(offer.card, offer.card.plan, offer.route)
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
-from sealign.errors import InvalidInputError, NoPlanError, NotFoundError, SealignError, UnknownMapError
+from sealign.errors import InvalidInputError, NoPlanError, SealignError, UnknownMapError
 from sealign.protocol import GenerationCard, SpaceCard, generation_space
 from sealign_client.results import GenerationDescription
-from sealign_client.routes import Route, Routes, Source
+from sealign_client.routes import Route, Routes, Source, chosen_name
 
 if TYPE_CHECKING:
     from sealign.encoders import EncoderSettings
@@ -53,12 +53,13 @@ class GenerationTasks:
             InvalidInputError: this client has none, or it cannot be loaded.
         """
         if self._model is None:
-            if self.settings is None:
-                raise InvalidInputError(
-                    "Name the local causal language model: model=…, --model or SEALIGN_CLIENT_MODEL."
-                )
-            self._model = await self._session.run(_loaded, self.settings)
+            self._model = await self._session.run(_loaded, self._required())
         return self._model
+
+    def _required(self) -> EncoderSettings:
+        if self.settings is None:
+            raise InvalidInputError("Name the local causal language model: model=…, --model or SEALIGN_CLIENT_MODEL.")
+        return self.settings
 
     async def describe(self, *, refresh: bool = False) -> tuple[GenerationDescription, ...]:
         """Return what the silo's generation tasks offer to this model; asked once until ``refresh``."""
@@ -84,12 +85,7 @@ class GenerationTasks:
         names = (await self.routes.silo()).generation_tasks
         if name not in names:
             names = (await self.routes.silo(refresh=True)).generation_tasks
-        listed = ", ".join(names) or "none"
-        if name is None and len(names) != 1:
-            raise InvalidInputError(f"Name a generation task. The silo's are: {listed}.")
-        if name is not None and name not in names:
-            raise NotFoundError(f"The silo has no generation task {name[:64]!r}; its generation tasks are: {listed}.")
-        return name or names[0]
+        return chosen_name(names, name, "generation task")
 
     async def _offered(self, name: str, *, refresh: bool = False) -> Offer:
         if name not in self._offers or refresh:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sealign.alignment import AffineMap, PublicSet
 from sealign.ckks import PackingPlan, checked_rows
 from sealign.encoders import EncoderCard
-from sealign.errors import BudgetExhaustedError, InvalidInputError, NoMapError, NotPermittedError
+from sealign.errors import BudgetExhaustedError, InvalidInputError, NoMapError, NotFoundError, NotPermittedError
 from sealign.protocol import (
     ClientMap,
     MapCard,
@@ -134,9 +134,25 @@ class Routes:
             self._silo = await self.session.describe()
         return self._silo
 
-    async def space(self, name: str, encoder: EncoderCard) -> SpaceCard:
-        """Return a space's card, as an encoder of this client sees it."""
+    async def space(self, name: str, encoder: EncoderCard | None = None) -> SpaceCard:
+        """Return a space's card, as an encoder of this client sees it; without one, with the maps of all encoders."""
         return await self.session.retried(lambda calls, seconds: calls.alignment.space(name, encoder, seconds))
+
+    async def require_any_map(self, name: str, encoder: str) -> None:
+        """Refuse a client that has no map to a space from any encoder: that needs no model to be known.
+
+        Args:
+            name: of the space.
+            encoder: what the error calls the one that is not loaded yet.
+
+        Raises:
+            NoMapError: there is none, here or at the silo.
+        """
+        silo = (await self.silo()).name
+        if any((pin.lane.silo, pin.lane.space) == (silo, name) for pin in self.maps.pins()):
+            return
+        if not (await self.space(name)).maps:
+            raise no_map(encoder, name, self.options.placement)
 
     async def lane(self, space: SpaceCard, encoder: EncoderCard) -> Lane:
         """Return under which name a map from an encoder to a space is pinned."""
@@ -210,18 +226,37 @@ class Routes:
             await self.session.run(self.maps.pin, replace(pin, registration=None))
 
 
-def no_map(encoder: EncoderCard, space: str, placement: Placement | None) -> NoMapError:
-    """Return the error that there is no map yet, with what to do."""
+def no_map(encoder: str, space: str, placement: Placement | None) -> NoMapError:
+    """Return the error that there is no map from an encoder yet, with what to do."""
     task = generation_task_of(space)
     option = "" if task is None else f" --generation {task}"
     where = "" if task is None else f', space="{space}"'
     if placement is Placement.CLIENT:
         return NoMapError(
-            f"This client has no map of its own from {encoder.name} to space {space!r}. Align first: "
+            f"This client has no map of its own from {encoder} to space {space!r}. Align first: "
             f'client.align(public_texts, mode="encrypted"{where}), or '
             f"sealign align --mode encrypted{option} --public FILE"
         )
     return NoMapError(
-        f"There is no map from {encoder.name} ({encoder.fingerprint[:12]}…) to space {space!r} yet. Align first: "
+        f"There is no map from {encoder} to space {space!r} yet. Align first: "
         f"client.align(public_texts{where}), or sealign align{option} --public FILE"
     )
+
+
+def chosen_name(names: Sequence[str], name: str | None, kind: str) -> str:
+    """Return the name of a task of the silo's; without one, that of the only task.
+
+    Raises:
+        NotFoundError: no such task.
+        InvalidInputError: no name, and not exactly one task; or a name that is no text.
+    """
+    known = ", ".join(names) or "none"
+    if name is None:
+        if len(names) != 1:
+            raise InvalidInputError(f"Name a {kind}. The silo's are: {known}.")
+        return names[0]
+    if not isinstance(name, str):
+        raise InvalidInputError(f"The name of a {kind} is a text, not of type {type(name).__name__}.")
+    if name not in names:
+        raise NotFoundError(f"The silo has no {kind} {name[:64]!r}; its {kind}s are: {known}.")
+    return name

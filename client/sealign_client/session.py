@@ -77,6 +77,12 @@ class Session:
         # One thread: models and SEAL objects are used by one caller at a time, and the loop stays free.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sealign")
 
+    def __reduce__(self) -> str:
+        raise MachineError(
+            "A client cannot be pickled, nor sent to another process as multiprocessing does: it holds keys. Make a "
+            "client in each process."
+        )
+
     @property
     def table(self) -> SecurityTable:
         """The security table that plans must satisfy."""

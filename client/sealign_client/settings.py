@@ -41,7 +41,7 @@ class ClientSettings(LayeredSettings):
     key_directory: Path | None = Field(
         default=None, description="Store secret keys in this directory; without it they live as long as the client."
     )
-    key_passphrase: SecretStr | None = Field(default=None, description="Passphrase of stored keys.")
+    key_passphrase: SecretStr | None = Field(default=None, min_length=1, description="Passphrase of stored keys.")
     map_directory: Path | None = Field(
         default=None, description="Directory of maps and pins; without it a directory in the user's data folder."
     )

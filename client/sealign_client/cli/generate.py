@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +62,6 @@ def generate(
             return
         for token in client.generate(prompt, task, max_tokens, sampling):
             typer.echo(json.dumps(vars(token)) if as_json else _shown(token.text), nl=as_json)
-            sys.stdout.flush()
     if not as_json:
         typer.echo()
 

@@ -19,8 +19,10 @@ from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import add_DaemonServicer_to_server
 from sealign_client.client import AsyncClient
 from sealign_client.daemon.batching import Batcher
+from sealign_client.daemon.private_socket import private_socket
 from sealign_client.daemon.service import DaemonService
 from sealign_client.daemon.token import TokenLayer, default_token_file, read_token
+from sealign_client.local.directory import private
 from sealign_client.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ async def run_daemon(settings: ClientSettings) -> None:
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         port = _bound(server, address)
+        if (own := private_socket(settings)) is not None:
+            private(own.parent)
+            _bound(server, Address("", 0, str(own)))
         http = None if settings.http is None else _http_server(settings, settings.http, client, batcher)
         stopping = asyncio.Event()
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -88,6 +93,8 @@ async def run_daemon(settings: ClientSettings) -> None:
         if http is not None:
             await http.stop()
         await server.stop(_GRACE_SECONDS)
+        if own is not None:
+            own.unlink(missing_ok=True)
 
 
 def _http_server(settings: ClientSettings, listen: str, client: AsyncClient, batcher: Batcher) -> HttpServer:

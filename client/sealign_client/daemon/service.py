@@ -16,7 +16,9 @@ from sealign_client.daemon.batching import Batcher
 from sealign_client.results import Classification
 
 MAX_TEXTS = 1024
-"""Texts in one request: a reply stays within the 4 MiB that gRPC clients accept by default."""
+"""Maximum number of texts in one request."""
+_REPLY_BYTES = 7 << 19
+"""Size of a reply: less than the 4 MiB that gRPC clients accept by default."""
 
 
 class DaemonService(DaemonServicer):
@@ -59,12 +61,17 @@ class DaemonService(DaemonServicer):
         texts = list(request.texts)
         call: Call = context
         call.note(texts=len(texts))
-        if len(texts) > MAX_TEXTS:
-            raise InvalidInputError(f"A request holds at most {MAX_TEXTS} texts, not {len(texts)}. Send several.")
-        as_texts(texts)  # before they share a batch with others
         task = request.task if request.HasField("task") else None
+        labels = (await self._client.classifier.task(task)).labels
+        most = min(MAX_TEXTS, max(1, _REPLY_BYTES // (256 + 16 * len(labels))))
+        if len(texts) > most:
+            raise InvalidInputError(
+                f"A request holds at most {most} texts of a task with {len(labels)} labels, not {len(texts)}. "
+                "Send several."
+            )
+        as_texts(texts)  # before they share a batch with others
         results = await self._batcher.classify(texts, task)
-        return pb.ClassifyTextsReply(classifications=map(_classified, results))
+        return pb.ClassifyTextsReply(classifications=map(_classified, results), labels=labels)
 
     async def GenerateText(  # noqa: N802
         self, request: pb.GenerateTextRequest, context: Any
@@ -104,4 +111,6 @@ def _classified(result: Classification) -> pb.Classified:
         logits=result.logits,
         ood_scores=result.ood_scores,
         in_distribution=result.in_distribution,
+        index=result.index,
+        probabilities=None if result.probabilities is None else result.probabilities.values(),
     )

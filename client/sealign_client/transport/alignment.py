@@ -64,7 +64,7 @@ class AlignmentCalls:
         self._stub = AlignmentStub(connection.channel)
 
     async def space(self, name: str, encoder: EncoderCard | None, timeout: float) -> SpaceCard:
-        """Return the card of a space, with the maps and releases for an encoder, or without."""
+        """Return the card of a space, with the maps and releases for an encoder, or with the maps of all encoders."""
         request = pb.DescribeSpaceRequest(
             space=name,
             encoder=None if encoder is None else encoder.fingerprint,

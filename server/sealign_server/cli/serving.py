@@ -52,9 +52,10 @@ def health(
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 5.0,
 ) -> None:
     """Ask a silo whether it serves, by the standard health protocol."""
+    from sealign.app.addresses import parse_address
     from sealign_server.runtime.health import require_serving
 
-    require_serving(address, tls_ca, tls_cert, tls_key, timeout)
+    require_serving(str(parse_address(address)), tls_ca, tls_cert, tls_key, timeout)
     typer.echo("serving")
 
 

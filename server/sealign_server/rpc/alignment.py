@@ -8,7 +8,8 @@ from functools import partial
 
 import structlog
 
-from sealign.app.frame import Call, Within
+from sealign.app.frame import Call
+from sealign.app.within import Within
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError, SealignError, UnavailableError
 from sealign.protocol import AlignmentRequest, SpaceCard

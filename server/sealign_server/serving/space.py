@@ -65,13 +65,13 @@ class Space:
         """Whether rows are token states: of any norm, and kept so that maps of them can be refined."""
 
     def card(self, identity: str, encoder: str | None, dimension: int) -> SpaceCard:
-        """Return what an identity may know of the space; of an encoder, its maps and the releases that are left."""
-        public_sets, records = tuple(self.store.public_sets()), []
+        """Return what an identity may know of the space: its maps, of an encoder or of all; of one, releases left."""
+        public_sets = tuple(self.store.public_sets())
         if encoder is not None:
             asked = Release(self.name, "", encoder, identity, 0, dimension)
             public_sets = self.releases.counted(public_sets, asked)
-            own = self.store.map_records(encoder, identity)
-            records = own + [r for r in self.store.map_records(encoder, OPERATOR) if identity != OPERATOR]
+        records = self.store.map_records(encoder, identity)
+        records += [r for r in self.store.map_records(encoder, OPERATOR) if identity != OPERATOR]
         return SpaceCard(self.name, self.store.encoder, public_sets, tuple(record.card for record in records))
 
     def owners(self, identity: str, rows: RowKind) -> tuple[str, ...]:

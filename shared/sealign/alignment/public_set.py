@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 
 from sealign.errors import InvalidInputError
@@ -18,16 +19,27 @@ class PublicSet:
 
     Duplicates are refused because a text in two folds would not be held out from its own fit.
 
+    Args:
+        texts: a tuple, or any other iterable of texts, of which one is made.
+
     Raises:
-        InvalidInputError: fewer than two texts, or one that is empty or repeated; texts are counted
-            as the lines of a file, from 1.
+        InvalidInputError: something else than texts; fewer than two of them, or one that is empty or repeated.
+            Texts are counted as the lines of a file, from 1.
     """
 
     texts: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if isinstance(self.texts, (str, bytes, PathLike, Mapping, Set)) or not isinstance(self.texts, Iterable):
+            raise InvalidInputError(
+                f"A value of type {type(self.texts).__name__} holds no texts in an order. Give a list of texts, or "
+                "read a file: PublicSet.from_file(path)."
+            )
+        object.__setattr__(self, "texts", tuple(self.texts))
         first: dict[str, int] = {}
         for number, text in enumerate(self.texts, 1):
+            if not isinstance(text, str):
+                raise InvalidInputError(f"line {number} is of type {type(text).__name__}, not a text; decode it")
             if not text.strip():
                 raise InvalidInputError(f"line {number} is empty; remove it")
             if first.setdefault(text, number) != number:
@@ -39,14 +51,16 @@ class PublicSet:
             raise InvalidInputError(f"there is no line {len(self.texts) + 1}: a public set needs at least two texts")
 
     @classmethod
-    def from_file(cls, path: str | Path) -> PublicSet:
+    def from_file(cls, path: str | PathLike[str]) -> PublicSet:
         """Read one UTF-8 text per line; see :mod:`sealign.lines`.
 
         Raises:
             NotFoundError: there is no such file.
             StorageError: the file cannot be read.
-            InvalidInputError: a bad line, named by its number.
+            InvalidInputError: a bad line, named by its number; or something else than a path.
         """
+        if not isinstance(path, (str, PathLike)):
+            raise InvalidInputError(f"A value of type {type(path).__name__} is no path. Give the path of a file.")
         lines = read_lines(Path(path))
         try:
             return cls(tuple(lines))

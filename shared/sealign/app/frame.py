@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import grpc
@@ -22,6 +21,7 @@ import structlog
 from google.protobuf.message import Message
 
 from sealign.app.bounded import MAX_PARTS, parse
+from sealign.app.within import Within
 from sealign.errors import InvalidInputError, OverloadedError, SealignError, UnavailableError
 from sealign.protocol.status import sendable, status_of, trailers_of
 
@@ -29,8 +29,6 @@ _log = structlog.get_logger()
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LATE_SECONDS = 0.05
-"""Lateness of a timer beyond which the event loop was busy."""
 
 Fact: TypeAlias = "str | int | float"
 
@@ -124,47 +122,6 @@ class FrameLimits:
     slow_reads: int = 16
     message_bytes: Mapping[str, int] = field(default_factory=dict)
     parts: int = MAX_PARTS
-
-
-class Within:
-    """A limit of seconds on what the current task awaits inside; beyond it, the error is raised.
-
-    An event loop that was busy is late itself: once, it gets as long as it was late to deliver what came in time.
-
-    Args:
-        seconds: until then.
-        error: what to raise; None lets the task wait on, so that a check can be made on the way.
-    """
-
-    def __init__(self, seconds: float, error: Callable[[], SealignError | None]) -> None:
-        self._seconds = seconds
-        self._error = error
-        self._raised: SealignError | None = None
-        self._was_late = False
-
-    def __enter__(self) -> Within:
-        self._task = asyncio.current_task()
-        self._handle = asyncio.get_running_loop().call_later(self._seconds, self._expire)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        self._handle.cancel()
-        if self._raised is not None and kind is asyncio.CancelledError:
-            uncancel = getattr(self._task, "uncancel", None)  # Python 3.11 counts requests to cancel
-            if uncancel is not None:
-                uncancel()
-            raise self._raised from None
-
-    def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
-        late = loop.time() - self._handle.when()
-        if late > _LATE_SECONDS and not self._was_late:
-            self._was_late = True
-            self._handle = loop.call_later(late, self._expire)
-            return
-        self._raised = self._error()
-        if self._raised is not None and self._task is not None:
-            self._task.cancel()
 
 
 class Frame(grpc.aio.ServerInterceptor):

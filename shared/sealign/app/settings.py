@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -34,6 +34,8 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 _Settings = TypeVar("_Settings", bound="LayeredSettings")
+
+_UNUSABLE = "The settings cannot be used. "
 
 PREFIXES = ("SEALIGN_SILO_", "SEALIGN_CLIENT_", "SEALIGN_HEALTH_")
 """Prefixes of the variables that programs read: the silo, the client, the probe of a container's health."""
@@ -53,6 +55,16 @@ class LayeredSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     prefix: ClassVar[str]
 
+    if not TYPE_CHECKING:  # for a type checker, the parameters are the fields
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                layer = _arguments(type(self), fields)
+                faults = [*layer.unknown(), *_faults(type(self), error, dict.fromkeys(fields, layer), None)]
+                raise InvalidInputError(_UNUSABLE + " ".join(faults)) from error
+
     @classmethod
     def load(cls: type[_Settings], file: Path | None, arguments: Mapping[str, Any]) -> _Settings:
         """Return the settings that arguments (None: not given), variables (empty: not set) and a TOML file give.
@@ -62,7 +74,7 @@ class LayeredSettings(BaseModel):
         """
         given = {name: value for name, value in arguments.items() if value is not None}
         layers = [
-            _Layer(cls, given, lambda name: f"setting {name}"),
+            _arguments(cls, given),
             _Layer(cls, *_variables(cls)),
             _Layer(cls, contents_of(file) if file else {}, lambda name: f"key {name} of {file}"),
         ]
@@ -73,10 +85,12 @@ class LayeredSettings(BaseModel):
                 source.setdefault(name, layer)
         try:
             loaded = cls(**{name: layer.decoded(name) for name, layer in source.items()})
-        except ValidationError as error:
-            faults += [_described(cls, fault, source, file) for fault in error.errors(include_url=False)]
+        except InvalidInputError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            faults += _faults(cls, error.__cause__, source, file)
         if faults:
-            raise InvalidInputError(f"The settings cannot be used. {' '.join(faults)}")
+            raise InvalidInputError(_UNUSABLE + " ".join(faults))
         return loaded
 
 
@@ -114,8 +128,13 @@ class _Layer:
             return json.loads(value)
         except ValueError:
             raise InvalidInputError(
-                f"The settings cannot be used. {_capital(self.label(name))} is neither JSON nor separated by commas."
+                f"{_UNUSABLE}{_capital(self.label(name))} is neither JSON nor separated by commas."
             ) from None
+
+
+def _arguments(settings: type[LayeredSettings], given: Mapping[str, Any]) -> _Layer:
+    """Return the layer of flags, or of keyword arguments in Python."""
+    return _Layer(settings, given, lambda name: f"setting {name}")
 
 
 def type_of(field: FieldInfo) -> Any:
@@ -186,6 +205,14 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
     flat = {candidate.replace("_", ""): candidate for candidate in known}
     found = get_close_matches(plain.replace("_", ""), flat, n=1, cutoff=0.8)
     return flat[found[0]] if found else None
+
+
+def _faults(
+    settings: type[LayeredSettings], error: ValidationError, source: Mapping[str, _Layer], file: Path | None
+) -> list[str]:
+    """Return one sentence for each value that did not pass; unknown names have theirs from the layers."""
+    found = error.errors(include_url=False)
+    return [_described(settings, fault, source, file) for fault in found if fault["type"] != "extra_forbidden"]
 
 
 def _described(

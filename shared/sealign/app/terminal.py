@@ -55,4 +55,8 @@ def standard_input() -> BinaryIO:
     """
     if sys.stdin is None:
         raise InvalidInputError("Standard input is closed. Give a file, or send the texts through a pipe.")
-    return sys.stdin.buffer
+    try:
+        # A reader of its own: where a thread still waits for input, the interpreter could not close its own at the end.
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except OSError:  # replaced by a program that gives the input itself
+        return sys.stdin.buffer

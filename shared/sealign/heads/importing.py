@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.errors import InvalidInputError
+from sealign.errors import InvalidInputError, NotFoundError
 from sealign.files import load_arrays
 from sealign.heads.linear import LinearHead
 
@@ -38,7 +38,8 @@ def import_head(source: object, labels: Sequence[str] | None = None) -> LinearHe
             two must agree.
 
     Raises:
-        StorageError: a file that is missing, damaged, not safetensors, or in numbers that numpy does not know.
+        NotFoundError: there is no such file.
+        StorageError: a file that is damaged, not safetensors, or in numbers that numpy does not know.
         InvalidInputError: a source without exactly one linear layer, classes that do not match the
             labels, or a file that would have to be unpickled.
     """
@@ -77,6 +78,8 @@ def _from_file(path: Path, labels: Sequence[str] | None) -> LinearHead:
             f"{path} is a pickle, which can run any code when read; save the head's weight and "
             "bias with safetensors instead"
         )
+    if not path.exists():
+        raise NotFoundError(f"There is no file {path}. Check the path.")
     arrays, metadata = load_arrays(path)
     if "labels" in metadata:
         named = _labels(metadata["labels"], path)

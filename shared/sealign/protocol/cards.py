@@ -145,7 +145,8 @@ class SpaceCard:
 
     Attributes:
         encoder: the silo's own; maps lead to its rows.
-        maps: that the caller may use with the encoder asked about, the newest first: its own, then the operator's.
+        maps: that the caller may use with the encoder asked about, or with any, the newest first: its own, then the
+            operator's.
     """
 
     name: str

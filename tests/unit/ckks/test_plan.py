@@ -52,7 +52,7 @@ def _check(plan: PackingPlan, shape: ProductShape, table: SecurityTable) -> None
     assert (inner_blocks - 1) * plan.block.inner < shape.dimension <= inner_blocks * plan.block.inner
     assert (output_blocks - 1) * plan.block.outputs < shape.outputs <= output_blocks * plan.block.outputs
     assert plan.range >= shape.range
-    assert 7.999 <= plan.parameters.modulus / (plan.range * plan.output_scale) < 8  # what noticed_range relies on
+    assert 7.999 <= plan.parameters.modulus / (plan.range * plan.output_scale) < 8  # what a promised range relies on
     assert plan.input_scale_bits + np.log2(plan.row_norm) <= 50
     assert plan.dropped_bits >= 1
     assert shape.precision / 4 < plan.grid <= shape.precision / 2

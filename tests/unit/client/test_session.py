@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,11 @@ def test_a_closed_client_says_so_and_closes_twice(client: Client) -> None:
     ):
         with pytest.raises(MachineError, match="closed"):
             use()
+
+
+def test_a_client_is_not_sent_to_another_process(client: Client) -> None:
+    with pytest.raises(MachineError, match="in each process"):
+        pickle.dumps(client.classify)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")

@@ -69,6 +69,22 @@ def test_faults_are_named(name: str, value: object) -> None:
         client_settings(**fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"silo": "silo"}, "Setting silo: Address 'silo' must be host:port"),
+        ({}, "Setting silo is missing"),
+        ({"silo": "silo:1", "timeuot": 3}, "no setting timeuot: did you mean setting timeout"),
+        ({"silo": "silo:1", "key_passphrase": ""}, "Setting key_passphrase"),
+        ({"silo": "silo:1", "tls_key": "k.pem"}, "tls_cert and tls_key go together"),
+    ],
+)
+def test_settings_that_are_made_directly_raise_the_same(fields: dict[str, Any], message: str) -> None:
+    for make in (ClientSettings, client_settings):
+        with pytest.raises(InvalidInputError, match=message):
+            make(**fields)
+
+
 def test_a_missing_silo_is_named() -> None:
     with pytest.raises(InvalidInputError, match=r"silo"):
         client_settings()

@@ -35,7 +35,7 @@ class DescribeSpaceRequest(_message.Message):
     space: _builtins.str
     """"embeddings" or "generation/TASK"."""
     encoder: _builtins.str
-    """Fingerprint of the client's encoder; absent to see the space alone."""
+    """Fingerprint of the client's encoder; absent for the maps of all encoders."""
     dimension: _builtins.int
     """Of its rows, on which the number of releases left depends. Absent if encoder is."""
     def __init__(

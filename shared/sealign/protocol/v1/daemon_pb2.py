@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sealign/v1/daemon.proto\x12\nsealign.v1\"\x12\n\x10ListTasksRequest\"u\n\x0eListTasksReply\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.sealign.v1.TaskSummary\x12;\n\x10generation_tasks\x18\x02 \x03(\x0b\x32!.sealign.v1.GenerationTaskSummary\"O\n\x0bTaskSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\"]\n\x15GenerationTaskSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\x08\"A\n\x14\x43lassifyTextsRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05texts\x18\x02 \x03(\tB\x07\n\x05_task\"E\n\x12\x43lassifyTextsReply\x12/\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x16.sealign.v1.Classified\"\xf4\x01\n\nClassified\x12\r\n\x05label\x18\x01 \x01(\t\x12\x18\n\x0bprobability\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06logits\x18\x03 \x03(\x01\x12\x39\n\nood_scores\x18\x04 \x03(\x0b\x32%.sealign.v1.Classified.OodScoresEntry\x12\x1c\n\x0fin_distribution\x18\x05 \x01(\x08H\x01\x88\x01\x01\x1a\x30\n\x0eOodScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0e\n\x0c_probabilityB\x12\n\x10_in_distribution\"\xb1\x02\n\x13GenerateTextRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\nmax_tokens\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x05 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x06\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\tB\x07\n\x05_taskB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"c\n\x0eGeneratedToken\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x13\n\x06\x66inish\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_finish2\xf1\x01\n\x06\x44\x61\x65mon\x12\x45\n\tListTasks\x12\x1c.sealign.v1.ListTasksRequest\x1a\x1a.sealign.v1.ListTasksReply\x12Q\n\rClassifyTexts\x12 .sealign.v1.ClassifyTextsRequest\x1a\x1e.sealign.v1.ClassifyTextsReply\x12M\n\x0cGenerateText\x12\x1f.sealign.v1.GenerateTextRequest\x1a\x1a.sealign.v1.GeneratedToken0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sealign/v1/daemon.proto\x12\nsealign.v1\"\x12\n\x10ListTasksRequest\"u\n\x0eListTasksReply\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.sealign.v1.TaskSummary\x12;\n\x10generation_tasks\x18\x02 \x03(\x0b\x32!.sealign.v1.GenerationTaskSummary\"O\n\x0bTaskSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\"]\n\x15GenerationTaskSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\x08\"A\n\x14\x43lassifyTextsRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05texts\x18\x02 \x03(\tB\x07\n\x05_task\"U\n\x12\x43lassifyTextsReply\x12/\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x16.sealign.v1.Classified\x12\x0e\n\x06labels\x18\x02 \x03(\t\"\x9a\x02\n\nClassified\x12\r\n\x05label\x18\x01 \x01(\t\x12\x18\n\x0bprobability\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06logits\x18\x03 \x03(\x01\x12\x39\n\nood_scores\x18\x04 \x03(\x0b\x32%.sealign.v1.Classified.OodScoresEntry\x12\x1c\n\x0fin_distribution\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\r\n\x05index\x18\x06 \x01(\r\x12\x15\n\rprobabilities\x18\x07 \x03(\x01\x1a\x30\n\x0eOodScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0e\n\x0c_probabilityB\x12\n\x10_in_distribution\"\xb1\x02\n\x13GenerateTextRequest\x12\x11\n\x04task\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\nmax_tokens\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x05 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x06\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\tB\x07\n\x05_taskB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"c\n\x0eGeneratedToken\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x13\n\x06\x66inish\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_finish2\xf1\x01\n\x06\x44\x61\x65mon\x12\x45\n\tListTasks\x12\x1c.sealign.v1.ListTasksRequest\x1a\x1a.sealign.v1.ListTasksReply\x12Q\n\rClassifyTexts\x12 .sealign.v1.ClassifyTextsRequest\x1a\x1e.sealign.v1.ClassifyTextsReply\x12M\n\x0cGenerateText\x12\x1f.sealign.v1.GenerateTextRequest\x1a\x1a.sealign.v1.GeneratedToken0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,15 +44,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYTEXTSREQUEST']._serialized_start=354
   _globals['_CLASSIFYTEXTSREQUEST']._serialized_end=419
   _globals['_CLASSIFYTEXTSREPLY']._serialized_start=421
-  _globals['_CLASSIFYTEXTSREPLY']._serialized_end=490
-  _globals['_CLASSIFIED']._serialized_start=493
-  _globals['_CLASSIFIED']._serialized_end=737
-  _globals['_CLASSIFIED_OODSCORESENTRY']._serialized_start=653
-  _globals['_CLASSIFIED_OODSCORESENTRY']._serialized_end=701
-  _globals['_GENERATETEXTREQUEST']._serialized_start=740
-  _globals['_GENERATETEXTREQUEST']._serialized_end=1045
-  _globals['_GENERATEDTOKEN']._serialized_start=1047
-  _globals['_GENERATEDTOKEN']._serialized_end=1146
-  _globals['_DAEMON']._serialized_start=1149
-  _globals['_DAEMON']._serialized_end=1390
+  _globals['_CLASSIFYTEXTSREPLY']._serialized_end=506
+  _globals['_CLASSIFIED']._serialized_start=509
+  _globals['_CLASSIFIED']._serialized_end=791
+  _globals['_CLASSIFIED_OODSCORESENTRY']._serialized_start=707
+  _globals['_CLASSIFIED_OODSCORESENTRY']._serialized_end=755
+  _globals['_GENERATETEXTREQUEST']._serialized_start=794
+  _globals['_GENERATETEXTREQUEST']._serialized_end=1099
+  _globals['_GENERATEDTOKEN']._serialized_start=1101
+  _globals['_GENERATEDTOKEN']._serialized_end=1200
+  _globals['_DAEMON']._serialized_start=1203
+  _globals['_DAEMON']._serialized_end=1444
 # @@protoc_insertion_point(module_scope)

@@ -172,18 +172,24 @@ class ClassifyTextsReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLASSIFICATIONS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def classifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classified]:
         """In the order of the texts."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The task's labels, in the order of logits and probabilities."""
 
     def __init__(
         self,
         *,
         classifications: _abc.Iterable[Global___Classified] | None = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifications", b"classifications"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifications", b"classifications", "labels", b"labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,12 +226,16 @@ class Classified(_message.Message):
     LOGITS_FIELD_NUMBER: _builtins.int
     OOD_SCORES_FIELD_NUMBER: _builtins.int
     IN_DISTRIBUTION_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """The label with the largest logit."""
     probability: _builtins.float
     """Calibrated probability of the label; absent where the silo could not calibrate it for this daemon's map."""
     in_distribution: _builtins.bool
     """False if the score that the silo decides by is below its threshold; absent where it is not calibrated."""
+    index: _builtins.int
+    """Position of the label among the task's labels, from 0."""
     @_builtins.property
     def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """In the order of the task's labels, rounded to the promised precision."""
@@ -233,6 +243,10 @@ class Classified(_message.Message):
     @_builtins.property
     def ood_scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Out-of-distribution scores by name, larger for in-distribution texts."""
+
+    @_builtins.property
+    def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Calibrated, in the order of the task's labels; none where `probability` is absent."""
 
     def __init__(
         self,
@@ -242,10 +256,12 @@ class Classified(_message.Message):
         logits: _abc.Iterable[_builtins.float] | None = ...,
         ood_scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         in_distribution: _builtins.bool | None = ...,
+        index: _builtins.int = ...,
+        probabilities: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_in_distribution", b"_in_distribution", "_probability", b"_probability", "in_distribution", b"in_distribution", "probability", b"probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_distribution", b"_in_distribution", "_probability", b"_probability", "in_distribution", b"in_distribution", "label", b"label", "logits", b"logits", "ood_scores", b"ood_scores", "probability", b"probability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_distribution", b"_in_distribution", "_probability", b"_probability", "in_distribution", b"in_distribution", "index", b"index", "label", b"label", "logits", b"logits", "ood_scores", b"ood_scores", "probabilities", b"probabilities", "probability", b"probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__in_distribution: _TypeAlias = _typing.Literal["in_distribution"]  # noqa: Y015
     _WhichOneofArgType__in_distribution: _TypeAlias = _typing.Literal["_in_distribution", b"_in_distribution"]  # noqa: Y015
