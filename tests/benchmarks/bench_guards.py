@@ -66,7 +66,7 @@ async def measured(directory: Path) -> dict[str, float]:
             async with layer.around(call):
                 layer.on_request(call, request)
                 for stage in ("parse", "budget", "wait", "product"):
-                    layer.on_stage(stage, 0.001)
+                    layer.on_stage(call, stage, 0.001)
 
         return passed
 
