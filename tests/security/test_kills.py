@@ -12,7 +12,7 @@ import pytest
 from sealign_server.ledger import Ledger, Usage
 from sealign_server.store import audit_records, verify_audit
 
-LIFETIME, AHEAD, KILLS = 3000, 256, 40
+LIFETIME, AHEAD, KILLS = 3000, 256, 25
 
 # Forks, so that the moments of death are spread over the work and not over the start of an interpreter.
 _KILLED = """
