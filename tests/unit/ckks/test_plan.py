@@ -169,7 +169,7 @@ def test_predicted_cost_is_the_actual_cost(rows: int, dimension: int, outputs: i
 
 
 def test_post_quantum_plan_changes_set_when_it_must() -> None:
-    shape = ProductShape(1, 768, 150, frobenius_norm=65.0, range=11.0)
+    shape = ProductShape(1, 768, 150, frobenius_norm=65.0, range=11.0, precision=1 / 256)
     assert plan_product(shape).parameters.name == "ckks-2048-40"
     assert plan_product(shape, SecurityTable.POST_QUANTUM).parameters.name == "ckks-4096-40"
 
