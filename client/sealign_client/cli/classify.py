@@ -26,40 +26,45 @@ if TYPE_CHECKING:
 
 app = single_command()
 
+InputFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of texts: one per line, or .csv, .tsv, .jsonl with a column of texts; gzip is unpacked if the name "
+        "ends in .gz; - for standard input."
+    ),
+]
+InputFormat = Annotated[
+    Format | None, typer.Option("--format", help="Format of the input, where its name does not say it.")
+]
+NameColumn = Annotated[
+    str | None, typer.Option("--id", help="Column that names rows in the results; by default they are numbered.")
+]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write results to this file, .csv, .tsv or .jsonl. An interrupted run goes on when the command is given "
+        "again."
+    ),
+]
+OnErrorChoice = Annotated[
+    OnError | None,
+    typer.Option(
+        help="What becomes of a row that cannot be classified: fail (the default), skip it, or label it with the error."
+    ),
+]
+
 
 @app.command()
 @with_options(ClientSettings, exclude=("model", *DAEMON_SETTINGS))
 def classify(
     given: dict[str, Any],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, one per line from --file.")] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of texts: one per line, or .csv, .tsv, .jsonl with a column of texts; gzip is unpacked if the "
-            "name ends in .gz; - for standard input."
-        ),
-    ] = None,
-    file_format: Annotated[
-        Format | None, typer.Option("--format", help="Format of the input, where its name does not say it.")
-    ] = None,
+    file: InputFile = None,
+    file_format: InputFormat = None,
     column: Annotated[str, typer.Option(help="Column of texts in CSV and TSV, key in JSON lines.")] = "text",
-    name_column: Annotated[
-        str | None, typer.Option("--id", help="Column that names rows in the results; by default they are numbered.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write results to this file, .csv, .tsv or .jsonl. An interrupted run goes on when the command is "
-            "given again."
-        ),
-    ] = None,
-    on_error: Annotated[
-        OnError | None,
-        typer.Option(
-            help="What becomes of a row that cannot be classified: fail (the default), skip it, or label it with the "
-            "error."
-        ),
-    ] = None,
+    name_column: NameColumn = None,
+    output: OutputFile = None,
+    on_error: OnErrorChoice = None,
     task: Annotated[str | None, typer.Option(help="The silo's task; not needed if there is one.")] = None,
     as_json: AsJson = False,
     use_daemon: Annotated[
