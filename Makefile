@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
 
-.PHONY: agreed demo check unit test coverage matrix docs browser-test bench compose-test proto format clean
+.PHONY: agreed demo check unit test test-library test-service coverage matrix docs browser-test bench compose-test proto format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m deploy.demo.run
@@ -20,9 +20,16 @@ check: $(INSTALLED)
 unit: $(INSTALLED)
 	$(BIN)/pytest tests/unit
 
-# What CI runs.
+# What CI runs: two halves side by side, with one thread each for linear algebra.
+test test-library test-service: export OMP_NUM_THREADS = 1
 test: check
-	$(BIN)/pytest
+	$(MAKE) --jobs=2 --output-sync=target test-library test-service
+
+test-library: $(INSTALLED)
+	$(BIN)/pytest tests/unit tests/cases tests/benchmarks
+
+test-service: $(INSTALLED)
+	$(BIN)/pytest tests/security tests/integration tests/docs tests/browser
 
 # `make unit` on every Python 3.10 to 3.14 that this machine has.
 matrix:
@@ -45,8 +52,9 @@ coverage: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/sealign-lab bench --output bench-output
 
+# The composed containers, end to end. Skipped with a reason where no container engine can be started.
 compose-test: $(INSTALLED)
-	PYTHON=$(abspath $(BIN))/python bash deploy/compose_test.sh
+	$(BIN)/pytest -m container -rs -s tests/containers
 
 proto: $(INSTALLED)
 	$(BIN)/python proto/generate.py

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from deploy.demo.remembering import RememberingEncoder
+from sealign.ckks import DEFAULT_PRECISION
 from sealign.encoders import Encoder, EncoderSettings, load_encoder
 from sealign.errors import InvalidInputError
 from sealign_server.store import SiloStore
@@ -183,4 +184,4 @@ def still_serves(silo: Server, stubs: Stubs, clear: ClearModel, query_rows: Embe
     assert silo.is_running
     raw = RawClient.meet(stubs, clear.rows)
     outputs = raw.outputs(raw.send(raw.request(query_rows[:1])))
-    assert np.abs(outputs - clear.outputs(query_rows[:1])).max() <= 1 / 256
+    assert np.abs(outputs - clear.outputs(query_rows[:1])).max() <= DEFAULT_PRECISION

@@ -72,8 +72,9 @@ class AsyncClient:
         named = encoder if encoder is not None else settings.encoder
         self.settings = settings
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
+        token = settings.silo_token.get_secret_value() if settings.silo_token else settings.silo_token_file
         endpoint = Endpoint(
-            settings.silo, settings.tls_ca, settings.tls_cert, settings.tls_key, settings.security_table
+            settings.silo, settings.tls_ca, settings.tls_cert, settings.tls_key, token, settings.security_table
         )
         keys = KeyRing(KeyStore(settings.key_directory, self._passphrase, settings.security_table))
         self.session = Session(endpoint, keys, settings.timeout, observe)
@@ -151,7 +152,7 @@ class AsyncClient:
             UnavailableError: the silo went away; nothing was learned, an earlier map stays.
             InvalidInputError: encrypted mode: fewer texts than four times the larger dimension; a map no better than
                 chance; shared examples that were not accepted.
-            ReleaseRefusedError: the silo shares no examples; encrypted mode: no more over this public set.
+            ReleaseRefusedError: encrypted mode, and the silo releases no more over this public set.
             NoPlanError: the map was learned, but the silo can serve a generation task behind it under no parameter set.
         """
         self.session.require_usable()

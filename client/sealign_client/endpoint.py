@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sealign.ckks import SecurityTable
@@ -16,6 +16,7 @@ class Endpoint:
         address: host and port.
         tls_ca: authority of the silo's certificate; None for the system's authorities.
         tls_cert, tls_key: the client's certificate and key; both or neither.
+        token: that the silo's operator gave, or the file that holds it; None for none.
         table: security table that the silo's plans must satisfy.
     """
 
@@ -23,4 +24,5 @@ class Endpoint:
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    token: str | Path | None = field(default=None, repr=False)
     table: SecurityTable = SecurityTable.CLASSICAL

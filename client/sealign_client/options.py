@@ -31,7 +31,7 @@ class AlignmentOptions:
         mode: plain or encrypted.
         register: whether the silo may learn what a map of the client's own makes of the public texts (two matrices),
             so that it fits and calibrates heads for it. Without, results have no probabilities.
-        shared_examples: a task whose examples, as far as the silo shares them, join the public set.
+        shared_examples: a task whose label names, and examples as far as the silo shares them, join the public set.
         accept_examples: is shown these examples, 128 at most, and returns whether they may be embedded.
         accept_poor_map: use a map that predicts no better than chance.
         progress: called with the number of texts that have been embedded since the last call.

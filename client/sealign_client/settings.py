@@ -34,6 +34,10 @@ class ClientSettings(LayeredSettings):
     )
     tls_cert: Path | None = Field(default=None, description="Client certificate, PEM; most silos ask for one.")
     tls_key: Path | None = Field(default=None, description="Private key of the client certificate, PEM.")
+    silo_token: SecretStr | None = Field(default=None, description="Token that the silo's operator gave, if it did.")
+    silo_token_file: Path | None = Field(
+        default=None, description="File that holds this token; read again for each call."
+    )
     key_directory: Path | None = Field(
         default=None, description="Store secret keys in this directory; without it they live as long as the client."
     )
@@ -80,6 +84,8 @@ class ClientSettings(LayeredSettings):
     def _certificate_and_key(self) -> ClientSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: give both or neither")
+        if self.silo_token is not None and self.silo_token_file is not None:
+            raise ValueError("silo_token and silo_token_file are two places of one token: give one of them")
         return self
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from sealign.app.addresses import ListenAddress, parse_address
-from sealign.app.settings import LayeredSettings
+from sealign.app.settings import LayeredSettings, contents_of
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
 from sealign.defaults import BATCH_BYTES, BATCH_ROWS, OOD_DIRECTIONS
 from sealign.generation import vocabulary as generation
@@ -66,7 +66,6 @@ class CallLimits:
 
     Attributes:
         rows_per_request: rows of a request.
-        rows_per_day: rows of an identity for one task in 24 hours; None if there is no limit.
         concurrent: products and look-ups under way at once.
         streams: streams that one identity may hold open in one process.
         key_bytes: of public keys, and encryptions of zero under them, to retain for all identities.
@@ -76,7 +75,6 @@ class CallLimits:
     """
 
     rows_per_request: int = 1 << 16
-    rows_per_day: int | None = None
     concurrent: int = 64
     streams: int = 32
     key_bytes: int = 64 << 20
@@ -96,9 +94,15 @@ class ServeSettings(LayeredSettings):
     tls_client_ca: Path | None = Field(
         default=None, description="Authority that client certificates must come from, PEM."
     )
+    tokens: bool = Field(
+        default=False, description="Accept bearer tokens, made by `sealign-server identity`, as identities."
+    )
     anonymous: bool = Field(
         default=False,
-        description="Serve clients without certificates, all as one identity that may query and nothing else.",
+        description="Serve clients without certificate and token, all as one identity that may query and nothing else.",
+    )
+    policy: Path | None = Field(
+        default=None, description="Tiers, permissions and budgets; by default policy.toml in the silo's directory."
     )
     ledger: str | None = Field(
         default=None, description="Database URL of the ledger; by default a SQLite file in the silo's directory."
@@ -125,7 +129,9 @@ class ServeSettings(LayeredSettings):
     max_streams: int = Field(default=32, ge=1, description="Open streams per identity in one process.")
     max_rows: int = Field(default=1 << 16, ge=1, le=1 << 16, description="Rows in one request.")
     max_rows_per_day: int | None = Field(
-        default=None, ge=1, description="Rows per identity and task in 24 hours. A generated token is one row."
+        default=None,
+        ge=1,
+        description="Rows per identity and task in 24 hours, if there is no policy. A generated token is one row.",
     )
     max_releases: int = Field(
         default=1, ge=1, description="Cross-covariances for each public set, encoder and identity."
@@ -158,18 +164,30 @@ class ServeSettings(LayeredSettings):
     message_seconds: float = Field(default=30.0, gt=0, description="Seconds for a request to arrive.")
     idle_seconds: float = Field(default=300.0, gt=0, description="Seconds that a stream may be silent.")
     drain_seconds: float = Field(default=10.0, ge=0, description="Seconds for calls to finish after SIGTERM.")
+    audit_file_mb: int = Field(
+        default=64, ge=1, le=1 << 20, description="Size in MiB beyond which a file of the audit trail is closed."
+    )
+    metrics_listen: ListenAddress | None = Field(
+        default=None, description="Address and port of metrics for Prometheus, over HTTP; without it there are none."
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error.")
 
     @model_validator(mode="after")
     def _says_who_may_call(self) -> ServeSettings:
-        if self.tls_client_ca is None and not self.anonymous and not parse_address(self.listen).is_local:
+        identified = self.tls_client_ca is not None or self.tokens
+        if not identified and not self.anonymous and not parse_address(self.listen).is_local:
             raise ValueError(
-                f"Anybody could call {self.listen} without a certificate: give --tls-client-ca, or --anonymous if "
-                "everybody who can connect may query."
+                f"Anybody could call {self.listen} without a certificate: give --tls-client-ca or --tokens, or "
+                "--anonymous if everybody who can connect may query."
             )
         if self.tls_client_ca is not None and self.anonymous:
             raise ValueError("--tls-client-ca demands certificates and --anonymous does without: give one of them.")
         return self
+
+    @property
+    def allows_anonymous(self) -> bool:
+        """Whether callers need neither certificate nor token."""
+        return self.anonymous or not (self.tls_client_ca or self.tokens)
 
     def serving(self) -> ServingOptions:
         """Return what the serving code takes."""
@@ -197,7 +215,6 @@ class ServeSettings(LayeredSettings):
         """Return what callers may hold or ask for."""
         return CallLimits(
             rows_per_request=self.max_rows,
-            rows_per_day=self.max_rows_per_day,
             concurrent=self.max_concurrent,
             streams=self.max_streams,
             key_bytes=self.max_keys_mb << 20,
@@ -215,3 +232,14 @@ def serve_settings(directory: Path, flags: dict[str, Any]) -> ServeSettings:
     """
     file = directory / SETTINGS_FILE
     return ServeSettings.load(file if file.exists() else None, flags)
+
+
+def ledger_url(directory: Path) -> str | None:
+    """Return the database URL in the silo's silo.toml, which other commands than `serve` need; None without one.
+
+    Raises:
+        InvalidInputError: the file cannot be read.
+    """
+    file = directory / SETTINGS_FILE
+    url = contents_of(file).get("ledger") if file.exists() else None
+    return None if url is None else str(url)

@@ -28,3 +28,6 @@ With real encoders this moves the ridge map by some 3e-4 of its norm.
 
 RECENTRED_NORM = 2.0
 """Longest row of unit-norm embeddings whose mean the client has taken away."""
+
+MAX_EXAMPLES = 128
+"""Texts of a task that a silo may offer for alignment: clients accept no more."""

@@ -18,6 +18,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 from sealign.alignment import AffineMap, MapQuality
+from sealign.ckks import DEFAULT_PRECISION
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.encoder import Embeddings
 from sealign.heads import LinearHead, calibrate
@@ -108,7 +109,7 @@ def measure(client: Client, head: LinearHead, queries: int, timings: list[Timing
     print(f"  silo's CPU {cpu / queries * 1e3:.2f} ms a query, encryptions of zero and gRPC included")
     print(f"  one client {queries / seconds:.0f} queries/s")
     print(f"  bytes      request {timings[0].request_bytes}, reply {timings[0].reply_bytes}")
-    print(f"  largest error of a logit {error:.5f} (1/256 = {1 / 256:.5f})")
+    print(f"  largest error of a logit {error:.5f} (promised {DEFAULT_PRECISION:.5f})")
     print(f"  the silo's resident size moved by {moved:+.1f} MB")
     bulk = unit_rows(BULK_ROWS)
     client.logits(bulk[:1024])

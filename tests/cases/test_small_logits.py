@@ -1,7 +1,7 @@
 """A head with small logits drowns in the noise of an encrypted reply.
 
 After Huelse/SEAL-Python issue 48 and OpenMined/TenSEAL issue 315: constants that are small, and calls that are close,
-are lost in CKKS noise. The promised error of a logit is absolute, 1/256 by default, so a good head times 1e-3, or one
+are lost in CKKS noise. The promised error of a logit is absolute, 1/64 by default, so a good head times 1e-3, or one
 that was regularised until its logits were nearly equal, once gave the same label twice for half of the texts.
 """
 

@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
+from sealign.ckks import DEFAULT_PRECISION
 from sealign.encoders import Encoder
 from sealign.errors import PeerFailedError
 from sealign.heads import train_head
@@ -174,7 +175,7 @@ def test_answers_of_two_heads_never_mix(
         logits = client.logits(rows, progress=change)
         new = ClearModel.load(aligned_copy, tls.client, fingerprint)
         (expected,) = [m for m in (old, new) if len(m.labels) == logits.shape[1]]
-        assert np.abs(logits - expected.logits(rows)).max() <= 1 / 256
+        assert np.abs(logits - expected.logits(rows)).max() <= DEFAULT_PRECISION
         assert codes(silo) == {"STALE_PLAN"}  # the head did change under way
 
 

@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from sealign.ckks import DEFAULT_PRECISION
 from sealign.encoders import Encoder
 from sealign.heads import softmax
 from sealign_client import AsyncClient, Client, Timing
@@ -44,7 +45,7 @@ def test_encrypted_logits_equal_the_clear_ones(
     logits = client.logits(query_rows[:rows])
     expected = clear.logits(query_rows[:rows])
     assert logits.shape == expected.shape
-    assert np.abs(logits - expected).max() <= 1 / 256
+    assert np.abs(logits - expected).max() <= DEFAULT_PRECISION
     # Only a tie closer than the precision may fall the other way.
     best = np.sort(expected)[:, -2:]
     decided = best[:, 1] - best[:, 0] > 2 / 256
@@ -58,7 +59,7 @@ def test_bulk_goes_through_a_stream_of_batches(client: Client, clear: ClearModel
     logits = client.logits(rows, progress=done.append)
     assert len(done) > 1
     assert sum(done) == 1100
-    assert np.abs(logits - clear.logits(rows)).max() <= 1 / 256
+    assert np.abs(logits - clear.logits(rows)).max() <= DEFAULT_PRECISION
 
 
 def test_classify_says_label_probability_and_distribution(client: Client, clear: ClearModel, corpus: Corpus) -> None:
@@ -68,7 +69,7 @@ def test_classify_says_label_probability_and_distribution(client: Client, clear:
     expected = clear.logits(client.encoder.encode(texts))
     probabilities = softmax(expected / client.describe().tasks[0].temperature)
     for row, result in enumerate(results):
-        assert np.abs(np.array(result.logits) - expected[row]).max() <= 1 / 256
+        assert np.abs(np.array(result.logits) - expected[row]).max() <= DEFAULT_PRECISION
         assert result.label == clear.labels[int(np.argmax(result.logits))]
         assert result.index == result.labels.index(result.label)
         assert result.probabilities is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
-from sealign.errors import NotFoundError, NotPermittedError, PeerFailedError, ReleaseRefusedError
+from sealign.errors import NotFoundError, PeerFailedError, ReleaseRefusedError
 from sealign.protocol.v1 import alignment_pb2 as pb
 from sealign_client import Client
 from sealign_server.ledger import Ledger, Releases
@@ -21,6 +21,7 @@ from tests.support.processes import Server, command, serving
 from tests.support.silo import Tls
 from tests.support.smallsilo import (
     CLIENT_DIMENSION,
+    NAMES,
     PUBLIC,
     SHARED,
     SILO_DIMENSION,
@@ -59,8 +60,8 @@ def clear_ridge(texts: tuple[str, ...], penalty: float, weight: float = 1.0) -> 
 def test_both_modes_align_over_the_joined_set(server: Server, directory: Path, tls: Tls, tmp_path: Path) -> None:
     released = SiloStore(directory).tasks.examples(TASK)
     assert released is not None
-    joined = PUBLIC.joined(released.texts)
-    assert len(joined) == TEXTS + SHARED
+    joined = PUBLIC.joined((*released.texts, *NAMES))
+    assert len(joined) == TEXTS + SHARED + len(NAMES)
     queries = client_encoder().encode([f"query {number}" for number in range(20)])
 
     with Client(tls.client_settings(server.port), encoder=client_encoder()) as client:
@@ -68,7 +69,7 @@ def test_both_modes_align_over_the_joined_set(server: Server, directory: Path, t
         assert (card.rows, card.public_set) == (len(joined), joined.digest)
         learned = SiloStore(directory).space.load_map(tls.client.subject, card.id)
         (weighed,) = server.events("shared examples weighed")
-        assert weighed["count"] == SHARED
+        assert weighed["count"] == SHARED + len(NAMES)
         clear = clear_ridge(joined.texts, card.penalty, weighed["weight"])
         assert np.linalg.norm(learned.weight - clear.weight) <= 1e-4 * np.linalg.norm(clear.weight)
         assert np.isfinite(client.logits(queries)).all()
@@ -112,19 +113,27 @@ def test_tasks_and_sets_that_there_are_not(server: Server, directory: Path, tls:
         # This set was kept without its texts; what is wrong at the silo stays there.
         with refused(grpc.StatusCode.INTERNAL, PeerFailedError, "under id"):
             ask(TASK, few_texts().digest)
-        assert len(ask(TASK).texts) == SHARED
+        assert len(ask(TASK).texts) == SHARED + len(NAMES)
 
 
-def test_a_silo_shares_nothing_unless_it_is_told_to(directory: Path, tls: Tls, tmp_path: Path) -> None:
+def test_a_silo_shares_nothing_but_label_names_unless_it_is_told_to(directory: Path, tls: Tls, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(directory, tmp_path / "silo"))
     with (
         serving("sealign-server", "serve", copy, *tls.serve_options, log=tmp_path / "log") as server,
         Client(tls.client_settings(server.port), encoder=client_encoder()) as client,
     ):
         assert not client.silo().limits.shares_examples
-        for task in (TASK, "weather"):
-            with pytest.raises(NotPermittedError):
-                client.align(PUBLIC, shared_examples=task, accept_examples=lambda _: True)
+        offered: list[str] = []
+
+        def accept(texts: Sequence[str]) -> bool:
+            offered.extend(texts)
+            return True
+
+        card = client.align(PUBLIC, shared_examples=TASK, accept_examples=accept)
+        assert tuple(offered) == NAMES
+        assert card.public_set == PUBLIC.joined(NAMES).digest
+        with pytest.raises(NotFoundError, match="train --share"):
+            client.align(PUBLIC, shared_examples="weather", accept_examples=lambda _: True)
     info = command("sealign-server", "info", copy).stdout
     (row,) = [line for line in info.splitlines() if TASK in line and "│" in line and "0." in line]
     assert f" {SHARED} " in row

@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
+from sealign.ckks import DEFAULT_PRECISION
 from sealign.protocol.v1 import classification_pb2 as pb
 from tests.support.processes import Server, command, serving
 from tests.support.silo import ClearModel, Tls, align_plain, space_of
@@ -48,7 +49,7 @@ class Aligned:
     def is_right(self, raw: RawClient, *, with_key: bool = False) -> bool:
         """The silo answers a query as its directory says."""
         outputs = raw.outputs(raw.send(raw.request(self.queries[:1], with_key=with_key)))
-        return bool(np.abs(outputs - self.clear.outputs(self.queries[:1])).max() <= 1 / 256)
+        return bool(np.abs(outputs - self.clear.outputs(self.queries[:1])).max() <= DEFAULT_PRECISION)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_sigterm_lets_work_under_way_finish(aligned: Aligned, tls: Tls, tmp_path
         silo.wait_for("draining")
         for _ in range(3):
             sent.put(raw.request(aligned.queries[:1]))
-            assert np.abs(raw.outputs(next(replies)) - expected).max() <= 1 / 256
+            assert np.abs(raw.outputs(next(replies)) - expected).max() <= DEFAULT_PRECISION
         sent.put(None)
         with pytest.raises(StopIteration):
             next(replies)

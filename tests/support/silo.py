@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap
+from sealign.ckks import DEFAULT_PRECISION
 from sealign.encoders import Encoder, EncoderCard
 from sealign.heads import ServedHead
 from sealign.protocol import EMBEDDINGS, AlignmentRequest, RowKind
@@ -123,4 +124,4 @@ def own_silo(
 def assert_right(client: Client, directory: Path, rows: Embeddings, identity: Identity) -> None:
     """The silo's answers agree with what its directory holds."""
     clear = ClearModel.load(directory, identity, client.encoder.card.fingerprint)
-    assert np.abs(client.logits(rows) - clear.logits(rows)).max() <= 1 / 256
+    assert np.abs(client.logits(rows) - clear.logits(rows)).max() <= DEFAULT_PRECISION

@@ -11,7 +11,7 @@ from sealign.alignment import PublicSet
 from sealign.encoders import EncoderSettings
 from sealign.heads import train_head
 from sealign.protocol import PublicSetCard
-from sealign_server.store import PublicRows, SiloDocument, SiloStore, StoredTask
+from sealign_server.store import PublicRows, SharedExamples, SiloDocument, SiloStore, StoredTask
 from sealign_server.training.tasks import TrainingData, drawn_examples, profiled
 from tests.support.views import (
     CLIENT_DIMENSION,
@@ -26,6 +26,7 @@ from tests.support.views import (
 
 __all__ = [
     "CLIENT_DIMENSION",
+    "NAMES",
     "PUBLIC",
     "SHARED",
     "SILO_DIMENSION",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 SHARED = 32
+NAMES = ("red", "green", "blue")
 
 
 def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:
@@ -63,7 +65,7 @@ def make_silo(directory: Path, *, calibrated: bool = False) -> SiloStore:
     head = train_head(labelled, labels)
     data = TrainingData(labels, texts)
     profile = profiled(labelled, data, head, far_rows()) if calibrated else None
-    store.tasks.save("colours", StoredTask(head, "", profile, examples))
+    store.tasks.save("colours", StoredTask(head, "", profile, examples, SharedExamples(NAMES, encoder.encode(NAMES))))
     return store
 
 

@@ -100,7 +100,7 @@ def root(poly_degree: int, modulus: int) -> int:
 def plans() -> Document:
     """Plans that the planner makes, and one of every field apart, with their names."""
     made = [
-        plan_product(ProductShape(*shape, frobenius_norm=16.0, range=11.0))
+        plan_product(ProductShape(*shape, frobenius_norm=16.0, range=11.0, precision=1 / 256))
         for shape in ((1, 768, 4), (1, 768, 150), (64, 768, 10), (1024, 384, 2))
     ]
     made.append(replace(made[0], precision=1 / 16, row_norm=0.5, range=3.25, reply_bits=20))
@@ -251,7 +251,7 @@ def product() -> Document:
     weight, bias = generator.normal(size=(24, 3)).round(3), generator.normal(size=3).round(3)
     X = generator.normal(size=(2, 24))
     X = (X / np.linalg.norm(X, axis=1, keepdims=True)).round(4) * 0.99
-    shape = product_shape(weight, bias, rows=2)
+    shape = product_shape(weight, bias, rows=2, precision=1 / 256)
     plan = next(plan for plan in candidates(shape) if plan.parameters.name == "ckks-2048-36")
     key = SecretKey.generate(plan.parameters)
     cipher, public = Cipher(plan, key), key.public_key

@@ -40,7 +40,7 @@ def align(
         str | None, typer.Option(help="Align the token states of --model with this generation task.")
     ] = None,
     shared_examples: Annotated[
-        str | None, typer.Option(help="Add the examples that the silo shares of this task, if it does.")
+        str | None, typer.Option(help="Add the label names of this task, and the examples that the silo shares of it.")
     ] = None,
     accept_examples: Annotated[
         bool, typer.Option("--accept-examples", help="Embed shared examples without asking.")

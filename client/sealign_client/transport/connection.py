@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
 
 from sealign.app.addresses import parse_address
 from sealign.app.tls import load_authorities, load_identity
+from sealign.errors import InvalidInputError
 from sealign.protocol import SiloCard
 from sealign.protocol.conversions.silo import silo_from_wire
 from sealign.protocol.status import error_of
@@ -34,11 +36,50 @@ _Reply = TypeVar("_Reply")
 
 
 def credentials_of(endpoint: Endpoint) -> grpc.ChannelCredentials:
-    """Read the certificates of an endpoint.
+    """Read the certificates of an endpoint, and see that its token can be sent. gRPC sends it inside TLS alone.
 
     Raises:
-        InvalidInputError, AuthenticationError: certificate files that cannot work.
+        InvalidInputError, AuthenticationError: files of certificates, or of a token, that cannot work.
     """
+    tls = _tls_of(endpoint)
+    if endpoint.token is None:
+        return tls
+    read_token(endpoint.token)
+    return grpc.composite_channel_credentials(tls, grpc.metadata_call_credentials(_Token(endpoint.token)))
+
+
+def read_token(token: str | Path) -> str:
+    """Return a token, or what a file holds.
+
+    Raises:
+        InvalidInputError: the file cannot be read, or there is no token in it.
+    """
+    try:
+        text = token if isinstance(token, str) else token.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise InvalidInputError(f"Could not read the token file {token}: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        text = ""
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        place = "silo_token" if isinstance(token, str) else f"the file {token}"
+        raise InvalidInputError(f"There is no token in {place}. Write there what `identity add` printed at the silo.")
+    return text
+
+
+class _Token(grpc.AuthMetadataPlugin):
+    """Adds a token to each call; one in a file may be replaced meanwhile."""
+
+    def __init__(self, token: str | Path) -> None:
+        self._token = token
+
+    def __call__(self, _: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        try:
+            callback((("authorization", f"Bearer {read_token(self._token)}"),), None)
+        except InvalidInputError as error:
+            callback((), error)
+
+
+def _tls_of(endpoint: Endpoint) -> grpc.ChannelCredentials:
     authorities = None if endpoint.tls_ca is None else load_authorities(endpoint.tls_ca)
     if endpoint.tls_cert is None or endpoint.tls_key is None:
         return grpc.ssl_channel_credentials(authorities)

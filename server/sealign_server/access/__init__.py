@@ -1,8 +1,24 @@
-"""Who is calling, what each may do, what each has used, and how much is under way."""
+"""Who is calling, what each may do, what each has used and done, and how much is under way."""
 
-from sealign_server.access.accounting import RowAccounts
+from sealign_server.access.accounting import Allowance, RowAccounts
 from sealign_server.access.admission import Bench, Share
-from sealign_server.access.identities import ANONYMOUS, identity_of
-from sealign_server.access.permissions import Permissions
+from sealign_server.access.auditing import AuditLayer
+from sealign_server.access.identities import ANONYMOUS, Identities, identity_of
+from sealign_server.access.policies import Policies
+from sealign_server.access.policy import POLICY_FILE, AlignMode, Policy, Tier
 
-__all__ = ["ANONYMOUS", "Bench", "Permissions", "RowAccounts", "Share", "identity_of"]
+__all__ = [
+    "ANONYMOUS",
+    "POLICY_FILE",
+    "AlignMode",
+    "Allowance",
+    "AuditLayer",
+    "Bench",
+    "Identities",
+    "Policies",
+    "Policy",
+    "RowAccounts",
+    "Share",
+    "Tier",
+    "identity_of",
+]

@@ -56,7 +56,7 @@ def _facts(store: SiloStore) -> dict[str, Any]:
     spaces = spaces_of(store)
     usage = [
         {"identity": identity, "task": task, "encoder": encoder, "rows": rows}
-        for identity, task, encoder, rows in Usage(ledger, None).totals()
+        for identity, task, encoder, rows in Usage(ledger).totals()
     ]
     return {
         "name": store.document.name,

@@ -1,12 +1,29 @@
-"""Facts that must be exact across processes and survive them: releases, maps made, rows used.
+"""Facts that must be exact across processes and survive them: releases, maps made, rows used, identities.
 
 SQLite by default (write-ahead log, each commit synced), any SQLAlchemy URL otherwise. What is about to happen is
 recorded before it happens, so that a crash can only be in the silo's favour.
 """
 
 from sealign_server.ledger.database import Ledger
+from sealign_server.ledger.identities import IdentityFacts, IdentityRegister, Snapshot, token_digest
 from sealign_server.ledger.makings import MAP, REGISTRATION, Makings
 from sealign_server.ledger.releases import Release, Releases
-from sealign_server.ledger.usage import Usage, this_hour
+from sealign_server.ledger.usage import Budget, Spent, Usage, UsageKey, this_hour
 
-__all__ = ["MAP", "REGISTRATION", "Ledger", "Makings", "Release", "Releases", "Usage", "this_hour"]
+__all__ = [
+    "MAP",
+    "REGISTRATION",
+    "Budget",
+    "IdentityFacts",
+    "IdentityRegister",
+    "Ledger",
+    "Makings",
+    "Release",
+    "Releases",
+    "Snapshot",
+    "Spent",
+    "Usage",
+    "UsageKey",
+    "this_hour",
+    "token_digest",
+]

@@ -29,6 +29,7 @@ from sealign.errors import StorageError
 
 _WAIT_SECONDS = 10.0
 _LOCK_KEY = 0x5EA1167
+_READS = {"sealign_reads": True}
 
 METADATA = MetaData()
 
@@ -69,6 +70,33 @@ USAGE = Table(
     Column("encoder", String, primary_key=True),
     Column("hour", Integer, primary_key=True, autoincrement=False),  # hours since 1970
     Column("rows", Integer, nullable=False),
+)
+
+IDENTITIES = Table(
+    "identities",
+    METADATA,
+    Column("identity", String, primary_key=True),
+    Column("created", Float, nullable=False),  # seconds since 1970, UTC, as all times below
+    Column("revoked", Float),
+)
+
+TOKENS = Table(
+    "tokens",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("identity", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),  # SHA-256 of the token, which is random
+    Column("created", Float, nullable=False),
+    Column("expires", Float),
+    Column("revoked", Float),
+    Index("tokens_by_identity", "identity"),
+)
+
+VERSIONS = Table(
+    "versions",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("number", Integer, nullable=False),
 )
 
 
@@ -124,6 +152,22 @@ class Ledger:
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"the ledger {self._path} cannot be copied ({error}); try again") from error
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection that reads one state of the database, and waits for nobody.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        try:
+            with self._opened().connect().execution_options(**_READS) as connection, connection.begin():
+                yield connection
+        except SQLAlchemyError as error:
+            raise StorageError(
+                f"the ledger {self._path if self._url is None else 'database'} cannot be read ({type(error).__name__}: "
+                f"{error.args[0] if error.args else ''})"
+            ) from error
+
     def close(self) -> None:
         """Close connections; a later use opens them again."""
         with self._making:
@@ -163,7 +207,8 @@ def _sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get("sealign_reads")
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
 

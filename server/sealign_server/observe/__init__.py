@@ -1,5 +1,7 @@
-"""What the silo says about its work: one log record per call, never content."""
+"""What the silo says about its work: one log record per call, metrics; never content."""
 
+from sealign_server.observe.exporter import SiloState, forget_worker, metrics_served
+from sealign_server.observe.metrics import Metrics, MetricsLayer
 from sealign_server.observe.records import RecordLayer
 
-__all__ = ["RecordLayer"]
+__all__ = ["Metrics", "MetricsLayer", "RecordLayer", "SiloState", "forget_worker", "metrics_served"]

@@ -8,10 +8,11 @@ from functools import partial
 
 import structlog
 
-from sealign.app.frame import Call, Within
+from sealign.app.frame import Call
+from sealign.app.within import Within
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError, SealignError, UnavailableError
-from sealign.protocol import SpaceCard
+from sealign.protocol import AlignmentRequest, SpaceCard
 from sealign.protocol.conversions.alignment import (
     MAX_CHECK_ROWS,
     covariances_from_wire,
@@ -78,7 +79,9 @@ class AlignmentHandlers(AlignmentServicer):
                     await asyncio.to_thread(alignment.add, rows)
             await asyncio.to_thread(alignment.require_complete)
             await asyncio.to_thread(space.count_map, call.identity, request.encoder.fingerprint)
-            record = await self._silo.heavy.do(call.identity, alignment.learn)
+            _record(call, "plain", request)
+            with call.stage("learn"):
+                record = await self._silo.heavy.do(call.identity, alignment.learn)
         return pb.AlignReply(map=map_to_wire(record.card))
 
     async def AlignEncrypted(self, requests: Requests, call: Call) -> Replies:  # type: ignore[override]  # noqa: N802
@@ -109,6 +112,7 @@ class AlignmentHandlers(AlignmentServicer):
             offer = AlignmentOffer(result.session, result.plan, result.plan.counts[1])
             yield pb.AlignEncryptedReply(offer=offer_to_wire(offer))
         if result is not None:
+            _record(call, "encrypted", request)
             async for reply in self._sent(space, result, header.parts_received, requests):
                 yield reply
 
@@ -120,12 +124,14 @@ class AlignmentHandlers(AlignmentServicer):
         public_set = digest(request.public_set, "public set")
         call.note(space=request.space[:80], encoder=encoder)
         space = await asyncio.to_thread(self._silo.space, request.space)
+        call.record("registration", space=space.name, encoder=encoder, public_set=public_set)
 
         def register() -> str:
             covariances = covariances_from_wire(request, space.store.encoder.dimension)
             return space.register(call.identity, encoder, public_set, covariances)
 
-        name = await self._silo.heavy.do(call.identity, register)
+        with call.stage("learn"):
+            name = await self._silo.heavy.do(call.identity, register)
         call.note(registration=name)
         return pb.RegisterMapReply(registration=name)
 
@@ -138,6 +144,7 @@ class AlignmentHandlers(AlignmentServicer):
         with self._bench.admitted(Share.LOOKUP, call.identity, call.remaining) as room:
             texts = await room.do(partial(self._silo.shared_examples, *asked))
         call.note(task=request.task, examples=len(texts))
+        call.record("examples", task=request.task, examples=len(texts))
         return pb.SharedExamplesReply(texts=texts)
 
     async def _summed(self, session: EncryptedSession, requests: Requests) -> Replies:
@@ -174,6 +181,18 @@ class AlignmentHandlers(AlignmentServicer):
             f"the alignment took more than {self._seconds:.0f} s (--alignment-seconds); embed the public texts first, "
             "then send them without pauses"
         )
+
+
+def _record(call: Call, mode: str, request: AlignmentRequest) -> None:
+    """Record an alignment, before its map or its result leaves."""
+    call.record(
+        "alignment",
+        mode=mode,
+        space=request.space,
+        encoder=request.encoder.fingerprint,
+        dimension=request.encoder.dimension,
+        public_set=request.public_set,
+    )
 
 
 def _add(session: EncryptedSession, block: pb.InnerBlock) -> None:

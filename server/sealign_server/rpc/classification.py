@@ -14,6 +14,7 @@ from sealign.protocol.conversions.types import matrix_from_wire, product_to_wire
 from sealign.protocol.v1 import classification_pb2 as pb
 from sealign.protocol.v1 import types_pb2
 from sealign.protocol.v1.classification_pb2_grpc import ClassificationServicer
+from sealign_server.access import Policies
 from sealign_server.rpc.queries import Queries, rows_in
 from sealign_server.serving import Classification
 
@@ -21,9 +22,10 @@ from sealign_server.serving import Classification
 class ClassificationHandlers(ClassificationServicer):
     """Encrypted logits of the silo's classifiers."""
 
-    def __init__(self, classification: Classification, queries: Queries) -> None:
+    def __init__(self, classification: Classification, queries: Queries, policies: Policies) -> None:
         self._classification = classification
         self._queries = queries
+        self._policies = policies
 
     async def DescribeTasks(  # type: ignore[override]  # noqa: N802
         self, request: pb.DescribeTasksRequest, call: Call
@@ -34,7 +36,8 @@ class ClassificationHandlers(ClassificationServicer):
                 cards = await room.do(self._classification.cards)
             else:
                 cards = await self._classification.describe(call.identity, rows_from_wire(request.rows))
-        return pb.DescribeTasksReply(tasks=map(task_to_wire, cards))
+        tier = self._policies.current.tier_of(call.identity)
+        return pb.DescribeTasksReply(tasks=[task_to_wire(card) for card in cards if tier.allows_task(card.name)])
 
     async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyReply:  # type: ignore[override]  # noqa: N802
         """Encrypted logits of one batch."""
@@ -56,7 +59,7 @@ class ClassificationHandlers(ClassificationServicer):
         call.note(task=request.task, encoder=rows.encoder, rows=count + int(call.facts.get("rows", 0)))
         with self._queries.admitted(call, evaluator.plan, count) as room:
             await self._queries.count(call, request.task, rows, count)
-            logits = await room.do(lambda: _product(evaluator, request.query, zeros))
+            logits = await self._queries.compute(call, room, lambda: _product(evaluator, request.query, zeros))
         return pb.ClassifyReply(logits=logits, server_micros=round((perf_counter() - started) * 1e6))
 
     async def _evaluator(self, request: pb.ClassifyRequest, rows: RowKind, call: Call) -> Evaluator:

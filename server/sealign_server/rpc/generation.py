@@ -59,13 +59,13 @@ class GenerationHandlers(GenerationServicer):
             await self._queries.count(call, f"generation/{request.task}", rows, 1)
             query = matrix_from_wire(request.query, plan.counts[1])
             parts = evaluator.evaluate_parts(query, zeros)
-            part = await room.do(partial(next, parts, None))
+            part = await self._queries.compute(call, room, partial(next, parts, None))
         while part is not None:
             micros = round((perf_counter() - started) * 1e6)
             yield pb.NextTokenPart(first_block=first_block, logits=product_to_wire(part), server_micros=micros)
             first_block += len(part.ciphertexts)
             with self._queries.continued(call) as room:
-                part = await room.do(partial(next, parts, None))
+                part = await self._queries.compute(call, room, partial(next, parts, None))
 
     async def _evaluator(self, request: pb.NextTokenRequest, rows: RowKind, call: Call) -> VocabularyEvaluator:
         asked = (call.identity, request.task, rows, request.query.plan, request.revision)

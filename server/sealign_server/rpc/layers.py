@@ -3,39 +3,112 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
+
+from google.protobuf.message import Message
 
 from sealign.app.frame import Call, Layer
-from sealign.errors import OverloadedError, UnavailableError
-from sealign_server.access import Permissions, identity_of
+from sealign.errors import NotPermittedError, OverloadedError, UnavailableError
+from sealign.protocol.v1.alignment_pb2 import (
+    AlignEncryptedRequest,
+    AlignRequest,
+    DescribeSpaceRequest,
+    RegisterMapRequest,
+    SharedExamplesRequest,
+)
+from sealign.protocol.v1.classification_pb2 import ClassifyRequest
+from sealign.protocol.v1.generation_pb2 import DescribeGenerationRequest, FetchTokenizerRequest, NextTokenRequest
+from sealign_server.access import ANONYMOUS, AlignMode, Identities, Policies, Tier
+
+_MODES: Mapping[str, AlignMode] = MappingProxyType({"Align": AlignMode.PLAIN, "AlignEncrypted": AlignMode.ENCRYPTED})
 
 
 class IdentityLayer(Layer):
-    """Names the caller by its certificate."""
+    """Names the caller by its certificate or token, for as long as these are valid.
+
+    Args:
+        identities: that are known.
+    """
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         """Set the call's identity."""
-        call.identity = identity_of(call.context.auth_context())
+        context = call.context
+        found = self._identities.of(context.auth_context(), context.invocation_metadata() or ())
+        call.identity, call.credential = found
         yield
+
+    def on_request(self, call: Call, message: Message) -> None:
+        """Refuse further messages of a stream whose caller was revoked."""
+        del message
+        self._identities.require_valid(call.identity, call.credential)
 
 
 class PolicyLayer(Layer):
-    """Refuses calls that their identity may not make.
+    """Refuses calls and messages that their identity's tier does not allow.
 
     Args:
-        permissions: what callers may do.
+        policies: the policy in force.
+        base_of: function that returns the public set that shared examples have joined to make one of a space; None
+            for others.
     """
 
-    def __init__(self, permissions: Permissions) -> None:
-        self._permissions = permissions
+    def __init__(self, policies: Policies, base_of: Callable[[str, str], str | None]) -> None:
+        self._policies = policies
+        self._base_of = base_of
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
-        """Let permitted calls pass."""
-        self._permissions.require(call.identity, call.method)
+        """Let calls pass that the tier allows with some content."""
+        tier = self._policies.current.tier_of(call.identity)
+        mode = _MODES.get(call.method)
+        if mode is not None:
+            self._check(call, mode in tier.align, f"align in mode {mode.value}")
+        elif call.method == "RegisterMap":
+            self._check(call, tier.register_maps, "register maps")
+        elif call.method == "SharedExamples":
+            self._check(call, tier.shared_examples, "read shared examples")
         yield
+
+    def on_request(self, call: Call, message: Message) -> None:
+        """Let messages pass about tasks, spaces and public sets that the tier allows."""
+        tier = self._policies.current.tier_of(call.identity)
+        if isinstance(message, AlignRequest | AlignEncryptedRequest):
+            if message.WhichOneof("part") == "header":
+                header = message.header if isinstance(message, AlignRequest) else message.header.alignment
+                self._check_space(call, tier, header.space, header.public_set)
+        elif isinstance(message, RegisterMapRequest):
+            self._check_space(call, tier, message.space, message.public_set)
+        elif isinstance(message, DescribeSpaceRequest):
+            self._check_space(call, tier, message.space)
+        elif isinstance(message, ClassifyRequest | SharedExamplesRequest):
+            self._check(call, tier.allows_task(message.task), f"use task {message.task[:64]!r}")
+        elif isinstance(message, NextTokenRequest | DescribeGenerationRequest | FetchTokenizerRequest):
+            self._check(call, tier.allows_generation(message.task), f"use generation task {message.task[:64]!r}")
+
+    def _check_space(self, call: Call, tier: Tier, space: str, public_set: str = "") -> None:
+        self._check(call, tier.allows_space(space), f"use space {space[:64]!r}")
+        if public_set and not tier.allows_public_set(public_set):
+            base = self._base_of(space, public_set)
+            allowed = base is not None and tier.allows_public_set(base)
+            self._check(call, allowed, f"align over public set {public_set[:12]!r}")
+
+    @staticmethod
+    def _check(call: Call, allowed: bool, deed: str) -> None:
+        if allowed:
+            return
+        if call.identity == ANONYMOUS:
+            raise NotPermittedError(
+                f"a caller without a certificate or token may not {deed}: it may query and nothing else. Give a client "
+                "certificate (--tls-cert, --tls-key) or a token, or use a map that the silo's operator has made for "
+                "your encoder."
+            )
+        raise NotPermittedError(f"this identity may not {deed} at this silo. Ask its operator to change the policy.")
 
 
 class StreamsLayer(Layer):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from time import perf_counter
+from typing import TypeAlias, TypeVar
 
 from sealign.app.frame import Call
 from sealign.ckks import PackingPlan, SecurityTable, ZeroPool
@@ -16,6 +17,7 @@ from sealign.protocol.v1.classification_pb2 import ClassifyRequest
 from sealign.protocol.v1.generation_pb2 import NextTokenRequest
 from sealign_server.access import Bench, RowAccounts, Share
 from sealign_server.access.admission import Admitted
+from sealign_server.ledger import UsageKey
 from sealign_server.serving import PublicKeys
 
 _INLINE_MS = 5.0
@@ -23,6 +25,7 @@ _INLINE_MS = 5.0
 
 
 Query: TypeAlias = ClassifyRequest | NextTokenRequest
+_Result = TypeVar("_Result")
 
 
 class Queries:
@@ -49,7 +52,11 @@ class Queries:
             InvalidInputError, InsecureParametersError: the key cannot be used.
         """
         key = public_key_from_wire(request.key, self._table) if request.HasField("key") else None
-        return self._keys.pool(call.identity, request.query.key_id, key)
+        is_new = key is not None and not self._keys.holds(call.identity, request.query.key_id)
+        pool = self._keys.pool(call.identity, request.query.key_id, key)
+        if is_new:
+            call.record("key", key=request.query.key_id.hex(), parameters=pool.key.parameters.name)
+        return pool
 
     @contextmanager
     def admitted(self, call: Call, plan: PackingPlan, rows: int) -> Iterator[Admitted]:
@@ -71,13 +78,28 @@ class Queries:
             yield room
 
     async def count(self, call: Call, task: str, rows: RowKind, number: int) -> None:
-        """Count rows in the ledger, before they are computed.
+        """Count rows in the ledger, and record them, before they are computed.
 
         Raises:
             BudgetExhaustedError: the identity may not have so many.
             InvalidInputError: a request may not hold so many.
+            StorageError: they cannot be counted or recorded.
         """
-        await self._accounts.spend(call.identity, task, rows.encoder, number)
+        with call.stage("budget"):
+            await self._accounts.spend(UsageKey(call.identity, task, rows.encoder), number)
+            call.record("query", task=task, encoder=rows.encoder, rows=number)
+
+    @staticmethod
+    async def compute(call: Call, room: Admitted, work: Callable[[], _Result]) -> _Result:
+        """Do admitted work, once its turn has come, and return its result."""
+        asked = perf_counter()
+
+        def timed() -> _Result:
+            call.note_stage("wait", perf_counter() - asked)
+            with call.stage("product"):
+                return work()
+
+        return await room.do(timed)
 
 
 def rows_in(plan: PackingPlan, query: pb.EncryptedMatrix) -> int:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import grpc
+import structlog
 
 from sealign.app.frame import Frame, FrameLimits
+from sealign.errors import StorageError
 from sealign.protocol.v1 import alignment_pb2, classification_pb2, generation_pb2, silo_pb2
 from sealign.protocol.v1.alignment_pb2_grpc import add_AlignmentServicer_to_server
 from sealign.protocol.v1.classification_pb2_grpc import add_ClassificationServicer_to_server
 from sealign.protocol.v1.generation_pb2_grpc import add_GenerationServicer_to_server
 from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
-from sealign_server.access import Bench, Permissions, RowAccounts
+from sealign_server.access import Allowance, AuditLayer, Bench, Identities, Policies, RowAccounts
 from sealign_server.ledger import Ledger, Usage
-from sealign_server.observe import RecordLayer
+from sealign_server.observe import Metrics, MetricsLayer, RecordLayer
 from sealign_server.rpc.alignment import AlignmentHandlers
 from sealign_server.rpc.classification import ClassificationHandlers
 from sealign_server.rpc.generation import GenerationHandlers
@@ -25,6 +29,9 @@ from sealign_server.rpc.queries import Queries
 from sealign_server.rpc.silo import SiloHandlers
 from sealign_server.serving import PublicKeys, Silo
 from sealign_server.settings import CallLimits, ServingOptions
+from sealign_server.store import AuditTrail
+
+_log = structlog.get_logger()
 
 SERVICES = tuple(
     next(iter(module.DESCRIPTOR.services_by_name.values())).full_name
@@ -43,23 +50,54 @@ _MESSAGE_BYTES: Mapping[str, int] = MappingProxyType(
 )
 
 
-class Service:
-    """All that one process serves, and what is done about it from outside: start, drain, stop."""
+@dataclass(frozen=True)
+class Guards:
+    """What stands between callers and the silo, in one process.
 
-    def __init__(self, silo: Silo, ledger: Ledger, options: ServingOptions, limits: CallLimits) -> None:
+    Attributes:
+        ledger: what is counted.
+        trail: records what callers do.
+        identities: who may call.
+        policies: what each may do.
+        metrics: counts and times; None for none.
+    """
+
+    ledger: Ledger
+    trail: AuditTrail
+    identities: Identities
+    policies: Policies
+    metrics: Metrics | None = None
+
+
+class Service:
+    """All that one process serves, and what is done about it from outside: start, drain, stop.
+
+    Args:
+        silo: what is served.
+        guards: stand before it.
+        options: how heads and maps are served.
+        limits: of the callers.
+    """
+
+    def __init__(self, silo: Silo, guards: Guards, options: ServingOptions, limits: CallLimits) -> None:
         self.silo = silo
+        self._metrics = guards.metrics
+        self._trail = guards.trail
         self.bench = Bench(limits.concurrent)
         self.keys = PublicKeys(limits.key_bytes, limits.zeros_per_key)
-        self.accounts = RowAccounts(Usage(ledger, limits.rows_per_day), limits.rows_per_request)
+        self.accounts = RowAccounts(Usage(guards.ledger), self._allowance)
+        self.audit = AuditLayer(guards.trail)
         self.drain = DrainLayer()
-        self._permissions = Permissions(options.share_examples)
+        self._identities, self._policies = guards.identities, guards.policies
         self._options = options
         self._limits = limits
         layers = [
+            *([] if guards.metrics is None else [MetricsLayer(guards.metrics)]),
             RecordLayer(),
-            IdentityLayer(),
+            self.audit,
+            IdentityLayer(guards.identities),
             self.drain,
-            PolicyLayer(self._permissions),
+            PolicyLayer(guards.policies, silo.base_of),
             StreamsLayer(_STREAMS, limits.streams),
         ]
         frame_limits = FrameLimits(
@@ -71,14 +109,54 @@ class Service:
         """Register the handlers with a gRPC server."""
         silo, options = self.silo, self._options
         queries = Queries(self.keys, self.accounts, self.bench, options.security_table)
-        add_SiloServicer_to_server(SiloHandlers(silo, self.bench, self._permissions, self._limits), server)
+        add_SiloServicer_to_server(SiloHandlers(silo, self.bench, self._policies, self._limits), server)
         add_AlignmentServicer_to_server(AlignmentHandlers(silo, self.bench, options), server)
-        add_ClassificationServicer_to_server(ClassificationHandlers(silo.classification, queries), server)
+        add_ClassificationServicer_to_server(
+            ClassificationHandlers(silo.classification, queries, self._policies), server
+        )
         add_GenerationServicer_to_server(GenerationHandlers(silo.generation, queries), server)
 
+    def beside(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """Return what is to be done beside serving, none of which returns."""
+        zeros = self.keys.keep_warm(lambda: self.bench.is_idle)
+        return zeros, self.audit.keep(), self._identities.keep_current(), self._follow_policy(), self._report()
+
+    def record_policy(self) -> None:
+        """Record which policy is in force, if there is a file of it.
+
+        Raises:
+            StorageError: it could not be recorded.
+        """
+        if self._policies.current.digest:
+            self._trail.append("policy", "", {"digest": self._policies.current.digest})
+
+    async def _follow_policy(self) -> None:
+        """Use what becomes of policy.toml; never returns."""
+
+        async def changed() -> None:
+            await self.accounts.release()  # rows counted ahead belong to earlier budgets
+            try:
+                self.record_policy()
+            except StorageError as error:
+                _log.error("the policy's change could not be recorded", reason=str(error))
+
+        await self._policies.keep_current(changed)
+
+    def _allowance(self, identity: str) -> Allowance:
+        tier = self._policies.current.tier_of(identity)
+        return Allowance(min(tier.max_rows, self._limits.rows_per_request), tier.budget)
+
+    async def _report(self) -> None:
+        """Say every second what is held in memory; never returns."""
+        while self._metrics is not None:
+            self._metrics.keys.set(len(self.keys))
+            self._metrics.zeros.set(self.keys.zeros_ready)
+            await asyncio.sleep(1.0)
+
     def close(self) -> None:
-        """Give back rows that were counted ahead, and end threads."""
+        """Give back rows that were counted ahead, sign the audit trail, and end threads."""
         self.accounts.close()
+        self.audit.flush(sign=True)
         self.bench.close()
         self.silo.close()
 

@@ -14,6 +14,8 @@ import structlog
 from sealign.app.addresses import Address, parse_address
 from sealign.errors import InvalidInputError, UnavailableError
 from sealign_server.ledger import Ledger
+from sealign_server.observe import metrics_served
+from sealign_server.runtime.guards import policies_of, state_of
 from sealign_server.runtime.supervisor import supervise
 from sealign_server.runtime.tls import credentials
 from sealign_server.runtime.worker import run_worker
@@ -33,15 +35,18 @@ def serve(directory: Path, settings: ServeSettings) -> None:
         UnavailableError: the address cannot be listened on, or workers keep dying.
     """
     credentials(settings)  # refuse bad certificates before any process starts
-    if settings.tls_client_ca is None:
+    if settings.allows_anonymous:
         _log.warning(
             "callers are anonymous: everybody who can connect may query, and nobody may align; see --tls-client-ca",
             listen=settings.listen,
         )
     store = SiloStore(directory)
+    policies = policies_of(store, settings)  # refuse a bad one too
     remove_leftovers(directory)
     _raise_descriptor_limit()
-    with closing(_reserved(settings.listen)) as reserved:
+    ledger = Ledger(store.ledger_path, settings.ledger)
+    state = state_of(store, ledger, policies)
+    with closing(_reserved(settings.listen)) as reserved, metrics_served(settings.metrics_listen, state):
         # Beside serving, since large vocabularies take seconds.
         Thread(target=_check, args=(store, settings), daemon=True).start()
         address = str(Address(parse_address(settings.listen).host, reserved.getsockname()[1]))

@@ -15,6 +15,7 @@ import structlog
 
 from sealign.app.logs import configure_logs, direct_stderr
 from sealign.errors import UnavailableError
+from sealign_server.observe import forget_worker
 from sealign_server.runtime.worker import run_worker
 from sealign_server.settings import ServeSettings
 
@@ -61,6 +62,8 @@ class _Workers:
         """
         for worker in [worker for worker in self.running if not worker.is_alive()]:
             self.running.remove(worker)
+            if worker.pid is not None:
+                forget_worker(worker.pid)
             if self.stopping:
                 continue
             now = monotonic()

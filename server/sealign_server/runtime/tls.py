@@ -1,11 +1,21 @@
-"""TLS of a silo, from its settings."""
+"""TLS of a silo, from its settings; certificates that change on disk are used for the connections that follow."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+
 import grpc
+import structlog
 
 from sealign.app.tls import load_authorities, load_identity
+from sealign.errors import AuthenticationError, InvalidInputError
 from sealign_server.settings import ServeSettings
+
+_log = structlog.get_logger()
+
+_LOOK_SECONDS = 0.5
 
 
 def credentials(settings: ServeSettings) -> grpc.ServerCredentials:
@@ -14,8 +24,61 @@ def credentials(settings: ServeSettings) -> grpc.ServerCredentials:
     Raises:
         InvalidInputError, AuthenticationError: certificates that cannot work.
     """
-    identity = load_identity(settings.tls_cert, settings.tls_key)
-    authorities = None if settings.tls_client_ca is None else load_authorities(settings.tls_client_ca)
-    return grpc.ssl_server_credentials(
-        [(identity.key, identity.certificate)], authorities, require_client_auth=authorities is not None
+    certificates = _Certificates(settings)
+    return grpc.dynamic_ssl_server_credentials(
+        certificates.loaded(),
+        certificates.changed,  # type: ignore[arg-type]  # None, for no change, is not in its types
+        require_client_authentication=settings.tls_client_ca is not None,
     )
+
+
+class _Certificates:
+    """The silo's certificate files; ones that cannot work are logged, and the earlier ones stay in use."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._lock = Lock()
+        self._seen = self._stamps()
+        self._looked = monotonic()
+
+    def loaded(self) -> grpc.ServerCertificateConfiguration:
+        """Return what the files hold.
+
+        Raises:
+            InvalidInputError, AuthenticationError: certificates that cannot work.
+        """
+        settings = self._settings
+        identity = load_identity(settings.tls_cert, settings.tls_key)
+        authorities = None if settings.tls_client_ca is None else load_authorities(settings.tls_client_ca)
+        return grpc.ssl_server_certificate_configuration([(identity.key, identity.certificate)], authorities)
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what the files hold if that has changed; gRPC asks at each handshake, in threads of its own."""
+        with self._lock:
+            if monotonic() - self._looked < _LOOK_SECONDS:
+                return None
+            self._looked = monotonic()
+            stamps = self._stamps()
+            if stamps == self._seen:
+                return None
+            try:
+                found = self.loaded()
+            except (InvalidInputError, AuthenticationError) as error:
+                _log.error("new certificates cannot be used; the earlier ones stay", reason=str(error))
+                return None
+            self._seen = stamps
+            _log.info("certificates reloaded")
+            return found
+
+    def _stamps(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what tells a replaced file from the earlier one."""
+        files: tuple[Path | None, ...] = (self._settings.tls_cert, self._settings.tls_key, self._settings.tls_client_ca)
+        return tuple(map(_stamp, filter(None, files)))
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (found.st_ino, found.st_mtime_ns, found.st_size)

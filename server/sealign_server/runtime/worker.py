@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from sealign_server.ledger import Ledger
 from sealign_server.rpc import Service, build_server
 from sealign_server.rpc.server import SERVICES
+from sealign_server.runtime.guards import guards_of
 from sealign_server.runtime.tls import credentials
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
@@ -50,7 +51,9 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     sys.setswitchinterval(_SWITCH_SECONDS)
     store = SiloStore(directory)
     ledger = Ledger(store.ledger_path, settings.ledger)
-    service = Service(Silo(store, ledger, settings.serving()), ledger, settings.serving(), settings.calls())
+    guards = guards_of(store, ledger, settings)
+    service = Service(Silo(store, ledger, settings.serving()), guards, settings.serving(), settings.calls())
+    service.record_policy()
     server = build_server(service, _CHANNEL_OPTIONS)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
@@ -59,14 +62,16 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
 
     stopping = _stop_request()
     await server.start()
-    warming = asyncio.create_task(service.keys.keep_warm(lambda: service.bench.is_idle))
+    beside = list(map(asyncio.create_task, service.beside()))
     for name in ("", *SERVICES):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     _log.info("serving", address=address, pid=os.getpid(), mutual_tls=settings.tls_client_ca is not None)
     await stopping.wait()
     await _drain(service, server, status, settings.drain_seconds)
-    warming.cancel()
+    for task in beside:
+        task.cancel()
     service.close()
+    guards.trail.close()
     ledger.close()
     _log.info("stopped")
 

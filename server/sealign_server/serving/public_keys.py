@@ -26,6 +26,15 @@ class PublicKeys:
     def __len__(self) -> int:
         return len(self._pools)
 
+    @property
+    def zeros_ready(self) -> int:
+        """Encryptions of zero that are ready, for the most recent key of each identity."""
+        return sum(map(len, self._pools.recent()))
+
+    def holds(self, identity: str, key_id: bytes) -> bool:
+        """Return whether a key of an identity is held."""
+        return self._pools.get(identity, key_id) is not None
+
     def pool(self, identity: str, key_id: bytes, key: PublicKey | None = None) -> ZeroPool:
         """Return the encryptions of zero under a key of an identity.
 

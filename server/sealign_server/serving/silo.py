@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sealign.errors import InvalidInputError, NotFoundError, ReleaseRefusedError
+from sealign.errors import InvalidInputError, NotFoundError
 from sealign.protocol import EMBEDDINGS, generation_space, generation_task_of
 from sealign_server.ledger import Ledger
 from sealign_server.serving.classification import Classification
@@ -10,16 +10,22 @@ from sealign_server.serving.generation import Generation
 from sealign_server.serving.heavy import HeavyWork
 from sealign_server.serving.space import Space
 from sealign_server.settings import ServingOptions
-from sealign_server.store import SiloStore, SpaceStore
-
-MAX_EXAMPLES = 128
-"""Shared examples of one task."""
+from sealign_server.store import SharedExamples, SiloStore, SpaceStore
 
 
 def spaces_of(store: SiloStore) -> dict[str, SpaceStore]:
     """Return the spaces of a silo by name."""
     tasks = {generation_space(name): store.generation.space(name) for name in store.generation.names()}
     return {EMBEDDINGS: store.space} | tasks
+
+
+def map_qualities(store: SiloStore) -> dict[str, list[float]]:
+    """Return the explained variance of each map, by space; spaces without maps are left out."""
+    found = {
+        name: [record.card.explained_variance for record in space.map_records()]
+        for name, space in spaces_of(store).items()
+    }
+    return {name: values for name, values in found.items() if values}
 
 
 class Silo:
@@ -44,6 +50,11 @@ class Silo:
         """Chosen by the operator."""
         return self._store.document.name
 
+    @property
+    def shares_examples(self) -> bool:
+        """Whether anybody is given shared examples."""
+        return self._options.share_examples
+
     def spaces(self) -> tuple[str, ...]:
         """Return the names of the spaces; a silo without an encoder has none but its generation tasks'."""
         return (EMBEDDINGS, *map(generation_space, self.generation.names()))
@@ -62,26 +73,35 @@ class Silo:
             raise NotFoundError(f"there is no space {name[:64]!r} here; spaces are: {', '.join(self.spaces())}")
         return self.generation.task(task).space
 
-    def shared_examples(self, space: str, task: str, public_set: str) -> tuple[str, ...]:
-        """Return unlabelled texts of a task, for clients; they join the public set that the client names.
+    def base_of(self, space: str, public_set: str) -> str | None:
+        """Return the public set that shared examples have joined to make one of a space; None for others.
 
         Raises:
-            ReleaseRefusedError: the silo was not told to share examples.
-            NotFoundError: there is no such task or public set, or the task has no examples.
+            NotFoundError: there is no such space or public set.
+            StorageError: files are damaged.
+        """
+        return self.space(space).store.public_set(public_set).base
+
+    def shared_examples(self, space: str, task: str, public_set: str) -> tuple[str, ...]:
+        """Return texts of a task, for clients; they join the public set that the client names.
+
+        The names of its labels are always among them, for they are on its card; its unlabelled texts only if the silo
+        was told to share them.
+
+        Raises:
+            NotFoundError: there is no such task or public set, or the task has nothing to share.
             StorageError: files are damaged, or the joined set could not be written.
         """
-        if not self._options.share_examples:
-            raise ReleaseRefusedError(
-                "this silo does not share examples of its tasks. Align without --shared-examples, or ask its operator "
-                "for `sealign-server serve --share-examples`."
-            )
         if space != EMBEDDINGS:
             raise InvalidInputError("shared examples are of classification tasks; they join the space of embeddings")
-        examples = self._store.tasks.examples(task)
+        names = self._store.tasks.label_names(task)
+        texts = self._store.tasks.examples(task) if self._options.share_examples else None
+        examples = SharedExamples.of([given for given in (texts, names) if given is not None])
         if examples is None:
             raise NotFoundError(
-                f"there are no examples of a task {task[:64]!r} to share here; they are kept by "
-                "`sealign-server train --share COUNT`"
+                f"task {task[:64]!r} shares no examples here, and its labels have no names in words. Align without "
+                "--shared-examples, or ask the silo's operator for `sealign-server train --share COUNT` and "
+                "`sealign-server serve --share-examples`"
             )
         self._embeddings.join(public_set, examples, task)
         return examples.texts

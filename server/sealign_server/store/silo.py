@@ -75,6 +75,16 @@ class SiloStore:
         return self.directory / "ledger.sqlite"
 
     @property
+    def policy_path(self) -> Path:
+        """File of the policy; there may be none."""
+        return self.directory / "policy.toml"
+
+    @property
+    def audit_path(self) -> Path:
+        """Directory of the audit trail."""
+        return self.directory / "audit"
+
+    @property
     def embedded_path(self) -> Path:
         """Directory of embeddings of training texts."""
         return self.directory / "embedded"

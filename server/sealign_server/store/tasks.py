@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sealign.defaults import MAX_EXAMPLES
 from sealign.errors import NotFoundError, SealignError, StorageError
 from sealign.files import load_arrays, save_arrays
 from sealign.heads import TaskProfile, TrainedHead
@@ -33,6 +35,7 @@ from sealign_server.store.files import (
     write_private,
 )
 
+_SHARED, _NAMES = "shared.json", "names.json"
 _KEPT_VERSIONS = 2
 """Versions on disk: the current one, and the one before, which other processes may be reading."""
 
@@ -50,6 +53,16 @@ class SharedExamples:
     texts: tuple[str, ...]
     embeddings: NDArray[np.float32]
 
+    @classmethod
+    def of(cls, parts: Sequence[SharedExamples]) -> SharedExamples | None:
+        """Return the distinct texts of all parts, as many as clients accept, the first ones first; None for none."""
+        rows: dict[str, NDArray[np.float32]] = {}
+        for part in parts:
+            for text, row in zip(part.texts, part.embeddings, strict=True):
+                rows.setdefault(text, row)
+        texts = tuple(rows)[:MAX_EXAMPLES]
+        return cls(texts, np.stack([rows[text] for text in texts])) if texts else None
+
 
 @dataclass(frozen=True)
 class StoredTask:
@@ -60,12 +73,14 @@ class StoredTask:
         description: for people; None keeps an earlier version's.
         profile: None to serve the head's own thresholds for every map.
         examples: None to share none.
+        names: of its labels, as texts; None if none is in words.
     """
 
     trained: TrainedHead
     description: str | None = None
     profile: TaskProfile | None = None
     examples: SharedExamples | None = None
+    names: SharedExamples | None = None
 
 
 class TaskStore:
@@ -109,7 +124,9 @@ class TaskStore:
             if task.profile is not None:
                 task.profile.save(directory / "profile.safetensors")
             if task.examples is not None:
-                _save_examples(directory / "shared.json", task.examples)
+                _save_examples(directory / _SHARED, task.examples)
+            if task.names is not None:
+                _save_examples(directory / _NAMES, task.names)
             task.trained.save(directory / "head.safetensors")
             write_private(directory.parent / "current", version.encode())
         except BaseException:
@@ -125,7 +142,7 @@ class TaskStore:
             StorageError: a file is missing or damaged.
         """
         directory = self._current(name)
-        profile, examples = directory / "profile.safetensors", directory / "shared.json"
+        profile = directory / "profile.safetensors"
         try:
             trained = TrainedHead.load(directory / "head.safetensors")
             measured = TaskProfile.load(profile) if profile.exists() else None
@@ -135,7 +152,8 @@ class TaskStore:
             trained,
             TaskDocument.read(directory / "task.json").description,
             measured,
-            _load_examples(examples) if examples.exists() else None,
+            _load_examples(directory / _SHARED),
+            _load_examples(directory / _NAMES),
         )
 
     def description(self, name: str) -> str:
@@ -152,10 +170,15 @@ class TaskStore:
         Raises:
             StorageError: a file is damaged, or the texts were changed after they were embedded.
         """
-        if self.version(name) is None:
-            return None
-        path = self._current(name) / "shared.json"
-        return _load_examples(path) if path.exists() else None
+        return None if self.version(name) is None else _load_examples(self._current(name) / _SHARED)
+
+    def label_names(self, name: str) -> SharedExamples | None:
+        """Return the names of a task's labels, as texts; None where none is in words, or there is no such task.
+
+        Raises:
+            StorageError: as :meth:`examples`.
+        """
+        return None if self.version(name) is None else _load_examples(self._current(name) / _NAMES)
 
     def remove(self, name: str) -> None:
         """Delete a task; first the file that makes it, so that it stops being served.
@@ -192,7 +215,9 @@ def _save_examples(path: Path, examples: SharedExamples) -> None:
     write_private(path, content.encode("utf-8", "surrogatepass"))
 
 
-def _load_examples(path: Path) -> SharedExamples:
+def _load_examples(path: Path) -> SharedExamples | None:
+    if not path.exists():
+        return None
     content = read_json(path)
     try:
         texts = tuple(content["texts"])  # type: ignore[index]

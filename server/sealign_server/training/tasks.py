@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.defaults import FEWEST_OUTLIERS, OOD_DIRECTIONS, OUTLIERS
+from sealign.alignment import public_names
+from sealign.defaults import FEWEST_OUTLIERS, MAX_EXAMPLES, OOD_DIRECTIONS, OUTLIERS
 from sealign.errors import InvalidInputError
 from sealign.heads import (
     LinearHead,
@@ -27,8 +28,6 @@ from sealign_server.store import SharedExamples, SiloStore, StoredTask
 from sealign_server.store.files import checked_name
 from sealign_server.training.embedding import Progress, embedded
 
-MAX_EXAMPLES = 128
-"""Shared examples of one task: clients accept no more."""
 _FEWEST = 2
 
 
@@ -79,7 +78,7 @@ def train_task(
         )
     rows = embedded(store, data.texts, progress)
     head = train_head(rows, data.labels, seed=data.seed)
-    store.tasks.save(task, _made(data, description, rows, outlier_rows(store, data, progress), head))
+    store.tasks.save(task, _made(store, data, description, rows, head, progress))
     return head
 
 
@@ -103,7 +102,7 @@ def import_task(
     rows = embedded(store, data.texts, progress)
     require_fitting(linear, rows, data.labels, seed=data.seed)
     calibrated = calibrate(linear, rows, data.labels)
-    store.tasks.save(task, _made(data, description, rows, outlier_rows(store, data, progress), calibrated))
+    store.tasks.save(task, _made(store, data, description, rows, calibrated, progress))
     return calibrated
 
 
@@ -178,11 +177,22 @@ def _require_distinct(count: int, distinct: int) -> None:
 
 
 def _made(
+    store: SiloStore,
     data: TrainingData,
     description: str | None,
     rows: NDArray[np.float32],
-    outliers: NDArray[np.float32] | None,
     head: TrainedHead,
+    progress: Progress,
 ) -> StoredTask:
-    profile = profiled(rows, data, head, outliers)
-    return StoredTask(head, description, profile, drawn_examples(rows, data.texts, data.share, data.seed))
+    profile = profiled(rows, data, head, outlier_rows(store, data, progress))
+    examples = drawn_examples(rows, data.texts, data.share, data.seed)
+    return StoredTask(head, description, profile, examples, _named(store, head.head.labels, progress))
+
+
+def _named(store: SiloStore, labels: Sequence[str], progress: Progress) -> SharedExamples | None:
+    """Return the names of labels as texts, as many as clients accept, spread evenly; None if none is in words."""
+    names = public_names(labels)
+    if not names:
+        return None
+    spread = tuple(names[row] for row in np.unique(np.linspace(0, len(names) - 1, MAX_EXAMPLES).round().astype(int)))
+    return SharedExamples(spread, embedded(store, spread, progress))

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
 from google.protobuf.message import Message
 
 from sealign.app.bounded import MAX_PARTS, parse
+from sealign.app.within import Within
 from sealign.errors import InvalidInputError, OverloadedError, SealignError, UnavailableError
 from sealign.protocol.status import sendable, status_of, trailers_of
 
@@ -29,8 +29,8 @@ _log = structlog.get_logger()
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LATE_SECONDS = 0.05
-"""Lateness of a timer beyond which the event loop was busy."""
+
+Fact: TypeAlias = "str | int | float"
 
 
 @dataclass(eq=False)
@@ -42,8 +42,10 @@ class Call:
         request_id: chosen by the caller in its metadata, or here.
         context: gRPC's; for layers.
         identity: of the caller; a layer sets it.
+        credential: digest of what proved it, if that can end before the call does; the same layer sets it.
         idle_seconds: how long a stream may be silent.
         facts: names and counts for the log; never content.
+        layers: that the call passes, which are told what happens to it.
     """
 
     method: str
@@ -51,12 +53,31 @@ class Call:
     context: Any
     idle_seconds: float
     identity: str = ""
-    facts: dict[str, str | int | float] = field(default_factory=dict)
+    credential: str = ""
+    facts: dict[str, Fact] = field(default_factory=dict)
     started: float = field(default_factory=perf_counter)
+    layers: tuple[Layer, ...] = ()
 
-    def note(self, **facts: str | int | float) -> None:
+    def note(self, **facts: Fact) -> None:
         """Add facts to the call's log record."""
         self.facts.update(facts)
+
+    def record(self, kind: str, **facts: Fact) -> None:
+        """Tell the layers of a deed that must not be forgotten, before it is done; one that cannot note it raises."""
+        for layer in self.layers:
+            layer.on_record(self, kind, facts)
+
+    def note_stage(self, stage: str, seconds: float) -> None:
+        """Tell the layers how long a stage of the work took."""
+        for layer in self.layers:
+            layer.on_stage(stage, seconds)
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[None]:
+        """Time what is done inside, as a stage of the work."""
+        started = perf_counter()
+        yield
+        self.note_stage(stage, perf_counter() - started)
 
     @property
     def remaining(self) -> float | None:
@@ -77,6 +98,12 @@ class Layer:
     def on_request(self, call: Call, message: Message) -> None:
         """See each message from the peer before the handler does; may refuse by raising."""
 
+    def on_record(self, call: Call, kind: str, facts: Mapping[str, Fact]) -> None:
+        """Note a deed durably before it is done; may refuse by raising."""
+
+    def on_stage(self, stage: str, seconds: float) -> None:
+        """Note how long a stage of a call's work took."""
+
 
 @dataclass(frozen=True)
 class FrameLimits:
@@ -95,47 +122,6 @@ class FrameLimits:
     slow_reads: int = 16
     message_bytes: Mapping[str, int] = field(default_factory=dict)
     parts: int = MAX_PARTS
-
-
-class Within:
-    """A limit of seconds on what the current task awaits inside; beyond it, the error is raised.
-
-    An event loop that was busy is late itself: once, it gets as long as it was late to deliver what came in time.
-
-    Args:
-        seconds: until then.
-        error: what to raise; None lets the task wait on, so that a check can be made on the way.
-    """
-
-    def __init__(self, seconds: float, error: Callable[[], SealignError | None]) -> None:
-        self._seconds = seconds
-        self._error = error
-        self._raised: SealignError | None = None
-        self._was_late = False
-
-    def __enter__(self) -> Within:
-        self._task = asyncio.current_task()
-        self._handle = asyncio.get_running_loop().call_later(self._seconds, self._expire)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        self._handle.cancel()
-        if self._raised is not None and kind is asyncio.CancelledError:
-            uncancel = getattr(self._task, "uncancel", None)  # Python 3.11 counts requests to cancel
-            if uncancel is not None:
-                uncancel()
-            raise self._raised from None
-
-    def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
-        late = loop.time() - self._handle.when()
-        if late > _LATE_SECONDS and not self._was_late:
-            self._was_late = True
-            self._handle = loop.call_later(late, self._expire)
-            return
-        self._raised = self._error()
-        if self._raised is not None and self._task is not None:
-            self._task.cancel()
 
 
 class Frame(grpc.aio.ServerInterceptor):
@@ -199,7 +185,7 @@ class Frame(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _around(self, method: str, context: Any) -> AsyncIterator[Call]:
         """Enter the layers; whatever is raised inside ends the call with one status."""
-        call = Call(method, _request_id(context), context, self._limits.idle_seconds)
+        call = Call(method, _request_id(context), context, self._limits.idle_seconds, layers=self._layers)
         self.begun += 1
         try:
             async with AsyncExitStack() as stack:
@@ -242,7 +228,8 @@ class Frame(grpc.aio.ServerInterceptor):
             raise InvalidInputError(
                 f"a message of {call.method} has {len(content)} bytes, more than the {most} allowed"
             )
-        message = parse(kind, content, self._limits.parts)
+        with call.stage("parse"):
+            message = parse(kind, content, self._limits.parts)
         for layer in self._layers:
             layer.on_request(call, message)
         return message

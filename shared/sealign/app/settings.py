@@ -76,7 +76,7 @@ class LayeredSettings(BaseModel):
         layers = [
             _arguments(cls, given),
             _Layer(cls, *_variables(cls)),
-            _Layer(cls, _contents(file) if file else {}, lambda name: f"key {name} of {file}"),
+            _Layer(cls, contents_of(file) if file else {}, lambda name: f"key {name} of {file}"),
         ]
         faults = [fault for layer in layers for fault in layer.unknown()]
         source: dict[str, _Layer] = {}
@@ -180,7 +180,12 @@ def _is_meant(name: str, value: str, settings: type[LayeredSettings]) -> bool:
     return _nearest(upper.removeprefix("SEALIGN_"), settings.model_fields) is not None
 
 
-def _contents(file: Path) -> dict[str, Any]:
+def contents_of(file: Path) -> dict[str, Any]:
+    """Return what a TOML file holds, unchecked.
+
+    Raises:
+        InvalidInputError: it cannot be read, or is not TOML.
+    """
     try:
         contents: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:

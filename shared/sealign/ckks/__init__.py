@@ -27,7 +27,7 @@ from sealign.ckks.parameters import (
     require_secure,
 )
 from sealign.ckks.plan import DEFAULT_PRECISION, ErrorBudget, PackingPlan, largest_outputs
-from sealign.ckks.planner import ProductShape, candidates, noticed_range, plan_product
+from sealign.ckks.planner import ProductShape, candidates, plan_product
 from sealign.ckks.residues import LARGEST_MODULUS_BITS, ResidueWeights, part_blocks, part_outputs, residue_bytes
 from sealign.ckks.sanitiser import ZeroPool
 from sealign.ckks.streaming import StreamedProduct
@@ -64,7 +64,6 @@ __all__ = [
     "checked_rows",
     "free_rows",
     "largest_outputs",
-    "noticed_range",
     "parameter_set",
     "part_blocks",
     "part_outputs",

@@ -22,7 +22,7 @@ from sealign.ckks.packing import Block
 from sealign.ckks.parameters import ERROR_STD, ParameterSet, SecurityTable
 from sealign.errors import InvalidInputError
 
-DEFAULT_PRECISION = 1 / 256
+DEFAULT_PRECISION = 1 / 64
 
 TAIL = 7.0
 """Standard deviations of the error within the promised precision: an output misses it with probability 3e-12."""

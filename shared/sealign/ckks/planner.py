@@ -24,6 +24,9 @@ from sealign.errors import InvalidInputError
 _ROOM = 7.999
 """q/Δ over the range, at least: all moduli lie just below a power of two, so scales that are ones leave 8, nearly."""
 
+_SEEN_MARGIN = 2.0
+"""The range promised over the largest output seen."""
+
 _COARSENESS_BITS = 2
 """Bits of each coefficient of a reply that coarser weights may cost."""
 
@@ -37,8 +40,8 @@ class ProductShape:
         dimension: inner dimension d.
         outputs: number of outputs C.
         frobenius_norm: an upper bound of the Frobenius norm of W (d×C).
-        range: largest |Y|, bias included, that replies must carry: an upper bound over rows within ``row_norm``, or at
-            least what :func:`noticed_range` asks for.
+        range: largest |Y|, bias included, that replies must carry: an upper bound over rows within ``row_norm``, or
+            what :meth:`promising` makes of it.
         row_norm: largest L2 norm of a row of X.
         precision: largest absolute error of an output.
         column_norm: an upper bound of the norm of a column of W, where it is known.
@@ -68,8 +71,18 @@ class ProductShape:
         """An upper bound of the Frobenius norm of so many columns of W: errors meet no others."""
         return min(self.frobenius_norm, self.column_norm * sqrt(1 << (outputs - 1).bit_length()))
 
+    def promising(self, seen: float) -> ProductShape:
+        """The same with a range promised from outputs seen: no real row comes near the bound that norms give.
 
-def noticed_range(bound: float, precision: float) -> float:
+        Args:
+            seen: the largest |Y| of rows like those that will come. Twice as much is promised, and at least so much
+                that clients notice every output beyond it.
+        """
+        smallest = _noticed_range(self.range, self.precision)
+        return replace(self, range=min(self.range, max(_SEEN_MARGIN * seen, smallest)))
+
+
+def _noticed_range(bound: float, precision: float) -> float:
     """The smallest range with which a client notices every output that leaves it, |Y| being ``bound`` at most.
 
     An output beyond the range that stays below q/Δ less the range, errors aside, decrypts to a value beyond the range

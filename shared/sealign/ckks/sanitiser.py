@@ -43,6 +43,9 @@ class ZeroPool:
         self._capacity = capacity
         self._ready: deque[sealapi.Ciphertext] = deque()
 
+    def __len__(self) -> int:
+        return len(self._ready)
+
     @property
     def is_full(self) -> bool:
         """Whether there is nothing to prepare."""

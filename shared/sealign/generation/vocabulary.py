@@ -14,7 +14,6 @@ from sealign.ckks import (
     ProductShape,
     SecurityTable,
     candidates,
-    noticed_range,
 )
 from sealign.errors import InvalidInputError, NoPlanError
 
@@ -28,8 +27,6 @@ _ROWS = 64
 """States whose logits are in memory at once."""
 _SAMPLE = 512
 """Public states whose logits say how far those of queries reach."""
-_MARGIN = 2.0
-"""The range that a plan promises over the largest of those logits."""
 _COARSEST = 1.0
 """The largest error of a logit that is worth proposing."""
 
@@ -120,11 +117,7 @@ class MappedVocabulary:
         return bias
 
     def shape(self, precision: float) -> ProductShape:
-        """The planner's input, from the norms of W.
-
-        The range is promised from logits seen, since no real state comes near the bound that norms give. It is so wide
-        that clients notice every logit beyond it.
-        """
+        """The planner's input, from the norms of W and, where there are some, from logits seen."""
         vocabulary = len(self.head.bias)
         norms = np.concatenate(
             [
@@ -133,18 +126,17 @@ class MappedVocabulary:
             ]
         )
         bound = float((norms * self.row_norm + np.abs(self.bias)).max())
-        return ProductShape(
+        shape = ProductShape(
             rows=1,
             dimension=len(self.intercept) if self.weight is None else len(self.weight),
             outputs=vocabulary,
             frobenius_norm=float(np.linalg.norm(norms)),
-            range=bound
-            if self.seen is None
-            else min(bound, max(_MARGIN * self._largest_logit(self.seen), noticed_range(bound, precision))),
+            range=bound,
             row_norm=self.row_norm,
             precision=precision,
             column_norm=float(norms.max()),
         )
+        return shape if self.seen is None else shape.promising(self._largest_logit(self.seen))
 
     def _largest_logit(self, states: NDArray[np.floating]) -> float:
         chunks = (states[start : start + _ROWS] for start in range(0, len(states), _ROWS))

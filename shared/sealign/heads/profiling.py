@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -131,7 +132,7 @@ class _Folds:
             ClassStatistics.of(rows, labels, own.labels),
         )
 
-    @property
+    @cached_property
     def blurs(self) -> tuple[MappedChannel, ...]:
         whole = self.everything
         return tuple(MappedChannel.blur(whole.mean, whole.total, noise) for noise in BLURS)

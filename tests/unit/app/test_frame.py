@@ -14,7 +14,8 @@ import pytest
 from google.protobuf.message import Message
 
 from sealign.app.bounded import MAX_PARTS, parse
-from sealign.app.frame import Call, Frame, FrameLimits, Layer, Within
+from sealign.app.frame import Call, Frame, FrameLimits, Layer
+from sealign.app.within import Within
 from sealign.errors import InvalidInputError, OverloadedError, StorageError, UnavailableError
 from sealign.protocol.status import error_of
 from sealign.protocol.v1 import classification_pb2 as pb

@@ -52,7 +52,7 @@ def _check(plan: PackingPlan, shape: ProductShape, table: SecurityTable) -> None
     assert (inner_blocks - 1) * plan.block.inner < shape.dimension <= inner_blocks * plan.block.inner
     assert (output_blocks - 1) * plan.block.outputs < shape.outputs <= output_blocks * plan.block.outputs
     assert plan.range >= shape.range
-    assert 7.999 <= plan.parameters.modulus / (plan.range * plan.output_scale) < 8  # what noticed_range relies on
+    assert 7.999 <= plan.parameters.modulus / (plan.range * plan.output_scale) < 8  # what a promised range relies on
     assert plan.input_scale_bits + np.log2(plan.row_norm) <= 50
     assert plan.dropped_bits >= 1
     assert shape.precision / 4 < plan.grid <= shape.precision / 2
@@ -169,7 +169,7 @@ def test_predicted_cost_is_the_actual_cost(rows: int, dimension: int, outputs: i
 
 
 def test_post_quantum_plan_changes_set_when_it_must() -> None:
-    shape = ProductShape(1, 768, 150, frobenius_norm=65.0, range=11.0)
+    shape = ProductShape(1, 768, 150, frobenius_norm=65.0, range=11.0, precision=1 / 256)
     assert plan_product(shape).parameters.name == "ckks-2048-40"
     assert plan_product(shape, SecurityTable.POST_QUANTUM).parameters.name == "ckks-4096-40"
 

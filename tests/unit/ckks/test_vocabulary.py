@@ -19,7 +19,6 @@ from sealign.ckks import (
     VocabularyEvaluator,
     ZeroPool,
     candidates,
-    noticed_range,
     part_blocks,
     part_outputs,
     product_shape,
@@ -93,15 +92,17 @@ def test_every_output_beyond_the_range_is_noticed(tmp_path: Path) -> None:
     weight[0] = np.linspace(-1, 1, 400)
     weight[0, 7] = reach = 55.0
 
-    def made(name: str, bound: float) -> Vocabulary:
-        shape = ProductShape(1, 6, 400, float(np.linalg.norm(weight)), bound, precision=PRECISION, column_norm=reach)
+    norm = float(np.linalg.norm(weight))
+    bounded = ProductShape(1, 6, 400, norm, reach, precision=PRECISION, column_norm=reach)
+
+    def made(name: str, shape: ProductShape) -> Vocabulary:
         plan = candidates(shape, max_modulus_bits=40)[0]
         ResidueWeights.write(tmp_path / name, plan, (weight[:, outputs] for outputs in part_outputs(plan)))
         key = SecretKey.generate(plan.parameters)
         evaluator = VocabularyEvaluator(plan, tmp_path / name, bias)
         return Vocabulary(plan, weight, bias, tmp_path / name, Cipher(plan, key), evaluator, ZeroPool(key.public_key))
 
-    promised = made("w", noticed_range(reach, PRECISION))
+    promised = made("w", bounded.promising(0.0))
     assert promised.plan.range == 8
     assert np.abs(promised.encrypted(np.eye(1, 6) * 7.9 / reach) - weight[0] * 7.9 / reach).max() <= PRECISION
     for output in np.linspace(8.3, reach, 40):
@@ -109,7 +110,7 @@ def test_every_output_beyond_the_range_is_noticed(tmp_path: Path) -> None:
         fresh = replace(promised, cipher=Cipher(promised.plan, key), zeros=ZeroPool(key.public_key))
         with pytest.raises(DecryptionError, match="outside the promised range"):
             fresh.encrypted(np.eye(1, 6) * output / reach)
-    narrow = made("narrower", promised.plan.range / 2)
+    narrow = made("narrower", replace(bounded, range=promised.plan.range / 2))
     wrapped = narrow.plan.parameters.modulus / narrow.plan.output_scale
     assert wrapped < reach
     assert abs(narrow.encrypted(np.eye(1, 6) * wrapped / reach)[0, 7]) <= 2 * PRECISION  # passes for nothing

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sealign.ckks import DEFAULT_PRECISION
 from sealign.encoders import load_encoder
 from sealign.lab.evaluation import EvaluationSpec, Report, run_evaluation, write_report
 from sealign.lab.evaluation import embedded as embedded_module
@@ -59,7 +60,7 @@ def test_encrypted_answers_are_the_clear_ones(report: Report) -> None:
             assert result.encrypted is not None
             assert result.encrypted.examples == 30
             assert result.encrypted.clear_accuracy == result.accuracy
-            assert 0 < result.encrypted.largest_error < 1 / 256
+            assert 0 < result.encrypted.largest_error < DEFAULT_PRECISION
             assert result.encrypted.agreement >= 29 / 30
             for score, ood in result.ood.items():
                 assert result.encrypted.ood[score].auroc == pytest.approx(ood.auroc, abs=0.1)
@@ -115,4 +116,4 @@ def test_rows_longer_than_promised_are_shortened_before_they_are_encrypted() -> 
     classifier = Classifier(random.standard_normal((8, 3)), random.standard_normal(3), ("a", "b", "c"), row_norm=2.0)
     assert np.linalg.norm(X, axis=1).max() > 2
     assert np.linalg.norm(classifier.rows(X), axis=1).max() <= 2 * (1 + 1e-5)
-    assert np.abs(encrypted_outputs(classifier, X) - classifier.outputs(X)).max() < 1 / 256
+    assert np.abs(encrypted_outputs(classifier, X) - classifier.outputs(X)).max() < DEFAULT_PRECISION

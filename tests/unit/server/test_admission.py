@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from sealign.errors import BudgetExhaustedError, InvalidInputError, OverloadedError
-from sealign_server.access import Bench, RowAccounts, Share
-from sealign_server.ledger import Ledger, Usage
+from sealign_server.access import Allowance, Bench, RowAccounts, Share
+from sealign_server.ledger import Budget, Ledger, Usage, UsageKey
+
+KEY = UsageKey("CN=a", "t", "c")
 
 
 def working(seconds: float) -> Callable[[], float]:
@@ -102,32 +104,38 @@ async def test_parts_of_what_was_admitted_are_never_refused() -> None:
     bench.close()
 
 
+def accounts_of(path: Path, per_day: int | None = None) -> RowAccounts:
+    return RowAccounts(Usage(Ledger(path)), lambda _: Allowance(1000, Budget(day=per_day)))
+
+
 async def test_rows_are_counted_before_the_work_and_ahead(tmp_path: Path) -> None:
-    usage = Usage(Ledger(tmp_path / "ledger.sqlite"), None)
-    accounts = RowAccounts(usage, per_request=1000)
+    path = tmp_path / "ledger.sqlite"
+    accounts = accounts_of(path)
     for _ in range(3):
-        await accounts.spend("CN=a", "t", "c", 1)
-    assert usage.totals() == [("CN=a", "t", "c", 256)]
-    await accounts.spend("CN=a", "t", "c", 1000)
+        await accounts.spend(KEY, 1)
+    assert Usage(Ledger(path)).totals() == [(*KEY, 256)]
+    await accounts.spend(KEY, 1000)
     with pytest.raises(InvalidInputError, match="more than the 1000"):
-        await accounts.spend("CN=a", "t", "c", 1001)
+        await accounts.spend(KEY, 1001)
+    await accounts.release()  # as when the policy has changed
+    assert Usage(Ledger(path)).totals() == [(*KEY, 1003)]
+    await accounts.spend(KEY, 1)
     accounts.close()
-    assert usage.totals() == [("CN=a", "t", "c", 1003)]
+    assert Usage(Ledger(path)).totals() == [(*KEY, 1004)]
 
 
 async def test_a_day_is_exact_with_rows_counted_ahead(tmp_path: Path) -> None:
     """Two processes share a limit: together they grant it and no more."""
-    path = tmp_path / "ledger.sqlite"
-    accounts = [RowAccounts(Usage(Ledger(path), 100), per_request=1000) for _ in range(2)]
+    accounts = [accounts_of(tmp_path / "ledger.sqlite", 100) for _ in range(2)]
     granted = 0
     for turn in range(240):
         with suppress(BudgetExhaustedError):
-            await accounts[turn % 2].spend("CN=a", "t", "c", 1)
+            await accounts[turn % 2].spend(KEY, 1)
             granted += 1
     assert granted == 100
 
 
 async def test_many_at_once_spend_what_there_is(tmp_path: Path) -> None:
-    accounts = RowAccounts(Usage(Ledger(tmp_path / "ledger.sqlite"), 50), per_request=1000)
-    results = await asyncio.gather(*(accounts.spend("CN=a", "t", "c", 1) for _ in range(80)), return_exceptions=True)
+    accounts = accounts_of(tmp_path / "ledger.sqlite", 50)
+    results = await asyncio.gather(*(accounts.spend(KEY, 1) for _ in range(80)), return_exceptions=True)
     assert results.count(None) == 50

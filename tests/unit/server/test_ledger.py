@@ -9,12 +9,22 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from sealign.errors import BudgetExhaustedError, NotFoundError, ReleaseRefusedError, StorageError
 from sealign.protocol import PublicSetCard
-from sealign_server.ledger import MAP, REGISTRATION, Ledger, Makings, Release, Releases, Usage
+from sealign_server.ledger import (
+    MAP,
+    REGISTRATION,
+    Budget,
+    Ledger,
+    Makings,
+    Release,
+    Releases,
+    Usage,
+    UsageKey,
+    this_hour,
+)
 from sealign_server.ledger.database import USAGE
 
 RELEASE = Release("embeddings", "d" * 64, "c" * 64, "CN=client", rows=2048, dimension=384)
@@ -167,46 +177,69 @@ def test_maps_and_registrations_of_a_day_are_limited_for_each_identity(path: Pat
 
 # Rows
 
+KEY = UsageKey("CN=a", "topics", "c" * 64)
+TEN = Budget(day=10)
+
 
 def test_rows_are_limited_over_all_encoders(path: Path) -> None:
     """Else invented encoders would each have a budget."""
-    usage = Usage(Ledger(path), per_day=10)
-    usage.debit("CN=a", "topics", "c" * 64, 6, 6)
-    usage.debit("CN=a", "topics", "f" * 64, 4, 4)
+    usage = Usage(Ledger(path))
+    usage.debit(KEY, 6, 6, TEN)
+    usage.debit(KEY._replace(encoder="f" * 64), 4, 4, TEN)
     with pytest.raises(BudgetExhaustedError, match="more than the 0") as caught:
-        usage.debit("CN=a", "topics", "e" * 64, 1, 1)
+        usage.debit(KEY._replace(encoder="e" * 64), 1, 1, TEN)
     assert caught.value.retry_after is not None
     assert 23 * 3600 - 1 < caught.value.retry_after <= 24 * 3600
-    for other in (("CN=b", "topics"), ("CN=a", "others")):
-        usage.debit(*other, "c" * 64, 10, 10)
-    assert ("CN=a", "topics", "c" * 64, 6) in usage.totals()
+    for other in (KEY._replace(identity="CN=b"), KEY._replace(task="others")):
+        usage.debit(other, 10, 10, TEN)
+    assert (*KEY, 6) in usage.totals()
 
 
-def test_rows_of_yesterday_do_not_count(path: Path) -> None:
+def test_an_hour_a_day_and_a_lifetime_are_limits_each(path: Path) -> None:
     ledger = Ledger(path)
-    usage = Usage(ledger, per_day=10)
-    usage.debit("CN=a", "topics", "c" * 64, 10, 10)
-    with ledger.transaction() as connection:
-        hour = connection.execute(select(USAGE.c.hour)).scalar_one()
-        connection.execute(USAGE.update().values(hour=hour - 24))
-    usage.debit("CN=a", "topics", "c" * 64, 10, 10)
-    assert usage.totals() == [("CN=a", "topics", "c" * 64, 20)]
+    usage, budget = Usage(ledger), Budget(hour=10, day=25, lifetime=40)
+
+    def hours_pass(hours: int) -> None:
+        with ledger.transaction() as connection:
+            connection.execute(USAGE.update().values(hour=USAGE.c.hour - hours))
+
+    def refused(within: str) -> float | None:
+        with pytest.raises(BudgetExhaustedError, match=within) as caught:
+            usage.debit(KEY, 10, 10, budget)
+        return caught.value.retry_after
+
+    usage.debit(KEY, 10, 10, budget)
+    assert 0 < (refused("in one hour") or 0) <= 3600
+    hours_pass(1)
+    usage.debit(KEY, 10, 10, budget)
+    hours_pass(1)
+    assert 21 * 3600 < (refused("in 24 hours") or 0) <= 22 * 3600
+    hours_pass(24)
+    usage.debit(KEY, 10, 10, budget)
+    usage.debit(KEY._replace(task="others"), 1, 1, Budget())
+    hours_pass(24)
+    usage.debit(KEY, 10, 10, budget)
+    hours_pass(24)
+    assert refused("in all") is None
+    (spent,) = (spent for spent in usage.spent() if spent.task == KEY.task)
+    assert (spent.hour, spent.day, spent.lifetime) == (0, 0, 40)
+    assert (spent.left(budget), spent.left(Budget(hour=10)), spent.left(Budget())) == (0.0, 1.0, 1.0)
 
 
 def test_what_is_counted_ahead_shrinks_near_the_limit(path: Path) -> None:
-    usage = Usage(Ledger(path), per_day=100)
-    assert usage.debit("CN=a", "t", "c", 1, 256) == 12
-    assert usage.debit("CN=a", "t", "c", 80, 256) == 80
-    assert usage.debit("CN=a", "t", "c", 1, 256) == 1
-    usage.give_back("CN=a", "t", "c", 5)
-    assert usage.totals() == [("CN=a", "t", "c", 88)]
+    usage, budget = Usage(Ledger(path)), Budget(hour=200, day=100)
+    assert usage.debit(KEY, 1, 256, budget) == 12
+    assert usage.debit(KEY, 80, 256, budget) == 80
+    assert usage.debit(KEY, 1, 256, budget) == 1
+    usage.give_back(KEY, this_hour(), 5)
+    assert usage.totals() == [(*KEY, 88)]
 
 
 def _debit(path: str) -> int:
-    usage, granted = Usage(Ledger(Path(path)), per_day=50), 0
+    usage, granted = Usage(Ledger(Path(path))), 0
     for _ in range(40):
         with suppress(BudgetExhaustedError):
-            granted += usage.debit("CN=a", "t", "c", 1, 1)
+            granted += usage.debit(KEY, 1, 1, Budget(lifetime=50))
     return granted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,10 @@ def test_trial_certificates_can_be_used(trial: ServeSettings, tmp_path: Path) ->
 def test_addresses_that_are_not_here(store: SiloStore, trial: ServeSettings, listen: str) -> None:
     with pytest.raises((UnavailableError, InvalidInputError), match="cannot listen on "):
         serve(store.directory, trial.model_copy(update={"listen": listen}))
+
+
+def test_metrics_on_an_address_that_cannot_be(store: SiloStore, trial: ServeSettings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for listen in (f"127.0.0.1:{taken.getsockname()[1]}", "unix:/run/metrics.sock"):
+            with pytest.raises((UnavailableError, InvalidInputError), match="cannot serve metrics on "):
+                serve(store.directory, trial.model_copy(update={"listen": "127.0.0.1:0", "metrics_listen": listen}))

@@ -31,7 +31,9 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "tls_cert": "c.pem",
         "tls_key": "c.key",
         "tls_client_ca": "ca.pem",
+        "tokens": "true",
         "anonymous": "false",
+        "policy": "policy.toml",
         "ledger": "postgresql://ledger",
         "workers": "3",
         "precision": "0.01",
@@ -60,6 +62,8 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "message_seconds": "5",
         "idle_seconds": "6",
         "drain_seconds": "0.5",
+        "audit_file_mb": "8",
+        "metrics_listen": "127.0.0.1:7444",
         "log_level": "debug",
     }
     assert set(values) == set(ServeSettings.model_fields)
@@ -86,7 +90,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         max_maps=3,
         max_maps_per_day=4,
     )
-    assert calls == CallLimits(100, 1000, 2, 4, 5 << 20, 0, 5.0, 6.0)
+    assert calls == CallLimits(100, 2, 4, 5 << 20, 0, 5.0, 6.0)
 
 
 def test_defaults_are_those_of_the_domain(tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_a_misspelt_setting_never_turns_a_protection_off(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:7443", "[::]:7443", "silo.example:7443", "192.0.2.1:1"])
 def test_who_may_call_is_said_where_others_can_connect(tmp_path: Path, listen: str) -> None:
-    with pytest.raises(InvalidInputError, match="--tls-client-ca, or --anonymous"):
+    with pytest.raises(InvalidInputError, match="--tls-client-ca or --tokens, or --anonymous"):
         serve_settings(tmp_path, {**FILES, "listen": listen})
     serve_settings(tmp_path, {**FILES, "listen": listen, "anonymous": True})
     serve_settings(tmp_path, {**FILES, "listen": listen, "tls_client_ca": Path("ca.pem")})

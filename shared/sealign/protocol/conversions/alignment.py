@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from sealign.alignment import MapCovariances
 from sealign.ckks import PackingPlan, SecurityTable
+from sealign.defaults import MAX_EXAMPLES
 from sealign.errors import InvalidInputError
 from sealign.protocol.cards import SpaceCard
-from sealign.protocol.conversions.checks import MAX_EXAMPLES, MAX_TEXT, bounded_count, bounded_text, digest
+from sealign.protocol.conversions.checks import MAX_TEXT, bounded_count, bounded_text, digest
 from sealign.protocol.conversions.types import (
     MAX_DIMENSION,
     encoder_from_wire,

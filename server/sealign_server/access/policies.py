@@ -1,0 +1,64 @@
+"""The policy in force: policy.toml as it is now, or as it was when it last could be used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from sealign.errors import InvalidInputError
+from sealign_server.access.policy import Policy
+
+_log = structlog.get_logger()
+
+_REFRESH_SECONDS = 0.5
+
+
+class Policies:
+    """Holds the policy in force.
+
+    Args:
+        file: policy.toml; it may appear later.
+        built_in: policy until there is one.
+
+    Raises:
+        InvalidInputError: the file cannot be used.
+    """
+
+    def __init__(self, file: Path, built_in: Policy) -> None:
+        self._file = file
+        self._seen = self._stamp()
+        self.current = built_in if self._seen is None else Policy.load(file)
+
+    def reload(self) -> bool:
+        """Read the file if it has changed, and return whether another policy is in force; a bad one is logged."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return False
+        self._seen, before = stamp, self.current.digest
+        try:
+            self.current = Policy.load(self._file)
+        except InvalidInputError as error:
+            _log.error("the new policy cannot be used; the earlier one stays", reason=str(error))
+        return self.current.digest != before
+
+    async def keep_current(self, changed: Callable[[], Awaitable[None]]) -> None:
+        """Look for changes twice a second; never returns.
+
+        Args:
+            changed: is called when another policy is in force.
+        """
+        while True:
+            await asyncio.sleep(_REFRESH_SECONDS)
+            if self.reload():
+                _log.info("policy reloaded", digest=self.current.digest)
+                await changed()
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._file.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size

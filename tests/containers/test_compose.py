@@ -1,0 +1,168 @@
+"""The demo that `docker compose -f deploy/compose.yaml up` starts, as its user sees it: `make compose-test`.
+
+Every test leaves the demo as it found it, running.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from time import perf_counter
+
+import httpx
+import pytest
+
+from tests.support.containers import ROOT, Composition, docker, wait_until
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
+
+_IMAGES = ("sealign-silo", "sealign-demo-silo", "sealign-demo-client", "sealign-demo-application")
+_TOPICS = {"acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
+    demo = Composition("compose.yaml", tmp_path_factory.mktemp("screen") / "screen")
+    docker("build", "--quiet", "--file", "deploy/images/Dockerfile", "--target", "silo", "--tag", "sealign-silo", ".")
+    demo.run("build", "--quiet")
+    demo.down("--volumes")  # of a run that was cut off
+    try:
+        began = perf_counter()
+        demo.up()
+        wait_until(lambda: bool(_labels(demo)), "a classified text")
+        print(f"first classified text after {perf_counter() - began:.1f} s")
+        wait_until(lambda: any("of the table" in line for line in demo.lines("application")), "the whole table")
+        yield demo
+    finally:
+        demo.down("--volumes")
+
+
+def _labels(demo: Composition) -> list[str]:
+    """Return the labels on the screen."""
+    first = (line.split(maxsplit=1)[0] for line in demo.lines("application") if line)
+    return [word for word in first if word in _TOPICS]
+
+
+def _goes_on(demo: Composition) -> None:
+    """Wait for the next classified texts, and for health."""
+    seen = len(_labels(demo))
+    wait_until(lambda: len(_labels(demo)) > seen + 1, "more classified texts")
+    for service in ("silo", "daemon"):
+        wait_until(lambda service=service: demo.health(service) == "healthy", f"{service} healthy")  # type: ignore[misc]
+
+
+def test_texts_are_classified_on_the_screen(demo: Composition) -> None:
+    total = next(line for line in demo.lines("application") if "of the table" in line)
+    right, of = map(int, re.findall(r"\d+", total)[:2])
+    print(total)
+    assert of == 24
+    assert right >= 12  # three texts of each of eight topics: three are right by chance
+    _goes_on(demo)
+
+
+def test_the_printed_address_opens_the_page(demo: Composition) -> None:
+    line = next(line for line in demo.lines("daemon") if line.startswith("Open "))
+    found = re.fullmatch(r"Open http://sealign\.localhost:7480/#ticket=(\S+)", line)
+    assert found is not None
+    with httpx.Client(base_url="http://127.0.0.1:7480", headers={"Host": "sealign.localhost:7480"}, timeout=60) as page:
+        assert "<html" in page.get("/").text
+        token = page.post("/page/session", json={"ticket": found[1]}).json()["token"]
+        body = {"input": "crude oil prices rose after opec agreed to cut output"}
+        assert page.post("/classify", json=body).status_code == 401
+        answer = page.post("/classify", json=body, headers={"Authorization": f"Bearer {token}"}).json()
+        assert answer["data"][0]["label"] == "crude"
+
+
+def test_who_reaches_whom(demo: Composition) -> None:
+    silo, daemon = demo.address("silo", "between"), demo.address("daemon", "local")
+    assert demo.reaches("daemon", "silo", 7443)
+    assert demo.reaches("application", daemon, 7450)
+    assert demo.reaches("application", daemon, 7480)
+    for host in ("silo", silo):
+        assert not demo.reaches("application", host, 7443)
+    for host in ("daemon", demo.address("daemon", "between"), daemon):
+        for port in (7450, 7480):
+            assert not demo.reaches("silo", host, port)
+
+
+def test_containers_have_no_rights_that_they_do_not_need(demo: Composition) -> None:
+    for service in ("certificates", "silo", "daemon", "aligner", "application"):
+        found = demo.inspected(service)
+        assert found["Config"]["User"] == "10001:10001", service
+        assert found["HostConfig"]["ReadonlyRootfs"], service
+        assert found["HostConfig"]["CapDrop"] == ["ALL"], service
+        assert "no-new-privileges:true" in found["HostConfig"]["SecurityOpt"], service
+    (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    for image in _IMAGES:
+        labels = json.loads(docker("image", "inspect", image))[0]["Config"]["Labels"]
+        assert labels["org.opencontainers.image.version"] == version, image
+        search = "find / -xdev -type f -perm /6000 2>/dev/null; command -v pip apt apt-get dpkg; true"
+        assert _in(image, "bash", "-c", search) == "", image
+    find = "from importlib.util import find_spec; print([n for n in NAMES if find_spec(n)])"
+    names = "NAMES = ('grpc', 'torch', 'transformers', 'sklearn', 'pip', 'setuptools')\n"
+    assert _in("sealign-silo", "python", "-c", names + find) == "['grpc']"
+
+
+def _in(image: str, program: str, *arguments: str) -> str:
+    """Return what a program in an image prints."""
+    return docker("run", "--rm", "--network", "none", "--entrypoint", program, image, *arguments).strip()
+
+
+def test_the_probes_cost_little(demo: Composition) -> None:
+    python = _processor_ms(
+        demo, "silo", 'sealign-server health --address localhost:7443 --tls-ca "$SEALIGN_HEALTH_TLS_CA"'
+    )
+    for service in ("silo", "daemon"):
+        shell = _processor_ms(demo, service, f"probe-{service}")
+        print(f"probe-{service}: {shell:.1f} ms of processor; sealign-server health: {python:.0f} ms")
+        assert shell < python / 10
+
+
+def _processor_ms(demo: Composition, service: str, command: str) -> float:
+    """Return the processor time of one run of a command in a container, in ms."""
+    runs = 10
+    script = f"for i in {{1..{runs}}}; do {command} >/dev/null || exit; done; times"
+    last = demo.run("exec", "--no-TTY", service, "bash", "-c", script).splitlines()[-1]
+    times = [(int(minutes), float(seconds)) for minutes, seconds in re.findall(r"(\d+)m([\d.]+)s", last)]
+    return 1000 * sum(60 * minutes + seconds for minutes, seconds in times) / runs
+
+
+def test_a_killed_silo_comes_back(demo: Composition) -> None:
+    before = demo.inspected("silo")["RestartCount"]
+    # The first process is the container's init; what it runs is the silo.
+    demo.run("exec", "--no-TTY", "silo", "bash", "-c", "kill -KILL $(cat /proc/1/task/1/children)")
+    wait_until(lambda: demo.inspected("silo")["RestartCount"] > before, "the silo restarted")
+    _goes_on(demo)
+
+
+def test_a_partition_is_said_and_ends(demo: Composition) -> None:
+    network, silo = f"{demo.project}_between", demo.container("silo")
+    seen = len(demo.lines("application"))
+
+    def complained() -> bool:
+        return any(line.startswith("no answer") for line in demo.lines("application")[seen:])
+
+    docker("network", "disconnect", network, silo)
+    try:
+        wait_until(complained, "the application says that there is no answer")
+        wait_until(lambda: demo.health("daemon") == "unhealthy", "the daemon is not healthy: no call would work")
+    finally:
+        docker("network", "connect", "--alias", "silo", network, silo)
+    _goes_on(demo)
+
+
+def test_logs_hold_no_texts(demo: Composition) -> None:
+    texts = _in("sealign-demo-application", "cat", "/demo/texts.tsv").splitlines()[1:]
+    logs = demo.run("logs", "--no-log-prefix", "silo", "daemon")
+    assert len(texts) == 24
+    assert not [text for text in texts if text.partition("\t")[2][:40] in logs]
+
+
+def test_down_and_up_again_need_no_new_map(demo: Composition) -> None:
+    demo.down()
+    seen = len(demo.lines("aligner"))
+    demo.up()
+    wait_until(lambda: len(demo.lines("aligner")) > seen, "the aligner's line")
+    assert demo.lines("aligner")[seen:] == ["a map is there already"]
+    _goes_on(demo)

@@ -1,0 +1,150 @@
+"""A policy in force at a real silo: what a tier does not allow is refused, and budgets outlive every process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from sealign.errors import NotPermittedError
+from sealign.protocol import RowKind
+from sealign.protocol.v1 import alignment_pb2, generation_pb2, silo_pb2
+from sealign_server.ledger import Ledger, Usage
+from sealign_server.store import SiloStore, audit_records
+from tests.support.certificates import Identity
+from tests.support.processes import Server, serving
+from tests.support.silo import ClearModel, Tls, align_plain, space_of
+from tests.support.smallsilo import PUBLIC, client_encoder, few_texts, make_silo
+from tests.support.wire import RawClient, Stubs, raw_stubs, refused
+
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+LIFETIME = 160
+AHEAD = 2 * (LIFETIME // 8)
+"""Rows that two killed workers may have counted ahead, at most."""
+
+POLICY = """
+[tiers.clinic]
+tasks = ["colours"]
+align = ["plain"]
+public_sets = ["{digest}"]
+max_rows = 1
+rows_lifetime = {lifetime}
+
+[identities]
+'{identity}' = "clinic"
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> SiloStore:
+    encoder = client_encoder()
+    store = make_silo(tmp_path_factory.mktemp("policy") / "silo")
+    align_plain(space_of(store), tls.client.subject, encoder.card, PUBLIC.digest, encoder.encode(PUBLIC.texts))
+    write(store, tls, LIFETIME)
+    return store
+
+
+def write(store: SiloStore, tls: Tls, lifetime: int, text: str = POLICY) -> None:
+    values = {"digest": PUBLIC.digest[:12], "lifetime": lifetime, "identity": tls.client.subject}
+    store.policy_path.write_text(text.format(**values))
+
+
+@contextmanager
+def served(store: SiloStore, tls: Tls, log: Path) -> Iterator[Server]:
+    options = (*tls.serve_options, "--workers", 2, "--share-examples")
+    with serving("sealign-server", "serve", store.directory, *options, log=log, workers=2) as silo:
+        yield silo
+
+
+@contextmanager
+def asking(silo: Server, tls: Tls, identity: Identity) -> Iterator[Stubs]:
+    with raw_stubs(silo.address, tls.authority, identity) as stubs:
+        yield stubs
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def spent(stubs: Stubs, rows: RowKind, most: int) -> int:
+    """Query until the silo refuses, at most so often; returns how often it answered."""
+    try:
+        raw = RawClient.meet(stubs, rows)
+    except grpc.RpcError:
+        return 0
+    request = raw.request(client_encoder().encode(PUBLIC.texts[:1]))
+    for number in range(1, most):
+        if stubs.classification.Classify.future(request, timeout=60).code() != grpc.StatusCode.OK:
+            return number
+    return most
+
+
+def test_a_policy_in_force(store: SiloStore, tls: Tls, tmp_path: Path) -> None:
+    clear = ClearModel.load(store.directory, tls.client, client_encoder().card.fingerprint, "colours")
+    stranger = tls.authority.issue("stranger", "stranger")
+    card, few = client_encoder().card, few_texts()
+    with served(store, tls, tmp_path / "log") as silo:
+        with asking(silo, tls, stranger) as stubs, refused(DENIED, NotPermittedError, "no tier for this identity"):
+            stubs.silo.Describe(silo_pb2.DescribeRequest(), timeout=60)
+        with asking(silo, tls, tls.client) as stubs:
+            described = stubs.silo.Describe(silo_pb2.DescribeRequest(), timeout=60)
+            assert list(described.tasks) == ["colours"]
+            assert (described.limits.rows_per_request, described.limits.may_align) == (1, True)
+            space = alignment_pb2.AlignmentHeader(space="embeddings", public_set=few.digest, rows=len(few))
+            space.encoder.dimension = card.dimension
+            for ask, deed in (
+                (lambda: stubs.alignment.Align(iter([alignment_pb2.AlignRequest(header=space)])), "align over public"),
+                (lambda: next(stubs.alignment.AlignEncrypted(iter([]))), "align in mode encrypted"),
+                (lambda: stubs.alignment.RegisterMap(alignment_pb2.RegisterMapRequest()), "register maps"),
+                (lambda: stubs.alignment.SharedExamples(alignment_pb2.SharedExamplesRequest()), "read shared examples"),
+                (
+                    lambda: stubs.generation.DescribeGeneration(generation_pb2.DescribeGenerationRequest(task="x")),
+                    "use generation task 'x'",
+                ),
+            ):
+                with refused(DENIED, NotPermittedError, f"this identity may not {deed}"):
+                    ask()
+            # A file that is wrong changes nothing; one that is right holds within a second, without a failed call.
+            write(store, tls, LIFETIME, POLICY.replace("rows_lifetime", "rows_per_life"))
+            silo.wait_for("the new policy cannot be used; the earlier one stays", 2)
+            assert spent(stubs, clear.rows, 3) == 3
+            write(store, tls, LIFETIME, POLICY.replace('["colours"]', "[]"))
+            silo.wait_for("policy reloaded", 2)
+            assert not stubs.silo.Describe(silo_pb2.DescribeRequest(), timeout=60).tasks
+            write(store, tls, LIFETIME)
+            silo.wait_for("policy reloaded", 4)
+            assert spent(stubs, clear.rows, 3) == 3
+    kinds = [record.kind for record in audit_records(store.audit_path)]
+    assert kinds.count("policy") == 6  # two workers, three policies
+    (used,) = Usage(Ledger(store.ledger_path)).spent()
+    assert used.lifetime == 6  # the workers gave back what they had counted ahead
+
+
+def test_a_lifetime_is_never_granted_twice_whatever_is_killed(store: SiloStore, tls: Tls, tmp_path: Path) -> None:
+    clear = ClearModel.load(store.directory, tls.client, client_encoder().card.fingerprint, "colours")
+    answered = sum(spent.lifetime for spent in Usage(Ledger(store.ledger_path)).spent())  # by the test before
+    with served(store, tls, tmp_path / "first") as silo:
+        with asking(silo, tls, tls.client) as stubs:
+            answered += spent(stubs, clear.rows, 20)
+        for event in silo.events("serving"):
+            os.kill(event["pid"], signal.SIGKILL)
+        silo.process.kill()
+    with served(store, tls, tmp_path / "second") as silo:
+        for _ in range(20):
+            with asking(silo, tls, tls.client) as stubs:
+                answered += (now := spent(stubs, clear.rows, LIFETIME))
+            if not now:
+                break
+    assert LIFETIME - AHEAD <= answered <= LIFETIME
+    log = (tmp_path / "second").read_text()
+    assert not re.search(r'"code": ?"(INTERNAL|MACHINE|STORAGE)', log)

@@ -1,0 +1,143 @@
+"""Composed containers, seen as a user sees them: what is printed, what is healthy, who reaches whom."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_STARTER = ROOT.parent / "shared" / "tools" / "with-container-engine"
+"""Runs a command with an engine of its own, on machines that have this program and no engine."""
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class NoEngineError(Exception):
+    """There is no container engine, and why."""
+
+
+@contextmanager
+def engine() -> Iterator[None]:
+    """Have `docker compose` work: with the engine that answers, or one that is started and ended here.
+
+    Raises:
+        NoEngineError: neither is possible.
+    """
+    if _answers(os.environ):
+        yield
+        return
+    if not os.access(_STARTER, os.X_OK):
+        raise NoEngineError("no container engine answers `docker version` and `docker compose version`")
+    command = [str(_STARTER), "sh", "-c", "env; echo ready; cat >&2"]
+    started = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert started.stdin is not None
+    assert started.stdout is not None
+    before = dict(os.environ)
+    try:
+        for line in started.stdout:
+            name, _, value = line.rstrip("\n").partition("=")
+            if name in ("DOCKER_HOST", "DOCKER_CONFIG"):
+                os.environ[name] = value
+            if name == "ready":
+                break
+        if not _answers(os.environ):
+            raise NoEngineError(f"{_STARTER.name} could not start a container engine here")
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        started.stdin.close()
+        started.wait()
+
+
+def _answers(environment: Any) -> bool:
+    try:
+        return all(
+            subprocess.run(["docker", *words], capture_output=True, env=environment).returncode == 0
+            for words in (["version"], ["compose", "version"])
+        )
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
+    """Wait for a condition."""
+    deadline = monotonic() + seconds
+    while not condition():
+        assert monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        sleep(0.5)
+
+
+def docker(*words: str, check: bool = True) -> str:
+    """Run a command of the engine and return what it printed."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, cwd=ROOT)
+    assert not check or done.returncode == 0, f"docker {' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class Composition:
+    """A compose file that is up, in a project of its own.
+
+    Args:
+        file: name of the compose file in deploy.
+        screen: file that gets what the user sees.
+    """
+
+    def __init__(self, file: str, screen: Path) -> None:
+        self.project = "sealign-test"
+        self._screen = screen
+        self._up: subprocess.Popen[bytes] | None = None
+        self._command = ("compose", "--project-name", self.project, "--file", f"deploy/{file}")
+
+    def up(self) -> None:
+        """Start it as the documentation says, in the foreground of a process."""
+        with self._screen.open("ab") as stream:
+            command = ["docker", *self._command, "--ansi", "never", "up"]
+            self._up = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT)
+
+    def down(self, *options: str) -> None:
+        """End it."""
+        self.run("down", "--timeout", "10", "--remove-orphans", *options)
+        if self._up is not None:
+            self._up.wait(timeout=60)
+
+    def run(self, *words: str, check: bool = True) -> str:
+        """Run a subcommand of compose and return what it printed."""
+        return docker(*self._command, *words, check=check)
+
+    def lines(self, service: str) -> list[str]:
+        """Return the lines of a service that are on the screen."""
+        screen = _ANSI.sub("", self._screen.read_text(errors="replace")).replace("\r", "")
+        parts = (line.partition("|") for line in screen.splitlines())
+        return [text.strip() for name, bar, text in parts if bar and re.fullmatch(rf"{service}-\d+\s*", name.strip())]
+
+    def container(self, service: str) -> str:
+        """Return the container's id."""
+        return self.run("ps", "--all", "--quiet", service).strip()
+
+    def inspected(self, service: str) -> dict[str, Any]:
+        """Return what the engine knows of a container."""
+        found: dict[str, Any] = json.loads(docker("inspect", self.container(service)))[0]
+        return found
+
+    def health(self, service: str) -> str:
+        """Return healthy, unhealthy or starting."""
+        return str(self.inspected(service)["State"]["Health"]["Status"])
+
+    def address(self, service: str, network: str) -> str:
+        """Return a container's IP address in a network."""
+        return str(self.inspected(service)["NetworkSettings"]["Networks"][f"{self.project}_{network}"]["IPAddress"])
+
+    def reaches(self, service: str, host: str, port: int) -> bool:
+        """Return whether a TCP connection opens from inside a container."""
+        opening = f"exec 3<>/dev/tcp/{host}/{port}"
+        words = (*self._command, "exec", "--no-TTY", service, "timeout", "3", "bash", "-c", opening)
+        return subprocess.run(["docker", *words], capture_output=True, cwd=ROOT).returncode == 0
