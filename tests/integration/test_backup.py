@@ -39,7 +39,7 @@ def test_a_backup_of_a_silo_at_work_is_whole(tmp_path: Path, tls: Tls) -> None:
     task = store.tasks.load("colours")
 
     def train() -> None:
-        while not ended.is_set():
+        while not ended.wait(0.3):
             store.tasks.save("colours", task)  # each time another version, and the oldest is deleted
             trained[0] += 1
 
@@ -72,6 +72,7 @@ def test_a_backup_of_a_silo_at_work_is_whole(tmp_path: Path, tls: Tls) -> None:
         ran = command("sealign-server", "restore", made, restored)
         assert ran.returncode == 0, ran.stderr
         assert {path.stat().st_mode & 0o077 for path in (restored, *restored.rglob("*"))} == {0}
+        assert command("sealign-server", "audit", "verify", restored).returncode == 0
         facts = json.loads(command("sealign-server", "info", restored, "--json").stdout)
         assert sum(row["rows"] for row in facts["rows"]) >= len(QUERIES)
     with silo_and_client(tmp_path / "restored2", tls, maps, "second.log") as client:

@@ -53,6 +53,7 @@ def doctor(
         _check_store(checkup, store)
         _check_ledger(checkup, store, None if settings is None else settings.ledger)
         options = ServingOptions() if settings is None else settings.serving()
+        _check_audit(checkup, store)
         _check_classification(checkup, store, options)
         _check_generation(checkup, store)
         if with_encoder:
@@ -89,13 +90,27 @@ def _is_private(directory: Path, path: Path) -> bool:
 
 
 def _check_ledger(checkup: Checkup, store: SiloStore, url: str | None) -> None:
-    from sealign_server.ledger import Ledger, Releases, Usage
+    from sealign_server.cli.ledgers import opened_ledger
+    from sealign_server.ledger import Releases, Usage
 
-    ledger = Ledger(store.ledger_path, url)
-    rows = checkup.attempt("ledger", lambda: sum(row[3] for row in Usage(ledger, None).totals()))
+    ledger = checkup.attempt("ledger", lambda: opened_ledger(store, url))
+    if ledger is None:
+        return
+    rows = checkup.attempt("ledger", lambda: sum(row[3] for row in Usage(ledger).totals()))
     releases = checkup.attempt("ledger", lambda: len(Releases(ledger).all()))
     if rows is not None and releases is not None:
         checkup.ok("ledger", f"{rows} rows and {releases} releases are counted")
+
+
+def _check_audit(checkup: Checkup, store: SiloStore) -> None:
+    from sealign_server.store import verify_audit
+
+    if not store.audit_path.exists():
+        checkup.ok("audit trail", "holds no record yet")
+        return
+    verified = checkup.attempt("audit trail", lambda: verify_audit(store.audit_path))
+    if verified is not None:
+        checkup.ok("audit trail", f"{verified.records} records, each bound to the one before")
 
 
 def _check_classification(checkup: Checkup, store: SiloStore, options: ServingOptions) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sealign_server.cli.arguments import Directory
+from sealign_server.cli.ledgers import LedgerUrl, opened_ledger, record
 
 BackupFile = Annotated[Path, typer.Argument(help="File of the backup.")]
 
@@ -18,18 +19,19 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def backup(directory: Directory, file: BackupFile) -> None:
+def backup(directory: Directory, file: BackupFile, ledger: LedgerUrl = None) -> None:
     """Write the silo to one file, also while it serves.
 
-    The file holds everything but what can be computed again: heads, statistics of private texts, maps, public sets and
-    the ledger. Keep it as safe as the silo. A ledger in another database is backed up with that database.
+    The file holds everything but what can be computed again: heads, statistics of private texts, maps, public sets,
+    the ledger and the audit trail. Keep it as safe as the silo. A ledger in another database is backed up with that
+    database.
     """
-    from sealign_server.ledger import Ledger
     from sealign_server.store import SiloStore
     from sealign_server.store.backup import back_up
 
     store = SiloStore(directory)
-    files = back_up(store, file, Ledger(store.ledger_path).copy_to)
+    record(store, "backup", "")
+    files = back_up(store, file, opened_ledger(store, ledger).copy_to)
     typer.echo(f"wrote {files} files of silo {store.document.name} to {file}")
 
 

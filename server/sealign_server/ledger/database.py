@@ -138,12 +138,12 @@ class Ledger:
             ) from error
 
     def copy_to(self, path: Path) -> None:
-        """Write a copy of the file to a path, as of one moment; nothing where it is empty.
+        """Write a copy of the file to a path, as of one moment; nothing where it is empty, or another database.
 
         Raises:
             StorageError: it cannot be read, or the copy cannot be written.
         """
-        if self.is_empty:
+        if self.is_empty or self._url is not None:
             return
         try:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))

@@ -1,8 +1,9 @@
 """A silo's directory as one file, made while the silo serves, and back.
 
 Files of a silo are replaced as a whole or not at all, and the file that makes a thing (a card, `current`) is written
-last. The backup takes such files first, so that what they name was there; it looks whether it was there still. The
-ledger comes last: it then counts every release that is in the backup.
+last. The backup takes such files first, so that what they name was there; it looks whether it was there still. Files
+of the audit trail are appended to: of them, it takes what there is at the moment. The ledger comes last: it then counts
+every release that is in the backup.
 
 The file is a tar archive whose last member names every other by its SHA-256.
 """
@@ -31,7 +32,7 @@ _MANIFEST = "backup.json"
 _LEDGER = "ledger.sqlite"
 _CACHES = ("embedded", "weights")
 """Directories of what is computed again when it is needed."""
-_ATTEMPTS = 5
+_ATTEMPTS = 10
 _MAX_MANIFEST = 64 << 20
 
 
@@ -88,6 +89,7 @@ def _write(directory: Path, stream: IO[bytes], copy_ledger: Callable[[Path], Non
     versions: dict[str, str] = {}
     copied_ledger = target.with_name(f".{target.name}.ledger.tmp")
     with tarfile.open(fileobj=stream, mode="w") as archive:
+        segments = _segments(directory)
         for path in _files(directory):
             name = path.relative_to(directory).as_posix()
             try:
@@ -99,6 +101,8 @@ def _write(directory: Path, stream: IO[bytes], copy_ledger: Callable[[Path], Non
             except FileNotFoundError:
                 continue  # removed meanwhile; whether something names it is looked at below
         _require_whole(digests, versions)
+        if segments != _segments(directory):  # the newest records have moved to a file of their own
+            raise _ChangedError
         try:
             copied_ledger.unlink(missing_ok=True)
             copy_ledger(copied_ledger)
@@ -114,6 +118,10 @@ def _write(directory: Path, stream: IO[bytes], copy_ledger: Callable[[Path], Non
     return len(digests)
 
 
+def _segments(directory: Path) -> set[str]:
+    return {path.name for path in (directory / "audit").glob("*.jsonl")}
+
+
 def _files(directory: Path) -> Iterator[Path]:
     """Yield the files to keep, those that make a thing first."""
     found = []
@@ -126,11 +134,13 @@ def _files(directory: Path) -> Iterator[Path]:
 
 
 def _add(archive: tarfile.TarFile, name: str, content: BinaryIO) -> str:
-    digest = sha256()
-    for piece in iter(lambda: content.read(1 << 20), b""):
+    entry, digest = archive.gettarinfo(arcname=name, fileobj=content), sha256()
+    left = entry.size
+    while left and (piece := content.read(min(left, 1 << 20))):
         digest.update(piece)
+        left -= len(piece)
     content.seek(0)
-    archive.addfile(archive.gettarinfo(arcname=name, fileobj=content), content)
+    archive.addfile(entry, content)
     return digest.hexdigest()
 
 
