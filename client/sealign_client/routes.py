@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -127,6 +128,7 @@ class Routes:
         self.maps = maps
         self.options = options
         self._silo: SiloCard | None = None
+        self._mentioned: set[str] = set()
 
     async def silo(self, *, refresh: bool = False) -> SiloCard:
         """Return the silo's card, asked once until ``refresh``."""
@@ -188,10 +190,24 @@ class Routes:
             return offered[0] if offered else None
         for card in offered:
             if card.id == pin.card.id:
+                if card is not offered[0]:
+                    self._mention_newer(card, offered[0])
                 return card
         raise NoMapError(
             f"The silo no longer serves map {pin.card.id}, which this client uses with space {space.name!r}; it offers "
             f"{len(offered)} other maps. Align again, or accept another map: sealign maps delete {pin.card.id[:12]}"
+        )
+
+    def _mention_newer(self, used: MapCard, newer: MapCard) -> None:
+        """Say once that the silo has another map since the one that is pinned: its operator has refined it, maybe."""
+        if newer.id in self._mentioned:
+            return
+        self._mentioned.add(newer.id)
+        refined = "" if newer.divergence is None else f", refined to a divergence of {newer.divergence:.4f}"
+        warnings.warn(
+            f"The silo has map {newer.id[:12]} of {newer.created}{refined}, newer than map {used.id[:12]} that this "
+            f"client uses. To use the newer one: sealign maps delete {used.id[:12]}",
+            stacklevel=2,
         )
 
     async def _registration(self, pin: Pin, own: AffineMap) -> str | None:

@@ -26,6 +26,12 @@ def _refused(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("address", _BAD)
+def test_addresses_of_a_health_probe(tmp_path: Path, address: str) -> None:
+    authority = str(tmp_path / "ca.pem")
+    assert "ddress " in _refused("sealign_server", "health", "--address", address, "--tls-ca", authority)
+
+
+@pytest.mark.parametrize("address", _BAD)
 def test_addresses_that_a_silo_cannot_listen_on(tmp_path: Path, address: str) -> None:
     arguments = ("serve", str(tmp_path), "--tls-cert", "a", "--tls-key", "b", "--listen", address)
     assert f"Address {address!r} must" in _refused("sealign_server", *arguments)

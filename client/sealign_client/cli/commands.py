@@ -19,6 +19,7 @@ COMMANDS = {
     "adapt": "Measure the mean of your own texts, to remove a map's offset.",
     "coverage": "Measure how well public texts cover your own.",
     "tasks": "List the silo's tasks.",
+    "doctor": "Check certificates, silo, encoder, map and a round trip.",
     "daemon": "Serve applications on this machine.",
     "maps": "List, show, delete and export maps.",
     "keys": "List, rotate and delete stored keys.",

@@ -70,6 +70,15 @@ class RunningDaemon:
         finally:
             feed.close()
 
+    def classify(self, texts: list[str], task: str | None = None) -> list[Classification]:
+        """Return the classifications of texts, in their order.
+
+        Raises:
+            SealignError: as `Client.classify`.
+        """
+        pieces = [texts[start : start + _PIECE] for start in range(0, len(texts), _PIECE)] or [[]]
+        return [result for piece in pieces for result in self._classified(piece, task)]
+
     def _answers(self, piece: list[str], first: int, task: str | None) -> Iterator[Classification]:
         """Yield what is made of a piece of texts, up to the first one that cannot be used."""
         try:

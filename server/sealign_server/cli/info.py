@@ -11,6 +11,7 @@ import typer
 from sealign_server.cli.arguments import AsJson, Directory
 
 if TYPE_CHECKING:
+    from sealign.protocol import PublicSetCard
     from sealign_server.store import SiloStore, SpaceStore
 
 
@@ -109,11 +110,11 @@ def release_rows(store: SiloStore) -> list[dict[str, Any]]:
     ]
 
 
-def public_rows(name: str, space: SpaceStore) -> list[dict[str, Any]]:
-    """Return the public sets of a space as rows of a table."""
+def public_rows(name: str, space: SpaceStore, *only: PublicSetCard) -> list[dict[str, Any]]:
+    """Return the public sets of a space, or only some, as rows of a table."""
     return [
         {"space": name, "name": card.name, "rows": card.rows, "digest": card.digest, "base": card.base}
-        for card in space.public_sets()
+        for card in only or space.public_sets()
     ]
 
 

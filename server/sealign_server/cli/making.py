@@ -57,7 +57,10 @@ def train(
     ] = None,
     head: Annotated[
         Path | None,
-        typer.Option(help="Import this linear head (safetensors) instead; the data then only calibrate it."),
+        typer.Option(
+            help="Import this linear head (safetensors) instead; the data then only calibrate it. Its labels come from "
+            "the file's metadata: `labels`, a JSON list in the order of the outputs."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for what is drawn: held-out rows, shared examples.")] = 0,
     share: Annotated[

@@ -13,6 +13,7 @@ from sealign_server.cli.arguments import AsJson, Directory, SpaceName
 from sealign_server.cli.info import map_rows, public_rows, shown
 
 if TYPE_CHECKING:
+    from sealign.protocol import PublicSetCard
     from sealign_server.store import MapRecord, SpaceStore
 
 _EMBEDDINGS = "embeddings"
@@ -23,6 +24,9 @@ public = typer.Typer(help="Public sets that clients align over.", **_HELP)  # ty
 release = typer.Typer(help="Cross-covariances that were released under encrypted alignment.", **_HELP)  # type: ignore[arg-type]
 
 MapStart = Annotated[str, typer.Argument(help="Beginning of the map's id.")]
+TaskName = Annotated[str, typer.Argument(help="The task's name.")]
+IsGeneration = Annotated[bool, typer.Option("--generation", help="A generation task, with its maps and public sets.")]
+DigestStart = Annotated[str, typer.Argument(help="Beginning of the set's digest.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -94,11 +98,15 @@ def list_tasks(directory: Directory, as_json: AsJson = False) -> None:
 
 
 @tasks.command("show")
-def show_task(directory: Directory, task: Annotated[str, typer.Argument(help="The task's name.")]) -> None:
-    """Show a classification task as JSON: labels, measures, thresholds."""
+def show_task(directory: Directory, task: TaskName, generation: IsGeneration = False) -> None:
+    """Show a task as JSON: labels, measures, thresholds; model and vocabulary of a generation task."""
     from sealign_server.store import SiloStore
 
-    stored = SiloStore(directory).tasks.load(task)
+    store = SiloStore(directory)
+    if generation:
+        typer.echo(json.dumps({"name": task, **store.generation.document(task).model_dump()}, indent=2))
+        return
+    stored = store.tasks.load(task)
     trained = stored.trained
     facts = {
         "name": task,
@@ -115,11 +123,7 @@ def show_task(directory: Directory, task: Annotated[str, typer.Argument(help="Th
 
 
 @tasks.command("remove")
-def remove_task(
-    directory: Directory,
-    task: Annotated[str, typer.Argument(help="The task's name.")],
-    generation: Annotated[bool, typer.Option(help="A generation task, with its maps and public sets.")] = False,
-) -> None:
+def remove_task(directory: Directory, task: TaskName, generation: IsGeneration = False) -> None:
     """Remove a task; it stops being served at once."""
     from sealign_server.store import SiloStore
 
@@ -134,21 +138,22 @@ def list_public(directory: Directory, as_json: AsJson = False) -> None:
     _print([row for name, space in _spaces(directory).items() for row in public_rows(name, space)], as_json)
 
 
-@public.command("remove")
-def remove_public(
-    directory: Directory,
-    digest: Annotated[str, typer.Argument(help="Beginning of the set's digest.")],
-    space: SpaceName = _EMBEDDINGS,
-) -> None:
-    """Remove a public set; clients can no longer align over it, nor use maps of their own that they learned over it."""
-    from sealign.errors import NotFoundError
-
+@public.command("show")
+def show_public(directory: Directory, digest: DigestStart, space: SpaceName = _EMBEDDINGS) -> None:
+    """Show a public set as JSON, with the maps that were learned over it."""
     found = _space(directory, space)
-    cards = [card for card in found.public_sets() if card.digest.startswith(digest)]
-    if len(cards) != 1:
-        raise NotFoundError(f"{len(cards)} public sets begin with {digest[:64]!r}; see: sealign-server public list")
-    found.remove_public_set(cards[0].digest)
-    typer.echo(f"removed public set {cards[0].name}")
+    card = _chosen_set(found, digest)
+    learned = [record.card.id for record in found.map_records() if record.card.public_set == card.digest]
+    typer.echo(json.dumps({**public_rows(space, found, card)[0], "maps": learned}, indent=2))
+
+
+@public.command("remove")
+def remove_public(directory: Directory, digest: DigestStart, space: SpaceName = _EMBEDDINGS) -> None:
+    """Remove a public set; clients can no longer align over it, nor use maps of their own that they learned over it."""
+    found = _space(directory, space)
+    card = _chosen_set(found, digest)
+    found.remove_public_set(card.digest)
+    typer.echo(f"removed public set {card.name}")
 
 
 @release.command("list")
@@ -196,6 +201,15 @@ def _chosen(space: SpaceStore, start: str) -> MapRecord:
     if len(found) != 1:
         raise NoMapError(f"{len(found)} maps begin with {start[:64]!r}; see: sealign-server map list")
     return found[0]
+
+
+def _chosen_set(space: SpaceStore, digest: str) -> PublicSetCard:
+    from sealign.errors import NotFoundError
+
+    cards = [card for card in space.public_sets() if card.digest.startswith(digest)]
+    if len(cards) != 1:
+        raise NotFoundError(f"{len(cards)} public sets begin with {digest[:64]!r}; see: sealign-server public list")
+    return cards[0]
 
 
 def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -135,6 +136,21 @@ class Ledger:
                 f"{error.args[0] if error.args else ''}); nothing was granted. Free disk space or fix permissions, "
                 "then try again."
             ) from error
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of the file to a path, as of one moment; nothing where it is empty, or another database.
+
+        Raises:
+            StorageError: it cannot be read, or the copy cannot be written.
+        """
+        if self.is_empty or self._url is not None:
+            return
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            with closing(sqlite3.connect(self._path)) as own, closing(sqlite3.connect(path)) as copy:
+                own.backup(copy)
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"the ledger {self._path} cannot be copied ({error}); try again") from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

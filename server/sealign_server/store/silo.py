@@ -48,7 +48,7 @@ class SiloStore:
         except ValidationError as error:
             raise StorageError(
                 f"{path} is damaged, or of another version of Sealign than this one, which reads format {FORMAT} "
-                f"({error.error_count()} faults)"
+                f"({error.error_count()} faults). See: sealign-server upgrade {directory}"
             ) from error
         self.space = SpaceStore(directory / "space", self.document.encoder_card)
         self.tasks = TaskStore(directory / "tasks")

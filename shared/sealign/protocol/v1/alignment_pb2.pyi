@@ -561,7 +561,7 @@ Global___SharedExamplesRequest: _TypeAlias = SharedExamplesRequest  # noqa: Y015
 
 @_typing.final
 class SharedExamplesReply(_message.Message):
-    """Shared examples, without labels."""
+    """Shared examples, without labels, then label names."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

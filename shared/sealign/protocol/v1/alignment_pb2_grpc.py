@@ -99,7 +99,7 @@ class AlignmentServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SharedExamples(self, request, context):
-        """Unlabelled texts of a task that the silo shares, to join a public set.
+        """The names of a task's labels, and unlabelled texts of it that the silo shares, to join a public set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

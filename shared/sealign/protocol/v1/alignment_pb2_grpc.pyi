@@ -51,7 +51,7 @@ class AlignmentStub:
     RegisterMap: _grpc.UnaryUnaryMultiCallable[_alignment_pb2.RegisterMapRequest, _alignment_pb2.RegisterMapReply]
     """Registers what a map that the client applies makes of the public texts, for heads that are fitted to it."""
     SharedExamples: _grpc.UnaryUnaryMultiCallable[_alignment_pb2.SharedExamplesRequest, _alignment_pb2.SharedExamplesReply]
-    """Unlabelled texts of a task that the silo shares, to join a public set."""
+    """The names of a task's labels, and unlabelled texts of it that the silo shares, to join a public set."""
 
 @_typing.type_check_only
 class AlignmentAsyncStub(AlignmentStub):
@@ -72,7 +72,7 @@ class AlignmentAsyncStub(AlignmentStub):
     RegisterMap: _aio.UnaryUnaryMultiCallable[_alignment_pb2.RegisterMapRequest, _alignment_pb2.RegisterMapReply]  # type: ignore[assignment]
     """Registers what a map that the client applies makes of the public texts, for heads that are fitted to it."""
     SharedExamples: _aio.UnaryUnaryMultiCallable[_alignment_pb2.SharedExamplesRequest, _alignment_pb2.SharedExamplesReply]  # type: ignore[assignment]
-    """Unlabelled texts of a task that the silo shares, to join a public set."""
+    """The names of a task's labels, and unlabelled texts of it that the silo shares, to join a public set."""
 
 class AlignmentServicer(metaclass=_abc_1.ABCMeta):
     """Learns and retains maps between a client's rows and a space of the silo."""
@@ -120,6 +120,6 @@ class AlignmentServicer(metaclass=_abc_1.ABCMeta):
         request: _alignment_pb2.SharedExamplesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alignment_pb2.SharedExamplesReply, _abc.Awaitable[_alignment_pb2.SharedExamplesReply]]:
-        """Unlabelled texts of a task that the silo shares, to join a public set."""
+        """The names of a task's labels, and unlabelled texts of it that the silo shares, to join a public set."""
 
 def add_AlignmentServicer_to_server(servicer: AlignmentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,158 @@
+"""Texts in files: lines, CSV, TSV or JSON lines, unpacked where they are gzip; read in turn, in constant memory."""
+
+from __future__ import annotations
+
+import csv
+import enum
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from sealign.app.terminal import standard_input
+from sealign.errors import InvalidInputError, NotFoundError, StorageError
+from sealign.lines import iterate_lines
+
+_ESCAPED = re.compile("[\udc80-\udcff]")
+_FIELD_BYTES = 1 << 24
+
+
+class Format(str, enum.Enum):
+    """How texts stand in a file."""
+
+    LINES = "lines"
+    CSV = "csv"
+    TSV = "tsv"
+    JSONL = "jsonl"
+
+    @classmethod
+    def of(cls, file: Path) -> Format:
+        """Return the format that a file's name says: by default, lines."""
+        name = file.name.removesuffix(".gz").lower()
+        endings = {".csv": cls.CSV, ".tsv": cls.TSV, ".jsonl": cls.JSONL, ".ndjson": cls.JSONL}
+        return next((found for ending, found in endings.items() if name.endswith(ending)), cls.LINES)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a file.
+
+    Attributes:
+        number: from 1, the header aside.
+        text: to classify; empty if the row is faulty.
+        name: what the results call the row: its number, or the cell of the column that names rows.
+        fault: why the row cannot be used; None if it can.
+    """
+
+    number: int
+    text: str
+    name: str
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where text and name of a row are, by the header of CSV and TSV, or by key of JSON lines."""
+
+    text: str = "text"
+    name: str | None = None
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading, unpacked if it is gzip; "-" is standard input.
+
+    Raises:
+        NotFoundError, StorageError: it is missing, or cannot be read.
+        InvalidInputError: it is gzip and damaged.
+    """
+    try:
+        with standard_input() if str(file) == "-" else file.open("rb") as raw:
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if file.suffix == ".gz" else raw
+    except FileNotFoundError as error:
+        raise NotFoundError(f"There is no file {file}. Check the path.") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidInputError(f"{file} is no gzip file, or damaged: {error}. Take another copy.") from None
+    except OSError as error:
+        raise StorageError(f"could not read {file}: {error.strerror or error}") from error
+
+
+def iterate_records(stream: BinaryIO, kind: Format, columns: Columns, name: str) -> Iterator[Record]:
+    """Yield the rows of a file, faulty ones included.
+
+    Args:
+        name: of the file, for errors.
+
+    Raises:
+        InvalidInputError: there is no such column, or the file cannot be read as what it should be.
+    """
+    if kind is Format.LINES:
+        for line in iterate_lines(stream):
+            yield Record(line.number, line.text, str(line.number), line.fault)
+    elif kind is Format.JSONL:
+        for line in iterate_lines(stream):
+            yield _of_object(line.number, line.text, columns, line.fault)
+    else:
+        yield from _of_table(stream, kind, columns, name)
+
+
+def _of_object(number: int, text: str, columns: Columns, fault: str | None) -> Record:
+    named = str(number)
+    if fault is None:
+        try:
+            content = json.loads(text)
+        except ValueError:
+            return Record(number, "", named, "is not JSON; write one object per line")
+        if not isinstance(content, dict):
+            return Record(number, "", named, "is not a JSON object; write one object per line")
+        if columns.name is not None:
+            named = str(content.get(columns.name, number))
+        if isinstance(found := content.get(columns.text), str) and found.strip():
+            return Record(number, found, named)
+        fault = f"has no text under {columns.text!r}; choose another key with --column"
+    return Record(number, "", named, fault)
+
+
+def _of_table(stream: BinaryIO, kind: Format, columns: Columns, name: str) -> Iterator[Record]:
+    csv.field_size_limit(_FIELD_BYTES)
+    lines: Iterable[str] = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+    dialect = {"delimiter": "\t" if kind is Format.TSV else ",", "strict": True}
+    rows = csv.reader(lines, **dialect)  # type: ignore[arg-type]
+    number = 0
+    try:
+        header = next(rows, [])
+        text, label = (_position(header, column, name) for column in (columns.text, columns.name))
+        for number, row in enumerate((row for row in rows if row), 1):
+            yield _of_row(number, row, len(header), text, label)
+    except csv.Error as error:
+        raise InvalidInputError(f"{name}: row {number + 1} is not {kind.value.upper()}: {error}. Mend it.") from None
+
+
+def _position(header: list[str], column: str | None, name: str) -> int | None:
+    if column is None:
+        return None
+    if header.count(column) != 1:
+        known = ", ".join(header)[:300] or "none"
+        raise InvalidInputError(
+            f"{name} has {header.count(column)} columns {column!r}; its columns are: {known}. Choose one with --column "
+            "or --id."
+        )
+    return header.index(column)
+
+
+def _of_row(number: int, row: list[str], width: int, text: int | None, label: int | None) -> Record:
+    named = str(number) if label is None or label >= len(row) else row[label]
+    if len(row) != width:
+        return Record(number, "", named, f"has {len(row)} columns, and the header {width}; quote commas and tabs")
+    found = row[text or 0]
+    if _ESCAPED.search(found):
+        return Record(number, "", named, "is not UTF-8; convert the file to UTF-8")
+    if "\0" in found or not found.strip():
+        return Record(number, "", named, "has an empty text, or one with a NUL character; remove the row")
+    return Record(number, found, named)

@@ -1,0 +1,148 @@
+"""``sealign classify`` over rows of a file: each keeps its identity, and a bad one takes no other down."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import typer
+
+from sealign.errors import InvalidInputError
+from sealign_client.cli.records import Columns, Format, Record, iterate_records, opened
+from sealign_client.cli.results_file import Answer, ResultsFile, formatted, head
+from sealign_client.results import Classification
+
+_PIECE = 128
+
+
+class OnError(str, enum.Enum):
+    """What becomes of a row that cannot be classified."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    LABEL = "label"
+
+
+class Classifies(Protocol):
+    """A client, or a running daemon."""
+
+    def classify(self, texts: list[str], task: str | None = None) -> list[Classification]:
+        """Return the classifications of texts, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """What to classify, and how.
+
+    Attributes:
+        file: input; "-" for standard input.
+        kind: its format.
+        columns: where text and name of a row are.
+        on_error: what becomes of a row that cannot be classified.
+        output: file to write; None for standard output.
+        written: format on standard output.
+    """
+
+    file: Path
+    kind: Format
+    columns: Columns
+    on_error: OnError
+    output: Path | None
+    written: Format
+
+    def classify(
+        self, classifier: Classifies, task: str | None, settings: dict[str, Any], advance: Callable[[int], None]
+    ) -> int:
+        """Classify the rows, and return the number of those that were faulty.
+
+        Args:
+            classifier: of texts.
+            task: name of the silo's task; None if there is one.
+            settings: that decide the results; an interrupted output of others is not gone on with.
+            advance: told how many rows were done.
+
+        Raises:
+            InvalidInputError: a row that cannot be classified, by its number, unless they are skipped or labelled.
+            SealignError: as `Client.classify`; and of files.
+        """
+        with opened(self.file) as stream:
+            rows = iterate_records(stream, self.kind, self.columns, _name(self.file))
+            records = chain(list(islice(rows, 1)), rows)  # a wrong file or column is refused before a model is loaded
+            results = None if self.output is None else ResultsFile(self.output, self._about(settings, task))
+            classifier.classify([], task)  # refuses what does not depend on a text
+            if results is None:
+                typer.echo(head(self.written), nl=False)
+                return self._each(records, classifier, task, self._print, advance)
+            with results:
+                if results.done:
+                    typer.echo(f"going on after row {results.done}", err=True)
+                rest = islice(records, results.done, None)
+                return self._each(rest, classifier, task, results.write, advance)
+
+    def _about(self, settings: dict[str, Any], task: str | None) -> dict[str, Any]:
+        if str(self.file) == "-":
+            raise InvalidInputError("Results of standard input go to standard output: give --file to use --output.")
+        facts = self.file.stat()
+        return {
+            **settings,
+            "task": task,
+            "file": str(self.file.absolute()),
+            "bytes": facts.st_size,
+            "changed": facts.st_mtime_ns,
+            "column": self.columns.text,
+            "id": self.columns.name,
+            "format": self.kind.value,
+            "on_error": self.on_error.value,
+        }
+
+    def _print(self, answer: Answer | None, _: int) -> None:
+        if answer is not None:
+            typer.echo(formatted(answer, self.written), nl=False)
+
+    def _each(
+        self,
+        records: Iterator[Record],
+        classifier: Classifies,
+        task: str | None,
+        write: Callable[[Answer | None, int], None],
+        advance: Callable[[int], None],
+    ) -> int:
+        faulty = 0
+        while piece := list(islice(records, _PIECE)):
+            found = iter(_answers(classifier, task, [record.text for record in piece if record.fault is None]))
+            for record in piece:
+                result = next(found) if record.fault is None else InvalidInputError(record.fault)
+                if isinstance(result, Classification):
+                    write(Answer(record, result), record.number)
+                    continue
+                faulty += 1
+                if self.on_error is OnError.FAIL:
+                    raise InvalidInputError(f"{_name(self.file)}: row {record.number}: {result}")
+                answer = Answer(record, None, str(result)) if self.on_error is OnError.LABEL else None
+                write(answer, record.number)
+            advance(len(piece))
+        return faulty
+
+
+def _answers(
+    classifier: Classifies, task: str | None, texts: list[str]
+) -> Sequence[Classification | InvalidInputError]:
+    """Return a result for each text, or why it has none: a piece with faulty texts is halved until they are alone."""
+    if not texts:
+        return []
+    try:
+        return classifier.classify(texts, task)
+    except InvalidInputError as error:
+        if len(texts) == 1:
+            return [error]
+        half = len(texts) // 2
+        return [*_answers(classifier, task, texts[:half]), *_answers(classifier, task, texts[half:])]
+
+
+def _name(file: Path) -> str:
+    return "standard input" if str(file) == "-" else str(file)
