@@ -12,7 +12,6 @@ from sealign.encoders import Encoder, EncoderSettings
 from sealign.protocol import EMBEDDINGS, MapCard, SiloCard, find_public_set, generation_task_of
 from sealign_client.classification_tasks import Progress
 from sealign_client.classify import Classifier
-from sealign_client.endpoint import Endpoint
 from sealign_client.inputs import (
     Texts,
     checked_embeddings,
@@ -72,18 +71,8 @@ class AsyncClient:
         named = encoder if encoder is not None else settings.encoder
         self.settings = settings
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
-        token = settings.silo_token.get_secret_value() if settings.silo_token else settings.silo_token_file
-        endpoint = Endpoint(
-            settings.silo,
-            settings.tls_ca,
-            settings.tls_cert,
-            settings.tls_key,
-            token=token,
-            otlp=settings.otlp_endpoint,
-            table=settings.security_table,
-        )
         keys = KeyRing(KeyStore(settings.key_directory, self._passphrase, settings.security_table))
-        self.session = Session(endpoint, keys, settings.timeout, observe)
+        self.session = Session(settings.endpoint, keys, settings.timeout, observe)
         self._maps = ClientMaps(settings.map_directory or data_directory() / MAPS)
         self._routes = Routes(self.session, self._maps, RouteOptions(settings.placement, settings.register_maps))
         parsed = EncoderSettings.parse(named) if isinstance(named, str) else named

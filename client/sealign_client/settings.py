@@ -12,6 +12,7 @@ from sealign.app.settings import LayeredSettings
 from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
+from sealign_client.endpoint import Endpoint
 
 DAEMON_SETTINGS = ("listen", "http", "http_hosts", "http_origins", "token_file", "log_level")
 """Settings that only the daemon reads."""
@@ -83,6 +84,19 @@ class ClientSettings(LayeredSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Daemon: level of the log on standard error."
     )
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the silo is, and how the connection is protected."""
+        return Endpoint(
+            self.silo,
+            self.tls_ca,
+            self.tls_cert,
+            self.tls_key,
+            token=self.silo_token.get_secret_value() if self.silo_token else self.silo_token_file,
+            otlp=self.otlp_endpoint,
+            table=self.security_table,
+        )
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> ClientSettings:

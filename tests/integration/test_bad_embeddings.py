@@ -9,7 +9,6 @@ import pytest
 
 from sealign.errors import InvalidInputError, NotFoundError
 from sealign_client import Client
-from sealign_client.endpoint import Endpoint
 from sealign_client.transport import ClassificationCalls, Query, SiloConnection, credentials_of
 from tests.support.corpus import Corpus
 from tests.support.processes import Server
@@ -74,7 +73,7 @@ async def test_a_stream_whose_queries_fail_ends(silo: Server, tls: Tls, client: 
         yield  # an asynchronous generator
 
     settings = tls.client_settings(silo.port)
-    endpoint = Endpoint(settings.silo, settings.tls_ca, settings.tls_cert, settings.tls_key)
+    endpoint = settings.endpoint
     connection = SiloConnection(endpoint, credentials_of(endpoint))
     plan = client.describe().tasks[0].plans[0]
     with pytest.raises(InvalidInputError, match="cannot be made"):

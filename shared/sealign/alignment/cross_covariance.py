@@ -131,8 +131,43 @@ def fit_cross_covariance(
     spectrum = Spectrum(centred @ centred.T, product * source.scales[:, None])
     unit = float(np.mean(spectrum.values))
     spread = np.sqrt(product.shape[1]) * error * spectrum.vectors.T * source.scales
-    scores = np.full(len(ratios), np.inf)
-    for index, lam in enumerate(ratios * unit):
+    best, score = _best_penalty(spectrum, ratios * unit, squared_norm, count, spread, tolerance)
+    weight = spectrum.weight(ratios[best] * unit)
+    fitted = centred.T @ weight
+    baseline = squared_norm / count / (1.0 - 1.0 / count) ** 2
+    return AffineMap(
+        weight=weight,
+        intercept=-source.mean @ weight,
+        source_fingerprint=source_fingerprint,
+        target_fingerprint=target_fingerprint,
+        public_set=public_set,
+        quality=MapQuality(
+            explained_variance=float(1.0 - score / baseline),
+            mean_cosine=None,
+            linear_cka=None,
+            rows=count,
+            penalty=float(ratios[best]),
+        ),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        covariances=MapCovariances(
+            *(
+                (matrix / count).astype(np.float32)
+                for matrix in ((product * source.scales[:, None]).T @ weight, fitted.T @ fitted)
+            )
+        ),
+    )
+
+
+def _best_penalty(
+    spectrum: Spectrum, penalties: Matrix, squared_norm: float, count: int, spread: Matrix, tolerance: float
+) -> tuple[int, float]:
+    """The index of the penalty with the smallest generalised error among those that the precision permits, and that.
+
+    Raises:
+        InvalidInputError: numbers that contradict one another, or a precision that permits none.
+    """
+    scores = np.full(len(penalties), np.inf)
+    for index, lam in enumerate(penalties):
         d = 1.0 / (spectrum.values + lam)
         if not spectrum.residual(lam, squared_norm) >= -tolerance * squared_norm:
             raise InvalidInputError(
@@ -147,27 +182,4 @@ def fit_cross_covariance(
             "the precision of the silo's cross-covariance does not determine a map: the two encoders have nothing in "
             "common over this public set, or its embeddings hardly vary. No map was made."
         )
-    weight = spectrum.weight(ratios[best] * unit)
-    fitted = centred.T @ weight
-    baseline = squared_norm / count / (1.0 - 1.0 / count) ** 2
-    return AffineMap(
-        weight=weight,
-        intercept=-source.mean @ weight,
-        source_fingerprint=source_fingerprint,
-        target_fingerprint=target_fingerprint,
-        public_set=public_set,
-        quality=MapQuality(
-            explained_variance=float(1.0 - scores[best] / baseline),
-            mean_cosine=None,
-            linear_cka=None,
-            rows=count,
-            penalty=float(ratios[best]),
-        ),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        covariances=MapCovariances(
-            *(
-                (matrix / count).astype(np.float32)
-                for matrix in ((product * source.scales[:, None]).T @ weight, fitted.T @ fitted)
-            )
-        ),
-    )
+    return best, float(scores[best])

@@ -85,19 +85,10 @@ def refine_by_divergence(
         InvalidInputError: shapes that do not fit together, too few rows, or numbers that are not finite.
     """
     held = int(len(X) * held_out)
-    source, target = start.weight.shape
-    if X.shape != (len(Y), source) or Y.shape[1:] != (target,) or head.weight.shape[1:] != (target,):
-        raise InvalidInputError(
-            f"states of shapes {X.shape} and {Y.shape} and a head of shape {head.weight.shape} do not fit a map of "
-            f"shape {start.weight.shape}"
-        )
-    if held < 1 or len(X) - held < 2:
-        raise InvalidInputError(f"{len(X)} rows are too few to refine a map on some and judge it on others")
-    if not (np.isfinite(X).all() and np.isfinite(Y).all()):
-        raise InvalidInputError("hidden states are not finite; check the models")
+    _check(start, head, X, Y, held)
     objective = _Objective(head, Y, outputs)
     student = _Student(start, X[:-held])
-    rate = step / float(np.linalg.norm(head.weight) * np.sqrt(source / len(head.weight)))
+    rate = step / float(np.linalg.norm(head.weight) * np.sqrt(len(start.weight) / len(head.weight)))
     optimiser = torch.optim.AdamW(student.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
     train = len(X) - held
     steps = epochs * -(-train // _BATCH)
@@ -118,15 +109,35 @@ def refine_by_divergence(
         divergences.append(objective.mean(student, rows, held_rows))
         if divergences[-1] < divergences[best]:
             best, kept = epoch, student.affine()
-    if best == 0:
-        return Refinement(start, tuple(divergences), best)
-    refined = replace(
-        start,
-        weight=kept[0],
-        intercept=kept[1],
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        channel=None,
-    )
+    refined = start if best == 0 else _refined(start, kept, divergences[best], X, Y, train)
+    return Refinement(refined, tuple(divergences), best)
+
+
+def _check(start: AffineMap, head: OutputHead, X: NDArray[np.float32], Y: NDArray[np.float32], held: int) -> None:
+    source, target = start.weight.shape
+    if X.shape != (len(Y), source) or Y.shape[1:] != (target,) or head.weight.shape[1:] != (target,):
+        raise InvalidInputError(
+            f"states of shapes {X.shape} and {Y.shape} and a head of shape {head.weight.shape} do not fit a map of "
+            f"shape {start.weight.shape}"
+        )
+    if held < 1 or len(X) - held < 2:
+        raise InvalidInputError(f"{len(X)} rows are too few to refine a map on some and judge it on others")
+    if not (np.isfinite(X).all() and np.isfinite(Y).all()):
+        raise InvalidInputError("hidden states are not finite; check the models")
+
+
+def _refined(
+    start: AffineMap,
+    affine: tuple[NDArray[np.float64], NDArray[np.float64]],
+    divergence: float,
+    X: NDArray[np.float32],
+    Y: NDArray[np.float32],
+    train: int,
+) -> AffineMap:
+    """The map with this weight and intercept, and its quality over the rows from ``train`` on."""
+    weight, intercept = affine
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    refined = replace(start, weight=weight, intercept=intercept, created=created, channel=None)
     # Rows held out here may have been in the fit of the given map: the difference of both is free of that.
     mean = Y[:train].mean(axis=0, dtype=np.float64)
     before, after = (_explained(learned.apply(X[train:]), Y[train:], mean) for learned in (start, refined))
@@ -135,9 +146,9 @@ def refine_by_divergence(
         explained_variance=start.quality.explained_variance + after[0] - before[0],
         mean_cosine=None if start.quality.mean_cosine is None else start.quality.mean_cosine + after[1] - before[1],
         family="refined",
-        divergence=divergences[best],
+        divergence=divergence,
     )
-    return Refinement(replace(refined, quality=quality), tuple(divergences), best)
+    return replace(refined, quality=quality)
 
 
 def _explained(

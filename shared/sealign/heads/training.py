@@ -66,7 +66,6 @@ def train_head(
         raise InvalidInputError("penalties must be positive, finite and at least one")
     held = stratified_hold_out(targets, names, held_out, seed)
     train_x, train_y, held_x, held_y = x[~held], targets[~held], x[held], targets[held]
-
     heads, losses = [], []
     for head in _fit_path(train_x, train_y, names, strongest_first):
         heads.append(head)
