@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sealign.errors import NotFoundError, StorageError
-from sealign_server.store import AuditTrail, audit_records, verify_audit
+from sealign_server.store import AuditTrail, verify_audit
 
 Lines = list[bytes]
 
