@@ -1,4 +1,4 @@
-"""The audit trail: one chain of several processes, and what verification finds."""
+"""The audit trail: one chain of several processes, and what verification finds. `test_kills.py` kills them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 import re
 import resource
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -19,21 +16,9 @@ from typing import Any
 import pytest
 
 from sealign.errors import NotFoundError, StorageError
-from sealign_server.store import AuditTrail, audit_records, verify_audit
+from sealign_server.store import AuditTrail, verify_audit
 
 Lines = list[bytes]
-
-_WRITER = """
-import sys
-from itertools import count
-from pathlib import Path
-from sealign_server.store import AuditTrail
-
-trail = AuditTrail(Path(sys.argv[1]), 40_000)
-for number in count():
-    trail.append("query", sys.argv[2], {"rows": number})
-    print(number, flush=True)
-"""
 
 
 def written(directory: Path, count: int, **options: int) -> AuditTrail:
@@ -43,33 +28,6 @@ def written(directory: Path, count: int, **options: int) -> AuditTrail:
         trail.append("query", "CN=a", {"rows": number, "task": "topics"})
     trail.checkpoint()
     return trail
-
-
-def test_processes_that_are_killed_leave_one_chain_without_a_gap(tmp_path: Path) -> None:
-    said: dict[str, int] = {}
-    for round_ in range(2):
-        arguments = [[sys.executable, "-c", _WRITER, str(tmp_path), f"{round_}-{number}"] for number in range(2)]
-        writers = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in arguments]
-        for writer in writers:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == "0\n"
-        time.sleep(0.1 * round_)
-        for number, writer in enumerate(writers):
-            writer.send_signal(signal.SIGKILL)
-            lines = re.findall(r"^\d+\n", writer.communicate()[0], re.MULTILINE)
-            said[f"{round_}-{number}"] = int(lines[-1]) if lines else 0
-    AuditTrail(tmp_path).append("end", "", {})
-    verified = verify_audit(tmp_path)
-    assert verified.torn == 0
-    found: dict[str, list[int]] = {}
-    for record in audit_records(tmp_path):
-        if record.kind == "query":
-            found.setdefault(record.identity, []).append(record.facts["rows"])
-    for writer_name, last in said.items():
-        rows = found[writer_name]
-        assert rows == list(range(len(rows)))
-        assert rows[-1] >= last  # what its writer relied on is there
-    assert len(list(tmp_path.glob("0*.jsonl"))) >= 1
 
 
 def _append(directory: str) -> None:
