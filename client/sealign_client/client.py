@@ -74,7 +74,13 @@ class AsyncClient:
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
         token = settings.silo_token.get_secret_value() if settings.silo_token else settings.silo_token_file
         endpoint = Endpoint(
-            settings.silo, settings.tls_ca, settings.tls_cert, settings.tls_key, token, settings.security_table
+            settings.silo,
+            settings.tls_ca,
+            settings.tls_cert,
+            settings.tls_key,
+            token=token,
+            otlp=settings.otlp_endpoint,
+            table=settings.security_table,
         )
         keys = KeyRing(KeyStore(settings.key_directory, self._passphrase, settings.security_table))
         self.session = Session(endpoint, keys, settings.timeout, observe)

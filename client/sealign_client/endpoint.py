@@ -17,6 +17,7 @@ class Endpoint:
         tls_ca: authority of the silo's certificate; None for the system's authorities.
         tls_cert, tls_key: the client's certificate and key; both or neither.
         token: that the silo's operator gave, or the file that holds it; None for none.
+        otlp: collector of traces; None for none.
         table: security table that the silo's plans must satisfy.
     """
 
@@ -25,4 +26,5 @@ class Endpoint:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     token: str | Path | None = field(default=None, repr=False)
+    otlp: str | None = None
     table: SecurityTable = SecurityTable.CLASSICAL

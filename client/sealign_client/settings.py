@@ -61,6 +61,10 @@ class ClientSettings(LayeredSettings):
     timeout: float = Field(
         default=60.0, gt=0, le=86_400, description="Seconds that a request may take, retries included."
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="Collector of OpenTelemetry traces, OTLP over gRPC: http://host:port or https://host:port.",
+    )
     listen: ListenAddress = Field(
         default="127.0.0.1:7450", description="Daemon: address for applications, host:port or unix:/path."
     )

@@ -4,8 +4,8 @@
 application asks about, with the columns ``label`` and ``text``.
 
 With ``--containers`` it writes what the images of the demos hold: few and short texts, since they are embedded while
-somebody watches; and the client's model. ``public.txt`` is for both sides, ``topics.tsv`` for the silo, ``texts.tsv``
-for the application.
+somebody watches; and the client's model. ``public.txt`` is for both sides, ``topics.tsv`` and ``sentiment.tsv`` for
+silos, ``texts.tsv`` and ``reviews.tsv`` for applications.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from itertools import islice
 from pathlib import Path
 from shutil import copytree
 
-from deploy.demo.data import LabelledText, all_minilm, public_texts, reuters_r8
+from deploy.demo.data import LabelledText, all_minilm, movie_reviews, public_texts, reuters_r8
 from sealign.files import write_atomically
 
-_WORDS = 40
+_WORDS, _PUBLIC_WORDS = 40, 24
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
@@ -48,9 +48,12 @@ def _opening(text: str) -> str:
 
 def export_containers(directory: Path) -> None:
     """Write what the images of the demos are made from, all in one folder."""
-    _write(directory / "public.txt", map(_opening, public_texts(400)))
+    _write(directory / "public.txt", (" ".join(text.split()[:_PUBLIC_WORDS]) for text in public_texts(200)))
     _write(directory / "topics.tsv", _table(_balanced(reuters_r8("train"), 80)))
     _write(directory / "texts.tsv", _table(_balanced(reuters_r8("test"), 3)))
+    reviews = movie_reviews()
+    _write(directory / "sentiment.tsv", _table(_balanced(reviews[100:], 200)))
+    _write(directory / "reviews.tsv", _table(_balanced(reviews[:100], 6)))
     copytree(all_minilm(), directory / "minilm")
 
 

@@ -170,6 +170,10 @@ class ServeSettings(LayeredSettings):
     metrics_listen: ListenAddress | None = Field(
         default=None, description="Address and port of metrics for Prometheus, over HTTP; without it there are none."
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="Collector of OpenTelemetry traces, OTLP over gRPC: http://host:port or https://host:port.",
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error.")
 
     @model_validator(mode="after")

@@ -25,17 +25,12 @@ _TOPICS = {"acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "tra
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
     demo = Composition("compose.yaml", tmp_path_factory.mktemp("screen") / "screen")
     docker("build", "--quiet", "--file", "deploy/images/Dockerfile", "--target", "silo", "--tag", "sealign-silo", ".")
-    demo.run("build", "--quiet")
-    demo.down("--volumes")  # of a run that was cut off
-    try:
-        began = perf_counter()
-        demo.up()
+    began = perf_counter()
+    with demo.running():
         wait_until(lambda: bool(_labels(demo)), "a classified text")
-        print(f"first classified text after {perf_counter() - began:.1f} s")
+        print(f"first classified text after {perf_counter() - began:.1f} s, with what had to be built")
         wait_until(lambda: any("of the table" in line for line in demo.lines("application")), "the whole table")
         yield demo
-    finally:
-        demo.down("--volumes")
 
 
 def _labels(demo: Composition) -> list[str]:

@@ -58,7 +58,7 @@ def test_deeds_and_refusals_of_all_workers_are_one_chain(silo: Server, directory
             with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, None, "more than the 0"):
                 raw.send(request)
         asked = alignment_pb2.SharedExamplesRequest(space="embeddings", task="colours", public_set=PUBLIC.digest)
-        assert len(stubs.alignment.SharedExamples(asked, timeout=60).texts) == SHARED
+        assert len(stubs.alignment.SharedExamples(asked, timeout=60).texts) >= SHARED
     silo.wait_for("serving", 2)
     for event in silo.events("serving"):
         os.kill(event["pid"], signal.SIGKILL)  # what was answered is recorded, whatever happens then

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from typer.testing import CliRunner
 
-from sealign.errors import NotPermittedError
+from sealign.errors import NotPermittedError, UnavailableError
 from sealign.protocol import RowKind
 from sealign.protocol.v1 import alignment_pb2, generation_pb2, silo_pb2
+from sealign_server.cli import app
 from sealign_server.ledger import Ledger, Usage
 from sealign_server.store import SiloStore, audit_records
 from tests.support.certificates import Identity
@@ -122,8 +124,12 @@ def test_a_policy_in_force(store: SiloStore, tls: Tls, tmp_path: Path) -> None:
             silo.wait_for("policy reloaded", 2)
             assert not stubs.silo.Describe(silo_pb2.DescribeRequest(), timeout=60).tasks
             write(store, tls, LIFETIME)
+            assert CliRunner().invoke(app, ["reload", str(store.directory)]).exit_code == 0
             silo.wait_for("policy reloaded", 4)
+            silo.wait_for("reloaded", 2)
             assert spent(stubs, clear.rows, 3) == 3
+    gone = CliRunner().invoke(app, ["reload", str(store.directory)])
+    assert isinstance(gone.exception, UnavailableError)
     kinds = [record.kind for record in audit_records(store.audit_path)]
     assert kinds.count("policy") == 6  # two workers, three policies
     (used,) = Usage(Ledger(store.ledger_path)).spent()

@@ -103,6 +103,17 @@ class Composition:
             command = ["docker", *self._command, "--ansi", "never", "up"]
             self._up = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT)
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Have images built and everything up, from nothing; end and forget it at last."""
+        self.run("build", "--quiet")
+        self.down("--volumes")  # of a run that was cut off
+        try:
+            self.up()
+            yield
+        finally:
+            self.down("--volumes")
+
     def down(self, *options: str) -> None:
         """End it."""
         self.run("down", "--timeout", "10", "--remove-orphans", *options)

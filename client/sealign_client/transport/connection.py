@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from sealign.protocol.status import error_of
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
 from sealign_client.endpoint import Endpoint
+from sealign_client.transport.traces import Traces
 
 MAX_MESSAGE_BYTES = 32 << 20
 LONG_SECONDS = 3600.0
@@ -93,9 +95,11 @@ class SiloConnection:
     def __init__(self, endpoint: Endpoint, credentials: grpc.ChannelCredentials) -> None:
         self.table = endpoint.table
         self.peer = f"the silo at {endpoint.address}"
+        self._traces = None if endpoint.otlp is None else Traces(endpoint.otlp)
         self.channel = grpc.aio.secure_channel(
             endpoint.address,
             credentials,
+            interceptors=[] if self._traces is None else self._traces.interceptors(),
             options=[
                 *KEEPALIVE,
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -113,6 +117,8 @@ class SiloConnection:
     async def close(self) -> None:
         """Close the channel."""
         await self.channel.close()
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
 
     async def describe(self, timeout: float) -> SiloCard:
         """Return what the silo is, and what it knows about the caller."""

@@ -42,7 +42,10 @@ class Policies:
             self.current = Policy.load(self._file)
         except InvalidInputError as error:
             _log.error("the new policy cannot be used; the earlier one stays", reason=str(error))
-        return self.current.digest != before
+        if self.current.digest == before:
+            return False
+        _log.info("policy reloaded", digest=self.current.digest)
+        return True
 
     async def keep_current(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Look for changes twice a second; never returns.
@@ -53,7 +56,6 @@ class Policies:
         while True:
             await asyncio.sleep(_REFRESH_SECONDS)
             if self.reload():
-                _log.info("policy reloaded", digest=self.current.digest)
                 await changed()
 
     def _stamp(self) -> tuple[int, int, int] | None:

@@ -15,7 +15,7 @@ from sealign_server.cli.ledgers import LedgerUrl, opened_ledger
 if TYPE_CHECKING:
     from sealign_server.access import Policy
     from sealign_server.ledger import Spent
-    from sealign_server.store import SiloStore
+    from sealign_server.store import SiloStore, SpaceStore
 
 policy = typer.Typer(help="Tiers: who may do what, and how much.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -77,7 +77,8 @@ def explain(
 def exposure(directory: Directory, as_json: AsJson = False, ledger: LedgerUrl = None) -> None:
     """Show how many rows each identity has had of each head, against the d + 1 that reveal it.
 
-    The cosine is that of the weights that an extractor could have by now with the true ones.
+    The dimension d is the smallest of the encoders that the identity may use. The cosine is that of the weights that
+    an extractor could have by now with the true ones, if it knows nothing of them.
     """
     from sealign.app.terminal import print_table
     from sealign_server.ledger import Usage
@@ -105,8 +106,7 @@ def _exposed(store: SiloStore, spent: Spent) -> dict[str, Any]:
 
     task = generation_task_of(spent.task)
     try:
-        space = store.space if task is None else store.generation.space(task)
-        dimension = space.encoder.dimension
+        dimension = _dimension(store.space if task is None else store.generation.space(task), spent.identity)
     except (NotFoundError, StorageError):  # of a task that was removed
         return {"identity": spent.identity, "task": spent.task, "rows": spent.lifetime, **_UNKNOWN}
     return {
@@ -117,6 +117,15 @@ def _exposed(store: SiloStore, spent: Spent) -> dict[str, Any]:
         "ratio": spent.lifetime / (dimension + 1),
         "cosine": extracted_cosine(spent.lifetime, dimension),
     }
+
+
+def _dimension(space: SpaceStore, identity: str) -> int:
+    """Return the smallest dimension of rows that an identity may send: of its encoders behind maps, or the silo's."""
+    from sealign_server.store import OPERATOR
+
+    usable = [record for record in space.map_records() if record.identity in (identity, OPERATOR)]
+    mapped = [len(space.load_map(record.identity, record.card.id).weight) for record in usable]
+    return min([space.encoder.dimension, *mapped])
 
 
 _UNKNOWN = {"revealing": None, "ratio": None, "cosine": None}

@@ -14,7 +14,7 @@ from sealign_server.settings import ServeSettings, serve_settings
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (serve, health, certificates):
+    for command in (serve, reload, health, certificates):
         app.command()(command)
 
 
@@ -30,6 +30,18 @@ def serve(directory: Directory, given: dict[str, Any]) -> None:
     settings = serve_settings(directory, given)
     configure_logs(settings.log_level)
     run_server(directory, settings)
+
+
+def reload(directory: Directory) -> None:
+    """Ask the process that serves the silo on this machine to look for new certificates, policy and identities now.
+
+    It looks for them by itself twice a second. What it cannot use is in its log, and what was in use stays.
+    """
+    from sealign_server.runtime.reload import ask_to_reload
+    from sealign_server.store import SiloStore
+
+    number = ask_to_reload(SiloStore(directory).serving_path)
+    typer.echo(f"process {number} reloads; see its log")
 
 
 def health(

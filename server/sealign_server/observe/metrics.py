@@ -87,6 +87,7 @@ class MetricsLayer(Layer):
             metrics.requests.labels(call.method, status).inc()
             metrics.seconds.labels(call.method).observe(perf_counter() - call.started)
 
-    def on_stage(self, stage: str, seconds: float) -> None:
+    def on_stage(self, call: Call, stage: str, seconds: float) -> None:
         """Time a stage."""
+        del call
         self._metrics.stages.labels(stage).observe(seconds)

@@ -20,7 +20,7 @@ from sealign.protocol.v1.generation_pb2_grpc import add_GenerationServicer_to_se
 from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
 from sealign_server.access import Allowance, AuditLayer, Bench, Identities, Policies, RowAccounts
 from sealign_server.ledger import Ledger, Usage
-from sealign_server.observe import Metrics, MetricsLayer, RecordLayer
+from sealign_server.observe import Metrics, MetricsLayer, RecordLayer, TraceLayer
 from sealign_server.rpc.alignment import AlignmentHandlers
 from sealign_server.rpc.classification import ClassificationHandlers
 from sealign_server.rpc.generation import GenerationHandlers
@@ -60,6 +60,7 @@ class Guards:
         identities: who may call.
         policies: what each may do.
         metrics: counts and times; None for none.
+        traces: spans of calls; None for none.
     """
 
     ledger: Ledger
@@ -67,6 +68,7 @@ class Guards:
     identities: Identities
     policies: Policies
     metrics: Metrics | None = None
+    traces: TraceLayer | None = None
 
 
 class Service:
@@ -91,7 +93,9 @@ class Service:
         self._identities, self._policies = guards.identities, guards.policies
         self._options = options
         self._limits = limits
+        self._traces = guards.traces
         layers = [
+            *([] if guards.traces is None else [guards.traces]),
             *([] if guards.metrics is None else [MetricsLayer(guards.metrics)]),
             RecordLayer(),
             self.audit,
@@ -130,17 +134,23 @@ class Service:
         if self._policies.current.digest:
             self._trail.append("policy", "", {"digest": self._policies.current.digest})
 
+    async def reload(self) -> None:
+        """Look at once for changes of policy and identities, which are looked for twice a second."""
+        await asyncio.to_thread(self._identities.refresh)
+        if self._policies.reload():
+            await self._policy_changed()
+        _log.info("reloaded", policy=self._policies.current.digest)
+
     async def _follow_policy(self) -> None:
         """Use what becomes of policy.toml; never returns."""
+        await self._policies.keep_current(self._policy_changed)
 
-        async def changed() -> None:
-            await self.accounts.release()  # rows counted ahead belong to earlier budgets
-            try:
-                self.record_policy()
-            except StorageError as error:
-                _log.error("the policy's change could not be recorded", reason=str(error))
-
-        await self._policies.keep_current(changed)
+    async def _policy_changed(self) -> None:
+        await self.accounts.release()  # rows counted ahead belong to earlier budgets
+        try:
+            self.record_policy()
+        except StorageError as error:
+            _log.error("the policy's change could not be recorded", reason=str(error))
 
     def _allowance(self, identity: str) -> Allowance:
         tier = self._policies.current.tier_of(identity)
@@ -159,6 +169,8 @@ class Service:
         self.audit.flush(sign=True)
         self.bench.close()
         self.silo.close()
+        if self._traces is not None:
+            self._traces.close()
 
 
 def build_server(service: Service, options: Mapping[str, int] = MappingProxyType({})) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sealign.errors import InvalidInputError, NotFoundError
 from sealign_server.access import Identities, Policies, Policy
 from sealign_server.ledger import IdentityRegister, Ledger, Usage
-from sealign_server.observe import Metrics, SiloState
+from sealign_server.observe import Metrics, SiloState, TraceLayer
 from sealign_server.rpc.server import Guards
 from sealign_server.serving.silo import map_qualities
 from sealign_server.settings import ServeSettings
@@ -46,6 +46,7 @@ def guards_of(store: SiloStore, ledger: Ledger, settings: ServeSettings) -> Guar
         identities=identities,
         policies=policies_of(store, settings),
         metrics=None if settings.metrics_listen is None else Metrics(),
+        traces=None if settings.otlp_endpoint is None else TraceLayer(settings.otlp_endpoint),
     )
 
 

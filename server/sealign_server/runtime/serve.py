@@ -16,8 +16,9 @@ from sealign.errors import InvalidInputError, UnavailableError
 from sealign_server.ledger import Ledger
 from sealign_server.observe import metrics_served
 from sealign_server.runtime.guards import policies_of, state_of
+from sealign_server.runtime.reload import known_as_serving
 from sealign_server.runtime.supervisor import supervise
-from sealign_server.runtime.tls import credentials
+from sealign_server.runtime.tls import Certificates
 from sealign_server.runtime.worker import run_worker
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
@@ -34,7 +35,7 @@ def serve(directory: Path, settings: ServeSettings) -> None:
         InvalidInputError, AuthenticationError: certificates that cannot work.
         UnavailableError: the address cannot be listened on, or workers keep dying.
     """
-    credentials(settings)  # refuse bad certificates before any process starts
+    Certificates(settings).loaded()  # refuse bad certificates before any process starts
     if settings.allows_anonymous:
         _log.warning(
             "callers are anonymous: everybody who can connect may query, and nobody may align; see --tls-client-ca",
@@ -46,7 +47,11 @@ def serve(directory: Path, settings: ServeSettings) -> None:
     _raise_descriptor_limit()
     ledger = Ledger(store.ledger_path, settings.ledger)
     state = state_of(store, ledger, policies)
-    with closing(_reserved(settings.listen)) as reserved, metrics_served(settings.metrics_listen, state):
+    with (
+        closing(_reserved(settings.listen)) as reserved,
+        metrics_served(settings.metrics_listen, state),
+        known_as_serving(store.serving_path),
+    ):
         # Beside serving, since large vocabularies take seconds.
         Thread(target=_check, args=(store, settings), daemon=True).start()
         address = str(Address(parse_address(settings.listen).host, reserved.getsockname()[1]))

@@ -39,8 +39,11 @@ class _Workers:
     def start(self) -> None:
         """Start one more."""
         worker = self._context.Process(target=_work, args=self._arguments)
+        # Ignored, it stays so in the new process, which SIGHUP would end before that has learned what to do.
+        previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with direct_stderr():
             worker.start()
+        signal.signal(signal.SIGHUP, previous)
         self.running.append(worker)
         if self.stopping and worker.pid is not None:  # a signal came meanwhile
             os.kill(worker.pid, signal.SIGTERM)
@@ -50,6 +53,12 @@ class _Workers:
         if self.stopping:
             return
         self.stopping = True
+        for worker in self.running:
+            if worker.pid is not None and worker.is_alive():
+                os.kill(worker.pid, signum)
+
+    def reload(self, signum: int, _: object) -> None:
+        """Pass on that files have changed."""
         for worker in self.running:
             if worker.pid is not None and worker.is_alive():
                 os.kill(worker.pid, signum)
@@ -88,7 +97,7 @@ def supervise(directory: Path, settings: ServeSettings, address: str) -> None:
     workers = _Workers(directory, settings, address)
     signal.signal(signal.SIGTERM, workers.stop)
     signal.signal(signal.SIGINT, workers.stop)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, workers.reload)
     for _ in range(settings.workers):
         if not workers.stopping:
             workers.start()

@@ -18,28 +18,34 @@ _log = structlog.get_logger()
 _LOOK_SECONDS = 0.5
 
 
-def credentials(settings: ServeSettings) -> grpc.ServerCredentials:
-    """Return TLS credentials; with a client authority, clients must show a certificate.
+class Certificates:
+    """The silo's certificate files; ones that cannot work are logged, and the earlier ones stay in use.
 
-    Raises:
-        InvalidInputError, AuthenticationError: certificates that cannot work.
+    Args:
+        settings: name them.
     """
-    certificates = _Certificates(settings)
-    return grpc.dynamic_ssl_server_credentials(
-        certificates.loaded(),
-        certificates.changed,  # type: ignore[arg-type]  # None, for no change, is not in its types
-        require_client_authentication=settings.tls_client_ca is not None,
-    )
-
-
-class _Certificates:
-    """The silo's certificate files; ones that cannot work are logged, and the earlier ones stay in use."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._lock = Lock()
         self._seen = self._stamps()
         self._looked = monotonic()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return TLS credentials; with a client authority, clients must show a certificate.
+
+        Raises:
+            InvalidInputError, AuthenticationError: certificates that cannot work.
+        """
+        return grpc.dynamic_ssl_server_credentials(
+            self.loaded(),
+            self.changed,  # type: ignore[arg-type]  # None, for no change, is not in its types
+            require_client_authentication=self._settings.tls_client_ca is not None,
+        )
+
+    def look_again(self) -> None:
+        """Look at the files at the next handshake, however soon it comes."""
+        self._looked = float("-inf")
 
     def loaded(self) -> grpc.ServerCertificateConfiguration:
         """Return what the files hold.

@@ -19,7 +19,7 @@ from sealign_server.ledger import Ledger
 from sealign_server.rpc import Service, build_server
 from sealign_server.rpc.server import SERVICES
 from sealign_server.runtime.guards import guards_of
-from sealign_server.runtime.tls import credentials
+from sealign_server.runtime.tls import Certificates
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore
@@ -29,6 +29,8 @@ _log = structlog.get_logger()
 _SWITCH_SECONDS = 0.001
 """How long a thread of long products keeps the interpreter from the event loop."""
 _QUIET_SECONDS = 0.1
+_reloads: set[asyncio.Future[None]] = set()
+"""Reloads under way; the loop itself would let go of them."""
 _CHANNEL_OPTIONS = {
     "grpc.so_reuseport": 1,
     # Connections: pings of honest clients are welcome, dead peers are noticed, long ones spread over workers.
@@ -58,9 +60,11 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    server.add_secure_port(address, credentials(settings))
+    certificates = Certificates(settings)
+    server.add_secure_port(address, certificates.credentials())
 
     stopping = _stop_request()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, certificates)
     await server.start()
     beside = list(map(asyncio.create_task, service.beside()))
     for name in ("", *SERVICES):
@@ -74,6 +78,13 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     guards.trail.close()
     ledger.close()
     _log.info("stopped")
+
+
+def _reload(service: Service, certificates: Certificates) -> None:
+    """Look at once at what is looked at twice a second; heads and maps are read when they are used."""
+    certificates.look_again()
+    _reloads.add(task := asyncio.ensure_future(service.reload()))
+    task.add_done_callback(_reloads.discard)
 
 
 async def _drain(service: Service, server: Any, status: Any, seconds: float) -> None:
@@ -110,7 +121,6 @@ def _stop_request() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, _log.warning, "SIGHUP ignored; heads and maps are read when they change")
     supervisor = multiprocessing.parent_process()
     if supervisor is not None:
         sentinel = supervisor.sentinel

@@ -29,7 +29,7 @@ class PublicKeys:
     @property
     def zeros_ready(self) -> int:
         """Encryptions of zero that are ready, for the most recent key of each identity."""
-        return sum(map(len, self._pools.recent()))
+        return sum(pool.ready for pool in self._pools.recent())
 
     def holds(self, identity: str, key_id: bytes) -> bool:
         """Return whether a key of an identity is held."""

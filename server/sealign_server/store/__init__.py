@@ -3,6 +3,7 @@
 silo.json                     format, name, encoder; it makes the silo
 silo.toml                     settings for serving (optional)
 policy.toml                   who may do what (optional)
+serving.pid                   the process that serves, which holds the file
 ledger.sqlite                 what is counted (see `sealign_server.ledger`)
 space/                        the silo's embedding space (see `SpaceStore`)
 tasks/<task>/                 classification tasks (see `TaskStore`)

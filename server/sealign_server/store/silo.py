@@ -75,6 +75,11 @@ class SiloStore:
         return self.directory / "ledger.sqlite"
 
     @property
+    def serving_path(self) -> Path:
+        """File that names the process that serves."""
+        return self.directory / "serving.pid"
+
+    @property
     def policy_path(self) -> Path:
         """File of the policy; there may be none."""
         return self.directory / "policy.toml"

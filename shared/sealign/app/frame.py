@@ -70,7 +70,7 @@ class Call:
     def note_stage(self, stage: str, seconds: float) -> None:
         """Tell the layers how long a stage of the work took."""
         for layer in self.layers:
-            layer.on_stage(stage, seconds)
+            layer.on_stage(self, stage, seconds)
 
     @contextmanager
     def stage(self, stage: str) -> Iterator[None]:
@@ -101,8 +101,8 @@ class Layer:
     def on_record(self, call: Call, kind: str, facts: Mapping[str, Fact]) -> None:
         """Note a deed durably before it is done; may refuse by raising."""
 
-    def on_stage(self, stage: str, seconds: float) -> None:
-        """Note how long a stage of a call's work took."""
+    def on_stage(self, call: Call, stage: str, seconds: float) -> None:
+        """Note how long a stage of a call's work took; may be told in another thread."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ class ZeroPool:
         self._capacity = capacity
         self._ready: deque[sealapi.Ciphertext] = deque()
 
-    def __len__(self) -> int:
+    @property
+    def ready(self) -> int:
+        """Number of encryptions made ahead."""
         return len(self._ready)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.message import Message
 
 from sealign.app.bounded import MAX_PARTS, parse
-from sealign.app.frame import Call, Frame, FrameLimits, Layer
+from sealign.app.frame import Call, Fact, Frame, FrameLimits, Layer
 from sealign.app.within import Within
 from sealign.errors import InvalidInputError, OverloadedError, StorageError, UnavailableError
 from sealign.protocol.status import error_of
@@ -32,7 +32,9 @@ SERVICE = "sealign.v1.Classification"
 class Handlers(ClassificationServicer):
     """Answers by the task's name."""
 
-    async def Classify(self, request: pb.ClassifyRequest, _: Call) -> pb.ClassifyReply:  # type: ignore[override]  # noqa: N802
+    async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyReply:  # type: ignore[override]  # noqa: N802
+        if request.task == "recorded":
+            call.record("deed")
         if request.task == "disk":
             raise StorageError("/secret/path is full")
         if request.task == "bug":
@@ -99,6 +101,24 @@ async def test_layers_are_entered_in_order_and_see_every_message() -> None:
         stream = stub.ClassifyStream(iter([pb.ClassifyRequest(task="one"), pb.ClassifyRequest(task="three")]))
         assert [reply.server_micros async for reply in stream] == [3, 5]
         assert seen.count("b ClassifyRequest") == 2
+
+
+async def test_layers_hear_of_stages_and_may_refuse_what_they_cannot_record() -> None:
+    heard: list[str] = []
+
+    class Hearing(Layer):
+        def on_stage(self, call: Call, stage: str, seconds: float) -> None:
+            heard.append(f"{call.method} {stage} {seconds >= 0}")
+
+        def on_record(self, call: Call, kind: str, facts: Mapping[str, Fact]) -> None:
+            raise StorageError("the disk is full")
+
+    async with serving(Hearing()) as channel:
+        stub = ClassificationStub(channel)
+        await stub.Classify(pb.ClassifyRequest(task="good"))
+        assert heard == ["Classify parse True"]
+        failure = await refusal(stub.Classify(pb.ClassifyRequest(task="recorded")))
+        assert failure.code() is grpc.StatusCode.INTERNAL
 
 
 async def test_what_the_caller_did_is_sent_and_what_is_wrong_here_is_not(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ def test_every_setting_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> Non
         "placement": "client",
         "security_table": "post_quantum",
         "timeout": "2.5",
+        "otlp_endpoint": "http://127.0.0.1:4317",
         "listen": "127.0.0.1:7450",
         "http": "127.0.0.1:7451",
         "http_hosts": "daemon.internal",

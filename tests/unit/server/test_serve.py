@@ -15,7 +15,7 @@ from sealign.errors import InvalidInputError, UnavailableError
 from sealign.protocol import RowKind
 from sealign_server.runtime import serve
 from sealign_server.runtime.certificates import write_trial_certificates
-from sealign_server.runtime.tls import credentials
+from sealign_server.runtime.tls import Certificates
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore
 from tests.unit.server.conftest import ALICE
@@ -54,7 +54,7 @@ def trial(tmp_path: Path) -> ServeSettings:
 
 
 def test_trial_certificates_can_be_used(trial: ServeSettings, tmp_path: Path) -> None:
-    assert credentials(trial) is not None
+    assert Certificates(trial).credentials() is not None
     load_authorities(tmp_path / "ca.pem")
     load_identity(tmp_path / "client.pem", tmp_path / "client.key")
     for name in ("silo.key", "client.key"):

@@ -63,6 +63,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "idle_seconds": "6",
         "drain_seconds": "0.5",
         "audit_file_mb": "8",
+        "otlp_endpoint": "http://127.0.0.1:4317",
         "metrics_listen": "127.0.0.1:7444",
         "log_level": "debug",
     }

@@ -1,0 +1,80 @@
+"""A span for each call, inside the client's, and one within it for each stage of the work; never content."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from sealign.app.frame import Call, Layer
+from sealign.app.traces import tracer_provider
+from sealign.errors import SealignError
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+_PARENT = ("traceparent", "tracestate")
+
+
+class TraceLayer(Layer):
+    """Sends spans to a collector.
+
+    Args:
+        endpoint: of the collector.
+
+    Raises:
+        InvalidInputError: the endpoint cannot be one, or the extra is not installed.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._provider = tracer_provider("sealign-silo", endpoint)
+        self._tracer = self._provider.get_tracer("sealign")
+        self._spans: dict[Call, Span] = {}
+
+    @asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Enclose the call in a span that says how it ended."""
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        sent = {k: v for k, v in call.context.invocation_metadata() or () if k in _PARENT and isinstance(v, str)}
+        parent = TraceContextTextMapPropagator().extract(sent)
+        span = self._tracer.start_span(call.method, parent, SpanKind.SERVER)
+        span.set_attributes({"rpc.system.name": "grpc", "rpc.method": call.method, "sealign.request": call.request_id})
+        self._spans[call] = span
+        status = "OK"
+        try:
+            yield
+        except SealignError as error:
+            status = error.status
+            raise
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
+        except BaseException:
+            status = "INTERNAL"
+            raise
+        finally:
+            del self._spans[call]
+            span.set_attribute("rpc.response.status_code", status)
+            for name, value in call.facts.items():
+                span.set_attribute(f"sealign.{name}", value)
+            if status == "INTERNAL":
+                span.set_status(Status(StatusCode.ERROR))
+            span.end()
+
+    def on_stage(self, call: Call, stage: str, seconds: float) -> None:
+        """Add a span of a stage that has just ended."""
+        from opentelemetry.trace import set_span_in_context
+
+        span = self._spans.get(call)
+        if span is not None:
+            now = time.time_ns()
+            began = now - round(seconds * 1e9)
+            self._tracer.start_span(stage, set_span_in_context(span), start_time=began).end(now)
+
+    def close(self) -> None:
+        """Send what there is to send."""
+        self._provider.shutdown()
