@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ class RunningDaemon:
     def find(cls, settings: ClientSettings) -> RunningDaemon | None:
         """Return the daemon that runs with these settings; None if there is none."""
         path = private_socket(settings)
-        if path is None or not path.exists():
+        if path is None or not path.is_socket() or path.stat().st_uid != os.getuid():
             return None
         with socket.socket(socket.AF_UNIX) as probe:
             try:
