@@ -15,15 +15,13 @@ from sealign_client.encrypted_alignment import AlignmentTask, EncryptedAlignment
 from sealign_client.local.directory import private
 from sealign_client.local.maps import Lane, Pin
 from sealign_client.local.unfinished import UnfinishedAlignment
-from sealign_client.options import AlignmentMode, AlignmentOptions
+from sealign_client.options import CHANCE, AlignmentMode, AlignmentOptions
 from sealign_client.routes import Routes, Rows, Source
 
 if TYPE_CHECKING:
     from sealign_client.session import Calls
 
 _CHUNK_BYTES = 1 << 18
-CHANCE = 0.01
-"""Explained variance up to which a map says no more than the mean does: what unrelated embeddings reach by chance."""
 
 
 class Aligner:

@@ -13,6 +13,9 @@ from sealign_client.results import Transfer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+CHANCE = 0.01
+"""Explained variance up to which a map says no more than the mean does: what unrelated embeddings reach by chance."""
+
 
 class AlignmentMode(str, enum.Enum):
     """What the silo sees of the client's embeddings of public texts, and who has the map."""

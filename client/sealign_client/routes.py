@@ -25,6 +25,7 @@ from sealign.protocol import (
 )
 from sealign_client.local.maps import ClientMaps, Lane, Pin
 from sealign_client.local.recentring import Recentring
+from sealign_client.options import CHANCE
 from sealign_client.session import Calls, Session
 
 Rows: TypeAlias = NDArray[np.float32]
@@ -163,7 +164,8 @@ class Routes:
     async def find(self, space: SpaceCard, encoder: EncoderCard, recentring: Recentring | None = None) -> Route | None:
         """Return the route to a space; None if there is no map yet.
 
-        The first map of the silo's that is used without an alignment is pinned, and no other is used from then on.
+        The first map of the silo's that is used without an alignment is pinned, and no other is used from then on. It
+        is the newest that is better than chance: one that an alignment refused is not used by the next call.
 
         Raises:
             NoMapError: the silo does not serve the pinned map any more.
@@ -185,9 +187,10 @@ class Routes:
         offered = [card for card in space.maps if card.encoder == lane.encoder]
         pin = self.maps.pinned(lane, Placement.SILO)
         if pin is None:
-            if offered:
-                await self.session.run(self.maps.pin, Pin(lane, Placement.SILO, offered[0]))
-            return offered[0] if offered else None
+            chosen = next((card for card in offered if card.explained_variance > CHANCE), None)
+            if chosen is not None:
+                await self.session.run(self.maps.pin, Pin(lane, Placement.SILO, chosen))
+            return chosen
         for card in offered:
             if card.id == pin.card.id:
                 if card is not offered[0]:
