@@ -61,7 +61,22 @@ def measure_task(
     Raises:
         InvalidInputError: wrong shapes or labels, a class with fewer than two rows, or too few outliers.
     """
-    rows = checked_rows(embeddings)
+    from threadpoolctl import threadpool_limits  # of training only
+
+    # Threads of linear algebra wait for one another: matrices are small, and a busy machine takes ten times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _profile(checked_rows(embeddings), labels, own, train, outliers, directions, seed)
+
+
+def _profile(
+    rows: Matrix,
+    labels: Sequence[str],
+    own: LinearHead,
+    train: Training,
+    outliers: ArrayLike | None,
+    directions: int,
+    seed: int,
+) -> TaskProfile:
     folds = _Folds.of(rows, labels, own, train, seed)
     far = None if outliers is None else checked_rows(outliers)
     if far is not None and len(far) < 2 * FOLDS * 2:
