@@ -124,6 +124,12 @@ def test_pods_have_no_rights_that_they_do_not_need(chart: Any, case: str) -> Non
             }
 
 
+def test_a_token_for_the_silo_comes_from_a_secret(chart: Any) -> None:
+    for pod in pods(rendered(chart, changed(CASES["aligned"], daemon__siloToken={"secretName": "given"}))):
+        (found,) = (e for e in pod["containers"][0]["env"] if e["name"] == "SEALIGN_CLIENT_SILO_TOKEN")
+        assert found["valueFrom"] == {"secretKeyRef": {"name": "given", "key": "token"}}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_programs_take_the_variables(chart: Any, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for pod in pods(rendered(chart, CASES[case])):
@@ -228,6 +234,7 @@ def test_wrong_values_are_refused_by_name(chart: Any, values: dict[str, Any], sa
             {
                 *("silo", "encoder", "model", "tls_ca", "tls_cert", "tls_key", "listen", "http", "http_hosts"),
                 *("key_directory", "key_passphrase", "map_directory", "recentring", "token_file"),
+                *("silo_token", "silo_token_file"),
             },
         ),
     ],

@@ -89,7 +89,8 @@ def test_only_old_leftovers_are_removed(store: SiloStore, aligned: RowKind) -> N
 
 def test_files_and_directories_are_for_their_owner(store: SiloStore, aligned: RowKind) -> None:
     """The old silo left public/*.safetensors and releases.sqlite readable by everybody."""
-    Releases(Ledger(store.ledger_path)).record(Release("embeddings", DIGEST, "c" * 64, ALICE, PUBLIC_ROWS, 9))
+    ledger = Ledger(store.ledger_path)  # held, so that its files stay while they are looked at
+    Releases(ledger).record(Release("embeddings", DIGEST, "c" * 64, ALICE, PUBLIC_ROWS, 9))
     seen = 0
     for path in (store.directory, *store.directory.rglob("*")):
         seen += 1

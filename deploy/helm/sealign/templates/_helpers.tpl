@@ -53,6 +53,10 @@ securityContext:
 - {name: SEALIGN_CLIENT_TLS_CERT, value: /tls/tls.crt}
 - {name: SEALIGN_CLIENT_TLS_KEY, value: /tls/tls.key}
 - {name: HF_HUB_OFFLINE, value: "1"}
+{{- if .Values.daemon.siloToken.secretName }}
+- name: SEALIGN_CLIENT_SILO_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ .Values.daemon.siloToken.secretName | quote }}, key: token}}
+{{- end }}
 {{- include "sealign.settings" (dict "prefix" "SEALIGN_CLIENT_" "settings" .Values.daemon.settings) }}
 {{- end }}
 
