@@ -26,10 +26,10 @@ test: check
 	$(MAKE) --jobs=2 --output-sync=target test-library test-service
 
 test-library: $(INSTALLED)
-	$(BIN)/pytest tests/unit tests/cases tests/benchmarks
+	$(BIN)/pytest --durations=15 tests/unit tests/cases tests/benchmarks tests/docs tests/browser
 
 test-service: $(INSTALLED)
-	$(BIN)/pytest tests/security tests/integration tests/docs tests/browser
+	$(BIN)/pytest --durations=15 tests/security tests/integration
 
 # `make unit` on every Python 3.10 to 3.14 that this machine has.
 matrix:
