@@ -185,7 +185,7 @@ def test_embeddings_that_are_not_finite(
     rows = encoder.encode(PUBLIC.texts)
     rows[17, 3] = broken
     monkeypatch.setattr(encoder, "encode", lambda *_, **__: rows)
-    with pytest.raises(InvalidInputError, match="row 17 is not finite"):
+    with pytest.raises(InvalidInputError, match="a vector that is not finite, or is zero, for text 18"):
         client.align(PUBLIC, mode="encrypted")
     assert releases(directory) == 0
 

@@ -169,7 +169,7 @@ def test_the_silos_limit_and_the_models_window_end_a_generation(client: Client, 
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [("", "empty"), (" \n ", "empty"), ("a\ud800b", "surrogate"), ("x" * 1_000_001, "characters")],
+    [("", "one character or more"), (" \n ", "empty"), ("a\ud800b", "surrogate"), ("x" * 1_000_001, "characters")],
 )
 def test_prompts_that_nobody_can_read(client: Client, prompt: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
