@@ -39,6 +39,17 @@ class SiloState:
 
 
 @contextmanager
+def _shared_directory() -> Iterator[str]:
+    """Have prometheus_client, once it is imported, and workers, which inherit it, write to one directory."""
+    with TemporaryDirectory(prefix="sealign-metrics-") as directory:
+        os.environ[_DIRECTORY] = directory
+        try:
+            yield directory
+        finally:
+            del os.environ[_DIRECTORY]
+
+
+@contextmanager
 def metrics_served(listen: str | None, state: SiloState) -> Iterator[None]:
     """Serve metrics over HTTP while inside; processes that are started inside add theirs.
 
@@ -56,8 +67,7 @@ def metrics_served(listen: str | None, state: SiloState) -> Iterator[None]:
     address = parse_address(listen)
     if address.path:
         raise InvalidInputError(f"cannot serve metrics on {listen}: Prometheus reads TCP; give host:port")
-    with TemporaryDirectory(prefix="sealign-metrics-") as directory:
-        os.environ[_DIRECTORY] = directory  # before the import; workers inherit it
+    with _shared_directory() as directory:
         from prometheus_client import CollectorRegistry, start_http_server
         from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -77,7 +87,6 @@ def metrics_served(listen: str | None, state: SiloState) -> Iterator[None]:
             server.shutdown()
             server.server_close()
             thread.join()
-            del os.environ[_DIRECTORY]
 
 
 def forget_worker(pid: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -72,3 +73,4 @@ def test_metrics_on_an_address_that_cannot_be(store: SiloStore, trial: ServeSett
         for listen in (f"127.0.0.1:{taken.getsockname()[1]}", "unix:/run/metrics.sock"):
             with pytest.raises((UnavailableError, InvalidInputError), match="cannot serve metrics on "):
                 serve(store.directory, trial.model_copy(update={"listen": "127.0.0.1:0", "metrics_listen": listen}))
+            assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ  # processes that are started later would write there
