@@ -6,13 +6,12 @@ metrics are wanted, after `sealign_server.observe.exporter` has said where the p
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
 
+from sealign.app.ending import Ending
 from sealign.app.frame import Call, Layer
-from sealign.errors import SealignError
 
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 _CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 300.0)
@@ -67,24 +66,16 @@ class MetricsLayer(Layer):
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         """Count the call, by how it ended."""
-        metrics, status = self._metrics, "OK"
+        metrics, ending = self._metrics, Ending()
         metrics.in_flight.inc()
         try:
-            yield
-        except SealignError as error:
-            status = error.status
-            if status in _REFUSALS:
-                metrics.refused.labels(error.code).inc()
-            raise
-        except asyncio.CancelledError:
-            status = "CANCELLED"
-            raise
-        except BaseException:
-            status = "INTERNAL"
-            raise
+            with ending.noted():
+                yield
         finally:
+            if ending.status in _REFUSALS:
+                metrics.refused.labels(ending.code).inc()
             metrics.in_flight.dec()
-            metrics.requests.labels(call.method, status).inc()
+            metrics.requests.labels(call.method, ending.status).inc()
             metrics.seconds.labels(call.method).observe(perf_counter() - call.started)
 
     def on_stage(self, call: Call, stage: str, seconds: float) -> None:

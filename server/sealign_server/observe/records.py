@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
 
 import structlog
 
+from sealign.app.ending import Ending
 from sealign.app.frame import Call, Layer
-from sealign.errors import SealignError
 
 _log = structlog.get_logger()
 
@@ -23,27 +22,19 @@ class RecordLayer(Layer):
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         """Note how the call ended."""
-        code = "OK"
+        ending = Ending()
         try:
-            yield
-        except SealignError as error:
-            code = error.code
-            raise
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except BaseException:
-            code = "INTERNAL"
-            raise
+            with ending.noted():
+                yield
         finally:
-            write = _log.debug if call.method in _QUIET and code == "OK" else _log.info
+            write = _log.debug if call.method in _QUIET and ending.code == "OK" else _log.info
             ms = round((perf_counter() - call.started) * 1e3, 1)
             write(
                 "call",
                 method=call.method,
                 identity=call.identity,
                 request=call.request_id,
-                code=code,
+                code=ending.code,
                 ms=ms,
                 **call.facts,
             )

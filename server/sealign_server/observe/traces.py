@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from sealign.app.ending import Ending
 from sealign.app.frame import Call, Layer
 from sealign.app.traces import tracer_provider
-from sealign.errors import SealignError
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -44,24 +43,16 @@ class TraceLayer(Layer):
         span = self._tracer.start_span(call.method, parent, SpanKind.SERVER)
         span.set_attributes({"rpc.system.name": "grpc", "rpc.method": call.method, "sealign.request": call.request_id})
         self._spans[call] = span
-        status = "OK"
+        ending = Ending()
         try:
-            yield
-        except SealignError as error:
-            status = error.status
-            raise
-        except asyncio.CancelledError:
-            status = "CANCELLED"
-            raise
-        except BaseException:
-            status = "INTERNAL"
-            raise
+            with ending.noted():
+                yield
         finally:
             del self._spans[call]
-            span.set_attribute("rpc.response.status_code", status)
+            span.set_attribute("rpc.response.status_code", ending.status)
             for name, value in call.facts.items():
                 span.set_attribute(f"sealign.{name}", value)
-            if status == "INTERNAL":
+            if ending.status == "INTERNAL":
                 span.set_status(Status(StatusCode.ERROR))
             span.end()
 
