@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from sealign.app.ending import Ending
 from sealign.app.frame import Call, Layer
 
 QUERIES = 5000
@@ -63,10 +64,11 @@ async def measured(directory: Path) -> dict[str, float]:
         call = call_of((layer,))
 
         async def passed() -> None:
-            async with layer.around(call):
-                layer.on_request(call, request)
-                for stage in ("parse", "budget", "wait", "product"):
-                    layer.on_stage(call, stage, 0.001)
+            layer.on_begin(call)
+            layer.on_request(call, request)
+            for stage in ("parse", "budget", "wait", "product"):
+                layer.on_stage(call, stage, 0.001)
+            layer.on_end(call, Ending())
 
         return passed
 

@@ -6,8 +6,6 @@ import hmac
 import os
 import secrets
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sealign.app.frame import Call, Layer
@@ -56,11 +54,9 @@ class TokenLayer(Layer):
     def __init__(self, token: str) -> None:
         self._expected = (_SCHEME + token).encode()
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    def on_begin(self, call: Call) -> None:
         """Refuse a call without the token."""
         if call.context.peer().startswith("unix:"):
-            yield
             return
         given = next((v for k, v in call.context.invocation_metadata() or () if k == "authorization"), "")
         sent = given if isinstance(given, bytes) else given.encode()
@@ -69,4 +65,3 @@ class TokenLayer(Layer):
                 "The daemon needs its token. Send the content of its token file in the metadata: "
                 "authorization: Bearer TOKEN"
             )
-        yield

@@ -20,10 +20,6 @@ _IDENTITY_SHARE = 0.75
 """Of each share, the part that one identity may take, so that another always finds room."""
 
 
-_ARRIVAL_TURNS = 8
-"""Turns of the event loop after which no further call is on its way."""
-
-
 class Share(enum.Enum):
     """Kinds of work, of which none can take the room of another."""
 
@@ -74,7 +70,6 @@ class Bench:
         }
         self._seconds = {Share.SINGLE: 0.002, Share.BULK: 0.05, Share.LOOKUP: 0.05}
         self._worker: asyncio.Task[None] | None = None
-        self._came = 0
 
     @property
     def is_idle(self) -> bool:
@@ -96,7 +91,6 @@ class Bench:
         Raises:
             OverloadedError: there is too much under way already, or the result would come too late.
         """
-        self._came += 1
         if not continued:
             self._require_room(share, identity, remaining)
         self._taken[share] += 1
@@ -165,19 +159,7 @@ class Bench:
             else:
                 job.future.set_result(result)
             self._learn(Share.SINGLE, perf_counter() - started)
-            await self._arrivals()
-
-    async def _arrivals(self) -> None:
-        """Let the loop take the calls that have come: they are refused at once, rather than when their turn comes.
-
-        gRPC hands calls over one by one, each some turns of the loop after the one before.
-        """
-        came, turns = self._came, 0
-        while turns < (_ARRIVAL_TURNS if self._short else 1):
             await asyncio.sleep(0)
-            turns += 1
-            if self._came != came:
-                came, turns = self._came, 0
 
     def _learn(self, share: Share, seconds: float) -> None:
         self._seconds[share] += 0.1 * (seconds - self._seconds[share])

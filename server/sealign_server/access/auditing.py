@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 
 import structlog
 
+from sealign.app.ending import Ending
 from sealign.app.frame import Call, Fact, Layer
-from sealign.errors import SealignError, StorageError
+from sealign.errors import StorageError
 from sealign_server.store import AuditTrail
 
 _log = structlog.get_logger()
@@ -36,16 +36,6 @@ class AuditLayer(Layer):
         self._trail = trail
         self._repeated: Counter[_Refusal] = Counter()
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """Record a refusal; a call that is refused stays so where that cannot be recorded."""
-        try:
-            yield
-        except SealignError as error:
-            if error.status in _REFUSALS:
-                self._refused((call.identity, call.method, error.code))
-            raise
-
     def on_record(self, call: Call, kind: str, facts: Mapping[str, Fact]) -> None:
         """Record a deed.
 
@@ -53,6 +43,11 @@ class AuditLayer(Layer):
             StorageError: it could not be recorded; the deed must not be done.
         """
         self._trail.append(kind, call.identity, {"request": call.request_id, **facts})
+
+    def on_end(self, call: Call, ending: Ending) -> None:
+        """Record a refusal; a call that is refused stays so where that cannot be recorded."""
+        if ending.status in _REFUSALS:
+            self._refused((call.identity, call.method, ending.code))
 
     async def keep(self) -> None:
         """Bring records to the disk every second, and sign the chain every minute; never returns."""

@@ -6,8 +6,6 @@ metrics are wanted, after `sealign_server.observe.exporter` has said where the p
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from time import perf_counter
 
 from sealign.app.ending import Ending
@@ -63,20 +61,19 @@ class MetricsLayer(Layer):
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    def on_begin(self, call: Call) -> None:
+        """Count the call as under way."""
+        del call
+        self._metrics.in_flight.inc()
+
+    def on_end(self, call: Call, ending: Ending) -> None:
         """Count the call, by how it ended."""
-        metrics, ending = self._metrics, Ending()
-        metrics.in_flight.inc()
-        try:
-            with ending.noted():
-                yield
-        finally:
-            if ending.status in _REFUSALS:
-                metrics.refused.labels(ending.code).inc()
-            metrics.in_flight.dec()
-            metrics.requests.labels(call.method, ending.status).inc()
-            metrics.seconds.labels(call.method).observe(perf_counter() - call.started)
+        metrics = self._metrics
+        if ending.status in _REFUSALS:
+            metrics.refused.labels(ending.code).inc()
+        metrics.in_flight.dec()
+        metrics.requests.labels(call.method, ending.status).inc()
+        metrics.seconds.labels(call.method).observe(perf_counter() - call.started)
 
     def on_stage(self, call: Call, stage: str, seconds: float) -> None:
         """Time a stage."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from time import perf_counter
 
 import structlog
@@ -19,22 +17,16 @@ _QUIET = frozenset({"Describe"})
 class RecordLayer(Layer):
     """Writes the record when a call has ended; a refused one at info level, as the others."""
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """Note how the call ended."""
-        ending = Ending()
-        try:
-            with ending.noted():
-                yield
-        finally:
-            write = _log.debug if call.method in _QUIET and ending.code == "OK" else _log.info
-            ms = round((perf_counter() - call.started) * 1e3, 1)
-            write(
-                "call",
-                method=call.method,
-                identity=call.identity,
-                request=call.request_id,
-                code=ending.code,
-                ms=ms,
-                **call.facts,
-            )
+    def on_end(self, call: Call, ending: Ending) -> None:
+        """Write how the call ended."""
+        write = _log.debug if call.method in _QUIET and ending.code == "OK" else _log.info
+        ms = round((perf_counter() - call.started) * 1e3, 1)
+        write(
+            "call",
+            method=call.method,
+            identity=call.identity,
+            request=call.request_id,
+            code=ending.code,
+            ms=ms,
+            **call.facts,
+        )

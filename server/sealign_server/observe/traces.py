@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from sealign.app.ending import Ending
@@ -32,10 +30,9 @@ class TraceLayer(Layer):
         self._tracer = self._provider.get_tracer("sealign")
         self._spans: dict[Call, Span] = {}
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """Enclose the call in a span that says how it ended."""
-        from opentelemetry.trace import SpanKind, Status, StatusCode
+    def on_begin(self, call: Call) -> None:
+        """Begin the call's span."""
+        from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         sent = {k: v for k, v in call.context.invocation_metadata() or () if k in _PARENT and isinstance(v, str)}
@@ -43,18 +40,18 @@ class TraceLayer(Layer):
         span = self._tracer.start_span(call.method, parent, SpanKind.SERVER)
         span.set_attributes({"rpc.system.name": "grpc", "rpc.method": call.method, "sealign.request": call.request_id})
         self._spans[call] = span
-        ending = Ending()
-        try:
-            with ending.noted():
-                yield
-        finally:
-            del self._spans[call]
-            span.set_attribute("rpc.response.status_code", ending.status)
-            for name, value in call.facts.items():
-                span.set_attribute(f"sealign.{name}", value)
-            if ending.status == "INTERNAL":
-                span.set_status(Status(StatusCode.ERROR))
-            span.end()
+
+    def on_end(self, call: Call, ending: Ending) -> None:
+        """End the call's span, and say how the call ended."""
+        from opentelemetry.trace import Status, StatusCode
+
+        span = self._spans.pop(call)
+        span.set_attribute("rpc.response.status_code", ending.status)
+        for name, value in call.facts.items():
+            span.set_attribute(f"sealign.{name}", value)
+        if ending.status == "INTERNAL":
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
 
     def on_stage(self, call: Call, stage: str, seconds: float) -> None:
         """Add a span of a stage that has just ended."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 from google.protobuf.message import Message
 
+from sealign.app.ending import Ending
 from sealign.app.frame import Call, Layer
 from sealign.errors import NotPermittedError, OverloadedError, UnavailableError
 from sealign.protocol.v1.alignment_pb2 import (
@@ -35,13 +35,11 @@ class IdentityLayer(Layer):
     def __init__(self, identities: Identities) -> None:
         self._identities = identities
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    def on_begin(self, call: Call) -> None:
         """Set the call's identity."""
         context = call.context
         found = self._identities.of(context.auth_context(), context.invocation_metadata() or ())
         call.identity, call.credential = found
-        yield
 
     def on_request(self, call: Call, message: Message) -> None:
         """Refuse further messages of a stream whose caller was revoked."""
@@ -62,8 +60,7 @@ class PolicyLayer(Layer):
         self._policies = policies
         self._base_of = base_of
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    def on_begin(self, call: Call) -> None:
         """Let calls pass that the tier allows with some content."""
         tier = self._policies.current.tier_of(call.identity)
         mode = _MODES.get(call.method)
@@ -73,7 +70,6 @@ class PolicyLayer(Layer):
             self._check(call, tier.register_maps, "register maps")
         elif call.method == "SharedExamples":
             self._check(call, tier.shared_examples, "read shared examples")
-        yield
 
     def on_request(self, call: Call, message: Message) -> None:
         """Let messages pass about tasks, spaces and public sets that the tier allows."""
@@ -124,20 +120,20 @@ class StreamsLayer(Layer):
         self._most = most
         self._open: Counter[str] = Counter()
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """Count a stream while it is open."""
+    def on_begin(self, call: Call) -> None:
+        """Count a stream that opens."""
         if call.method not in self._methods:
-            yield
             return
         if self._open[call.identity] >= self._most:
             raise OverloadedError(
                 f"this client has {self._most} streams open, which is all the silo allows; close some", retry_after=1.0
             )
         self._open[call.identity] += 1
-        try:
-            yield
-        finally:
+
+    def on_end(self, call: Call, ending: Ending) -> None:
+        """Count a stream that is closed."""
+        del ending
+        if call.method in self._methods:
             self._open[call.identity] -= 1
             if not self._open[call.identity]:
                 del self._open[call.identity]
@@ -149,10 +145,8 @@ class DrainLayer(Layer):
     def __init__(self) -> None:
         self.is_closed = False
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    def on_begin(self, call: Call) -> None:
         """Let calls pass until the silo is closed."""
         del call
         if self.is_closed:
             raise UnavailableError("the silo is shutting down; connect again and retry", retry_after=0.1)
-        yield

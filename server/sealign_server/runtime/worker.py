@@ -31,6 +31,10 @@ _SWITCH_SECONDS = 0.001
 _QUIET_SECONDS = 0.1
 _reloads: set[asyncio.Future[None]] = set()
 """Reloads under way; the loop itself would let go of them."""
+_PENDING = 48
+"""Calls that have come and that Python has not taken. Beyond, gRPC's core ends calls itself (CANCELLED, which clients
+retry): a refusal in Python costs a fifth of an answer, so a flood of refusals would leave no time for answers. One
+connection alone, which has no more streams, is never refused so."""
 _CHANNEL_OPTIONS = {
     "grpc.so_reuseport": 1,
     # Connections: pings of honest clients are welcome, dead peers are noticed, long ones spread over workers.
@@ -43,7 +47,9 @@ _CHANNEL_OPTIONS = {
     "grpc.max_connection_idle_ms": 3_600_000,
     "grpc.max_connection_age_ms": 3_600_000,
     "grpc.max_connection_age_grace_ms": 600_000,
-    "grpc.max_concurrent_streams": 256,
+    "grpc.max_concurrent_streams": _PENDING,
+    "grpc.server.max_pending_requests": _PENDING,
+    "grpc.server.max_pending_requests_hard_limit": 2 * _PENDING,
     "grpc.server_handshake_timeout_ms": 10_000,
 }
 

@@ -1,4 +1,4 @@
-"""How a call ended, for the layers that tell of it."""
+"""How a call ended, for the layers of a frame."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A handler takes its request (a message, or an iterator of messages) and the :class:`Call`, and returns a message, or
 yields messages. It raises `SealignError`. The frame reads and parses messages, within time and size, tells the layers
-about each, writes replies, and turns errors into statuses. Layers are entered in order, the first outermost.
+about each, writes replies, and turns errors into statuses. Layers see a call begin in order, and end in reverse.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ import structlog
 from google.protobuf.message import Message
 
 from sealign.app.bounded import MAX_PARTS, parse
+from sealign.app.ending import Ending
 from sealign.app.within import Within
 from sealign.errors import InvalidInputError, OverloadedError, SealignError, UnavailableError
 from sealign.protocol.status import sendable, status_of, trailers_of
@@ -89,11 +90,8 @@ class Call:
 class Layer:
     """One concern of every call. The base does nothing."""
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """Enclose the layers that follow and the handler; may refuse by raising."""
-        del call
-        yield
+    def on_begin(self, call: Call) -> None:
+        """See a call before the layers that follow and the handler do; may refuse by raising."""
 
     def on_request(self, call: Call, message: Message) -> None:
         """See each message from the peer before the handler does; may refuse by raising."""
@@ -103,6 +101,9 @@ class Layer:
 
     def on_stage(self, call: Call, stage: str, seconds: float) -> None:
         """Note how long a stage of a call's work took; may be told in another thread."""
+
+    def on_end(self, call: Call, ending: Ending) -> None:
+        """See how a call ended that this layer has let pass, before its caller is told; innermost first."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Frame(grpc.aio.ServerInterceptor):
 
     Args:
         services: full names.
-        layers: the chain, outermost first.
+        layers: the chain, in the order in which they see a call begin.
         limits: of reading and writing.
     """
 
@@ -184,13 +185,15 @@ class Frame(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _around(self, method: str, context: Any) -> AsyncIterator[Call]:
-        """Enter the layers; whatever is raised inside ends the call with one status."""
+        """Pass the layers; whatever is raised inside ends the call with one status."""
         call = Call(method, _request_id(context), context, self._limits.idle_seconds, layers=self._layers)
         self.begun += 1
+        ending = Ending()
         try:
-            async with AsyncExitStack() as stack:
+            with ExitStack() as passed, ending.noted():
                 for layer in self._layers:
-                    await stack.enter_async_context(layer.around(call))
+                    layer.on_begin(call)
+                    passed.callback(layer.on_end, call, ending)
                 yield call
         except SealignError as error:
             await _end(call, error)

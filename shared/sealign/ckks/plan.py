@@ -154,7 +154,7 @@ class PackingPlan:
         )  # fmt: skip
         return sha256(b"sealign plan v1\0" + fields).hexdigest()[:32]
 
-    @property
+    @cached_property
     def output_scale(self) -> float:
         """Δ = Δx·Δw."""
         return 2.0 ** (self.input_scale_bits + self.weight_scale_bits)
@@ -169,7 +169,7 @@ class PackingPlan:
         """Low bits of each coefficient that a reply leaves out."""
         return self.parameters.modulus_bits - self.reply_bits
 
-    @property
+    @cached_property
     def grid(self) -> float:
         """Step to which decrypted outputs are rounded: the largest power of two of at most half the precision."""
         return 2.0 ** floor(log2(self.precision / 2))
@@ -179,7 +179,7 @@ class PackingPlan:
         """Upper bound of the standard deviation of an output's error before it is rounded to the grid."""
         return (self.precision - self.grid / 2) / TAIL
 
-    @property
+    @cached_property
     def flood_std(self) -> float:
         """Standard deviation of the flood noise, in units of the output."""
         return sqrt(FLOOD_SHARE) * self.noise_std

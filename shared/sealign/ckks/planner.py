@@ -209,7 +209,7 @@ def candidates(
 
 
 def _order(plan: PackingPlan) -> tuple[float, int, str]:
-    return plan.cost.milliseconds, plan.cost.request_bytes + plan.cost.reply_bytes, plan.id
+    return plan.cost.weighed_ms, plan.cost.request_bytes + plan.cost.reply_bytes, plan.id
 
 
 def _streamed_order(plan: PackingPlan) -> tuple[float, int, str]:

@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.message import Message
 
 from sealign.app.bounded import MAX_PARTS, parse
+from sealign.app.ending import Ending
 from sealign.app.frame import Call, Fact, Frame, FrameLimits, Layer
 from sealign.app.within import Within
 from sealign.errors import InvalidInputError, OverloadedError, StorageError, UnavailableError
@@ -60,13 +61,11 @@ class Recording(Layer):
     def __init__(self, name: str, seen: list[str]) -> None:
         self._name, self._seen = name, seen
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    def on_begin(self, call: Call) -> None:
         self._seen.append(f"{self._name} in")
-        try:
-            yield
-        finally:
-            self._seen.append(f"{self._name} out")
+
+    def on_end(self, call: Call, ending: Ending) -> None:
+        self._seen.append(f"{self._name} out {ending.code}")
 
     def on_request(self, call: Call, message: Message) -> None:
         self._seen.append(f"{self._name} {type(message).__name__}")
@@ -96,7 +95,7 @@ async def test_layers_are_entered_in_order_and_see_every_message() -> None:
     async with serving(Recording("a", seen), Recording("b", seen)) as channel:
         stub = ClassificationStub(channel)
         assert (await stub.Classify(pb.ClassifyRequest(task="four"))).server_micros == 4
-        assert seen == ["a in", "b in", "a ClassifyRequest", "b ClassifyRequest", "b out", "a out"]
+        assert seen == ["a in", "b in", "a ClassifyRequest", "b ClassifyRequest", "b out OK", "a out OK"]
         seen.clear()
         stream = stub.ClassifyStream(iter([pb.ClassifyRequest(task="one"), pb.ClassifyRequest(task="three")]))
         assert [reply.server_micros async for reply in stream] == [3, 5]
