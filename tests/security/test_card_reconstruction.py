@@ -150,7 +150,11 @@ def test_a_profile_holds_no_rows() -> None:
 
 
 def test_the_profile_of_a_silo_without_the_row_is_drawn_from_the_same_noise() -> None:
-    """The figures of two silos that differ by one row differ less than two draws for one silo."""
+    """The figures of two silos that differ by one row differ less than two draws for one silo.
+
+    Folds and simulated noise once followed the order of rows. One row less then moved those of all others, and the
+    figures by up to 2.4 standard deviations of the published noise.
+    """
     silo = silos()[0]
 
     def accuracies(rows: slice) -> Matrix:

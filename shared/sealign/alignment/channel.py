@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sealign.alignment.content import row_normals
 from sealign.alignment.regression import DEFAULT_PENALTIES, Spectrum, checked_penalties, cross_validated_ridge
 from sealign.alignment.statistics import Matrix, Moments, RidgeStatistics
 from sealign.errors import InvalidInputError
@@ -114,8 +115,8 @@ class MappedChannel:
         values = np.maximum(values, 0.0)
         variance = noise * values.mean()
         shrunk = np.divide(values, values + variance, out=np.ones_like(values), where=values + variance > 0)
-        gain, factor = (vectors * shrunk) @ vectors.T, np.sqrt(variance) * shrunk[:, None] * vectors.T
-        return cls(*(array.astype(np.float32) for array in (mean, gain, factor, _factor(covariance))))
+        gain = (vectors * shrunk) @ vectors.T  # symmetric, and so a factor of the noise but for its size
+        return cls(*(array.astype(np.float32) for array in (mean, gain, np.sqrt(variance) * gain, _factor(covariance))))
 
     @classmethod
     def fit(cls, statistics: RidgeStatistics, weight: Matrix, intercept: Matrix) -> MappedChannel:
@@ -219,23 +220,23 @@ class MappedChannel:
         return mapped
 
     def apply(self, Y: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
-        """One mapped counterpart, (n, d), drawn for each target embedding, (n, d).
-
-        The randomness simulates; it protects nothing.
+        """One mapped counterpart, (n, d), drawn for each target embedding, (n, d), from its content and the seed.
 
         Raises:
             InvalidInputError: wrong shape.
         """
         expected = self.expected(Y).astype(np.float32)
-        normal = np.random.default_rng(seed).standard_normal(expected.shape, dtype=np.float32)
-        mapped: NDArray[np.float32] = expected + normal @ self.noise
+        mapped: NDArray[np.float32] = expected + row_normals(Y, seed) @ self.noise
         return mapped
 
 
 def _factor(covariance: Matrix) -> Matrix:
-    """F with FᵀF the covariance; rounding, and fewer rows than dimensions, leave eigenvalues a little below zero."""
+    """The symmetric F with FᵀF the covariance, which moves little where that moves little.
+
+    Rounding, and fewer rows than dimensions, leave eigenvalues a little below zero.
+    """
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    factor: Matrix = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    factor: Matrix = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     return factor
 
 

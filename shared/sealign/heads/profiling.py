@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealign.alignment import MappedChannel
+from sealign.alignment.content import row_keys
 from sealign.errors import InvalidInputError
 from sealign.heads.calibration import fit_temperature, log_losses, two_digits
 from sealign.heads.discriminant import ClassStatistics, Outliers, discriminant_head
@@ -32,6 +33,8 @@ SHRINKAGES: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03)
 
 FOLDS = 5
 _SIMULATED_ROWS = 4000
+_DRAWN_ROWS = 2000
+"""Counterparts of rows behind a blur, at least: of few rows several each, so that their draw decides little."""
 _TAIL_BOUNDS = (0.002, 0.5)
 
 
@@ -117,6 +120,7 @@ class _Folds:
     rows: Matrix
     targets: Indices
     fold: Indices
+    copies: int
     rest: tuple[ClassStatistics, ...]
     trained: tuple[LinearHead, ...]
     own: LinearHead
@@ -131,16 +135,14 @@ class _Folds:
             raise InvalidInputError(
                 f"class {name!r} has {counts.min()} rows; give at least two, or leave the class out"
             )
-        random, fold = np.random.default_rng(seed), np.empty(len(rows), dtype=np.intp)
-        for number in range(len(counts)):
-            members = random.permutation(np.flatnonzero(targets == number))
-            fold[members] = (np.arange(len(members)) + random.integers(FOLDS)) % FOLDS
+        fold = _folds(rows, targets, seed)
         names = np.array(labels)
         rest = [(rows[fold != number], names[fold != number].tolist()) for number in range(FOLDS)]
         return cls(
             rows,
             targets,
             fold,
+            -(-_DRAWN_ROWS // len(rows)),
             tuple(ClassStatistics.of(*part, own.labels) for part in rest),
             tuple(train(*part) for part in rest),
             own,
@@ -159,11 +161,18 @@ class _Folds:
             mapped, behind = self.mapped(channel), self.behind(channel, outliers)
             for index, strength in enumerate(SHRINKAGES):
                 outputs = self.outputs(mapped, behind.heads(strength, 0))
-                losses[index] += float(log_losses(outputs, self.targets).mean())
+                losses[index] += float(log_losses(outputs, self.drawn_targets).mean())
         return SHRINKAGES[int(np.argmin(losses))]
 
+    @property
+    def drawn_targets(self) -> Indices:
+        """Classes of :meth:`mapped`, (copies·n,)."""
+        return np.tile(self.targets, self.copies)
+
     def mapped(self, channel: MappedChannel) -> Matrix:
-        return channel.apply(self.rows).astype(np.float64)
+        """Counterparts behind a blur, (copies·n, d): all rows, and then again with other noise."""
+        draws = [channel.apply(self.rows, seed) for seed in range(self.copies)]
+        return np.concatenate(draws, dtype=np.float64)
 
     def behind(self, channel: MappedChannel, outliers: Outliers | None) -> _Behind:
         """The statistics of each fold's other rows behind a blur."""
@@ -171,10 +180,23 @@ class _Folds:
 
     def outputs(self, mapped: Matrix, heads: Sequence[ServedHead]) -> Matrix:
         """Outputs of each row's head, which was not fitted to it."""
-        outputs = np.empty((len(mapped), heads[0].layout.outputs))
+        outputs, fold = np.empty((len(mapped), heads[0].layout.outputs)), np.tile(self.fold, self.copies)
         for number, head in enumerate(heads):
-            outputs[self.fold == number] = head.outputs(mapped[self.fold == number])
+            outputs[fold == number] = head.outputs(mapped[fold == number])
         return outputs
+
+
+def _folds(rows: Matrix, targets: Indices, seed: int) -> Indices:
+    """The fold of each row, by its content: one row more or less moves no other, and equal rows stay together.
+
+    A class that has come into one fold whole gives one row to the next, so that the others always know it.
+    """
+    fold: Indices = (row_keys(rows, seed) % np.uint64(FOLDS)).astype(np.intp)
+    for number in range(int(targets.max()) + 1):
+        members = np.flatnonzero(targets == number)
+        if len(set(fold[members])) == 1:
+            fold[members[0]] = (fold[members[0]] + 1) % FOLDS
+    return fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,17 +220,17 @@ class _Measured:
     tails: dict[str, float]
 
     @classmethod
-    def of(cls, layout: OutputLayout, real: Matrix, targets: Indices, simulated: Matrix, classes: Indices) -> _Measured:
+    def of(cls, layout: OutputLayout, folds: _Folds, real: Matrix, simulated: Matrix, classes: Indices) -> _Measured:
         """From outputs of rows that the heads have not seen, and of simulated ones by the head of all rows."""
-        logits = layout.logits(real)
+        logits, targets, rows = layout.logits(real), folds.drawn_targets, len(folds.rows)
         expected = fit_temperature(layout.logits(simulated), classes)
         ratio = two_digits(fit_temperature(logits, targets) / expected)
         reached, drawn = (layout.scores(layout.cooled(outputs, ratio * expected)) for outputs in (real, simulated))
         accuracy = float(np.mean(logits.argmax(axis=1) == targets))
         return cls(
-            accuracy=published_fraction(accuracy, len(targets)),
+            accuracy=published_fraction(accuracy, rows),
             temperature=ratio,
-            tails={name: _tail(reached[name], drawn[name]) for name in reached},
+            tails={name: _tail(reached[name], drawn[name], rows) for name in reached},
         )
 
 
@@ -234,12 +256,13 @@ class _Blurred:
     ) -> _Blurred:
         """Measure both kinds of heads; ``unseen`` are outliers that the statistics do not hold."""
         directions = 0 if outliers is None else directions
-        statistics, mapped, targets = folds.everything.through(channel), folds.mapped(channel), folds.targets
+        statistics, mapped, targets = folds.everything.through(channel), folds.mapped(channel), folds.drawn_targets
         final = discriminant_head(statistics, shrinkage, outliers and outliers.through(channel), directions)
         drawn, classes = simulated(statistics)
         fitted = folds.outputs(mapped, folds.behind(channel, outliers).heads(shrinkage, directions))
         trained = folds.outputs(mapped, [ServedHead(head) for head in folds.trained])
-        gain = log_losses(final.layout.logits(fitted), targets) - log_losses(trained, targets)
+        gains = log_losses(final.layout.logits(fitted), targets) - log_losses(trained, targets)
+        gain = gains.reshape(folds.copies, -1).mean(axis=0)  # of each row
         own = ServedHead(folds.own)
         separated = 0.0
         if unseen is not None:
@@ -250,17 +273,17 @@ class _Blurred:
             separated = auroc(inside, outside)
         return cls(
             loss=simulated_loss(final, drawn, classes),
-            fitted=_Measured.of(final.layout, fitted, targets, final.outputs(drawn), classes),
-            trained=_Measured.of(own.layout, trained, targets, own.outputs(drawn), classes),
+            fitted=_Measured.of(final.layout, folds, fitted, final.outputs(drawn), classes),
+            trained=_Measured.of(own.layout, folds, trained, own.outputs(drawn), classes),
             preference=float(gain.mean() / max(gain.std() / np.sqrt(len(gain)), 1e-12)),
             auroc=separated,
         )
 
 
-def _tail(real: Matrix, drawn: Matrix) -> float:
-    """The fraction of simulated scores below what 95 % of the real ones reach, with noise."""
+def _tail(real: Matrix, drawn: Matrix, rows: int) -> float:
+    """The fraction of simulated scores below what 95 % of the real ones reach, with the noise of so many rows."""
     tail = float(np.mean(drawn < np.quantile(real, 0.05)))
-    return float(np.clip(with_noise(tail, standard_error(0.05, len(real))), *_TAIL_BOUNDS))
+    return float(np.clip(with_noise(tail, standard_error(0.05, rows)), *_TAIL_BOUNDS))
 
 
 def _joined(measured: Sequence[_Measured]) -> Measures:
