@@ -186,7 +186,7 @@ class Classification:
             StalePlanError: head, map or plan have changed since the client asked, or this process knows nothing yet.
             NoPlanError: the task cannot be served to such rows.
         """
-        if self._store.version(task) is None:
+        if not self._store.holds(task):
             known = ", ".join(self._store.names()) or "none"
             raise NotFoundError(f"there is no task {task[:64]!r} here; tasks are: {known}")
         if not self._holds(identity, rows):

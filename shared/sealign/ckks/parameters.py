@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import cache
 from math import log2
 
 from sealign.errors import InsecureParametersError
@@ -66,7 +67,12 @@ class ParameterSet:
     def security_level(self, table: SecurityTable = SecurityTable.CLASSICAL) -> int:
         """Security in bits by ``table``: 128, 192, 256, or 0 where it is under 128 or not covered."""
         return max(
-            (level for level in SECURITY_LEVELS if self._least_dimension(table, level) <= self.poly_degree), default=0
+            (
+                level
+                for level in SECURITY_LEVELS
+                if _least_dimension(self.modulus_bits, table, level) <= self.poly_degree
+            ),
+            default=0,
         )
 
     def spare_coefficients(self, table: SecurityTable = SecurityTable.CLASSICAL) -> int:
@@ -74,15 +80,17 @@ class ParameterSet:
 
         A known coefficient takes one dimension from the lattice (Dachman-Soled et al., CRYPTO 2020, section 4.1).
         """
-        return max(0, self.poly_degree - self._least_dimension(table, MINIMUM_SECURITY))
+        return max(0, self.poly_degree - _least_dimension(self.modulus_bits, table, MINIMUM_SECURITY))
 
     def spare_bits(self, table: SecurityTable = SecurityTable.CLASSICAL) -> float:
         """How many bits about a ternary secret may be known with the rest still at 128 bits."""
         return self.spare_coefficients(table) * log2(3)
 
-    def _least_dimension(self, table: SecurityTable, level: int) -> int:
-        wide_enough = [least for bits, least in LEAST_DIMENSIONS[table][level].items() if bits >= self.modulus_bits]
-        return min(wide_enough, default=1 << 30)
+
+@cache
+def _least_dimension(modulus_bits: int, table: SecurityTable, level: int) -> int:
+    wide_enough = [least for bits, least in LEAST_DIMENSIONS[table][level].items() if bits >= modulus_bits]
+    return min(wide_enough, default=1 << 30)
 
 
 # Each modulus is the largest prime of its width that is 1 mod 2N (SEAL's CoeffModulus::Create).
