@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -28,7 +29,7 @@ TEXTS = ["query 1", "query 2"]
 
 
 @contextmanager
-def daemon(address: Address, directory: Path, listen: str, *more: str, **variables: str) -> Iterator[Server]:
+def daemon(address: Address, directory: Path, listen: str, *more: str, **variables: Any) -> Iterator[Server]:
     views = directory / "views"
     views.mkdir()
     options = ("--silo", f"localhost:{address.port}", "--tls-ca", address.authority.certificate, "--encoder", "views:")

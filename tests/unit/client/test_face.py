@@ -12,8 +12,8 @@ NAMES = """
 AlignmentMode AlignmentOptions AsyncClient AuthenticationError BudgetExhaustedError Classification Client
 ClientSettings DecryptionError Description Finish Forecast GeneratedToken GenerationDescription InvalidInputError
 MachineError MapCard NoMapError NoPlanError NotFoundError NotPermittedError OverloadedError PeerFailedError Placement
-PublicSet Recentring ReleaseRefusedError Sampling SealignError StorageError Timing Transfer UnavailableError
-VerificationError __version__ client_settings
+PublicSet Recentring ReleaseRefusedError Sampling SealignError StorageError TextClassificationPipeline Timing Transfer
+UnavailableError VerificationError __version__ client_settings pipeline
 """
 
 
