@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -63,16 +64,21 @@ class ResultsFile:
         return rows, size
 
     def __enter__(self) -> ResultsFile:
-        try:
+        with self._writing():
             descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT, 0o600)
             self._stream = os.fdopen(descriptor, "wb")
             self._stream.truncate(self._bytes)
             self._stream.seek(self._bytes)
             if not self._bytes:
                 self._stream.write(self._writer.head().encode())
+        return self
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StorageError(f"could not write {self._partial}: {error.strerror or error}") from error
-        return self
 
     def write(self, answer: Answer | None, rows: int) -> None:
         """Add an answer; None for a row that is skipped.
@@ -80,12 +86,16 @@ class ResultsFile:
         Args:
             answer: of the last row.
             rows: of the input that are done with it.
+
+        Raises:
+            StorageError: it could not be written, as on a full disk; the journal says what is certain.
         """
-        if answer is not None:
-            self._stream.write(self._writer.line(answer).encode("utf-8", "backslashreplace"))
-        self.done = rows
-        if time.monotonic() - self._noted >= _SECONDS:
-            self._note()
+        with self._writing():
+            if answer is not None:
+                self._stream.write(self._writer.line(answer).encode("utf-8", "backslashreplace"))
+            self.done = rows
+            if time.monotonic() - self._noted >= _SECONDS:
+                self._note()
 
     def _note(self) -> None:
         self._stream.flush()
@@ -95,7 +105,11 @@ class ResultsFile:
         self._noted = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with self._stream:
+        if isinstance(error, StorageError):  # what is buffered cannot be written either
+            with suppress(OSError):
+                self._stream.close()
+            return
+        with self._writing(), self._stream:
             self._note()
         if kind is None:
             self._partial.replace(self._path)
