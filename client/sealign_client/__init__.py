@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from sealign_client.local.recentring import Recentring as Recentring
     from sealign_client.options import AlignmentMode as AlignmentMode
     from sealign_client.options import AlignmentOptions as AlignmentOptions
+    from sealign_client.pipelines import TextClassificationPipeline as TextClassificationPipeline
+    from sealign_client.pipelines import pipeline as pipeline
     from sealign_client.results import Classification as Classification
     from sealign_client.results import Description as Description
     from sealign_client.results import Finish as Finish
@@ -59,6 +61,7 @@ _HOMES = {
     "sealign_client.client": ("AsyncClient",),
     "sealign_client.local.recentring": ("Recentring",),
     "sealign_client.options": ("AlignmentMode", "AlignmentOptions"),
+    "sealign_client.pipelines": ("TextClassificationPipeline", "pipeline"),
     "sealign_client.results": (
         "Classification", "Description", "Finish", "Forecast", "GeneratedToken", "GenerationDescription", "Timing",
         "Transfer",

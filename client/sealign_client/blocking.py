@@ -13,28 +13,28 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sealign.encoders import Encoder
-from sealign.protocol import EMBEDDINGS, MapCard, SiloCard
-from sealign_client.classification_tasks import Progress
 from sealign_client.client import AsyncClient
-from sealign_client.inputs import Texts
-from sealign_client.local.recentring import Recentring
-from sealign_client.results import (
-    Classification,
-    Description,
-    Forecast,
-    GeneratedToken,
-    GenerationDescription,
-    Timing,
-)
-from sealign_client.settings import ClientSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sealign.alignment import PublicSet
+    from sealign.encoders import Encoder
     from sealign.generation.sampling import Sampling
+    from sealign.protocol import MapCard, SiloCard
+    from sealign_client.classification_tasks import Progress
+    from sealign_client.inputs import Texts
+    from sealign_client.local.recentring import Recentring
+    from sealign_client.results import (
+        Classification,
+        Description,
+        Forecast,
+        GeneratedToken,
+        GenerationDescription,
+        Timing,
+    )
+    from sealign_client.settings import ClientSettings
 
 _T = TypeVar("_T")
 
@@ -88,7 +88,7 @@ class Client:
     def describe_generation(self, *, refresh: bool = True) -> tuple[GenerationDescription, ...]:
         return self._wait(self._client.describe_generation(refresh=refresh))
 
-    def align(self, texts: PublicSet, space: str = EMBEDDINGS, **options: Any) -> MapCard:
+    def align(self, texts: PublicSet, space: str | None = None, **options: Any) -> MapCard:
         return self._wait(self._client.align(texts, space, **options))
 
     def adapt(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
-from sealign.ckks import PackingPlan
+from sealign.ckks import PackingPlan, free_rows
 from sealign.ckks.verification import CHECKS
 from sealign.encoders import Encoder, EncoderSettings, embed, load_encoder
 from sealign.errors import InvalidInputError, SealignError, UnknownMapError
-from sealign.protocol import EMBEDDINGS, SpaceCard, TaskCard
+from sealign.protocol import EMBEDDINGS, Limits, SpaceCard, TaskCard
 from sealign_client.exchange import Target
 from sealign_client.local.recentring import Recentring
 from sealign_client.results import Description
@@ -24,6 +24,9 @@ from sealign_client.routes import Route, Routes, Source, chosen_name, no_map
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of texts or rows that have been done since the last call."""
+
+_WASTE = 1.1
+"""Rows counted against a budget, as a multiple of the rows sent, up to which a plan may be chosen for its speed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +45,36 @@ class _Offer:
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A task that can be asked."""
+    """A task that can be asked.
+
+    Attributes:
+        limits: what this client may ask the silo for.
+    """
 
     card: TaskCard
     route: Route
+    limits: Limits
 
     def target(self, rows: int, verify: bool | None) -> Target:
         """Return the target under the plan by which so many rows take the least predicted time."""
         plans = [plan for plan in self.card.plans if not verify or plan.rows > CHECKS] or self.card.plans
-        plan = _cheapest(plans, rows)
+        allowed = [plan for plan in plans if self._allows(plan, rows)] or plans
+        plan = min(allowed, key=lambda plan: _milliseconds(plan, rows))
         return Target(self.card.name, self.card.revision, self.route.kind, plan, len(self.card.labels), verify)
+
+    def saves_together(self, rows: int) -> bool:
+        """Return whether so many rows take less predicted time together than each alone."""
+        together, alone = (_milliseconds(self.target(count, None).plan, count) for count in (rows, 1))
+        return together < rows * alone
+
+    def _allows(self, plan: PackingPlan, rows: int) -> bool:
+        """Return whether the silo's limits let so many rows go under a plan.
+
+        The silo counts the rows that ciphertexts have room for. Where it has a budget, little of it may be wasted.
+        """
+        if min(_places(plan, rows), plan.rows) > self.limits.rows_per_request:
+            return False
+        return self.limits.rows_per_day is None or _places(plan, rows) <= _WASTE * rows
 
 
 class ClassificationTasks:
@@ -143,8 +166,7 @@ class ClassificationTasks:
             NotFoundError: no such task.
             InvalidInputError: no name, and not exactly one task.
         """
-        cards = {card.name: card for card in (await self._offered()).tasks}
-        return cards[chosen_name(tuple(cards), name, "task")]
+        return _chosen(await self._offered(), name)
 
     async def _require_possible(self, name: str | None) -> None:
         """Refuse what needs no model to be refused, before one is loaded."""
@@ -154,28 +176,37 @@ class ClassificationTasks:
 
     async def _ready(self, name: str | None) -> Ready:
         await self._require_possible(name)
-        card = await self.task(name)
+        offer = await self._offered()
+        card = _chosen(offer, name)
         if not card.plans:
-            await self._offered(refresh=True)  # an alignment may have ended meanwhile
-            card = await self.task(name)
-        encoder, route = (await self.encoder()).card, (await self._offered()).route
-        if route is None:
+            offer = await self._offered(refresh=True)  # an alignment may have ended meanwhile
+            card = _chosen(offer, name)
+        if offer.route is None:
+            encoder = (await self.encoder()).card
             named = f"{encoder.name} ({encoder.fingerprint[:12]}…)"
             raise no_map(named, EMBEDDINGS, self.routes.options.placement)
         if not card.plans:
             raise InvalidInputError(
-                f"The silo does not serve task {card.name!r} through map {route.card.id}: no parameter set holds its "
-                "logits. Ask the silo's operator, whose log says why."
+                f"The silo does not serve task {card.name!r} through map {offer.route.card.id}: no parameter set holds "
+                "its logits. Ask the silo's operator, whose log says why."
             )
-        route.require_dimension(card.plans[0])
-        return Ready(card, route)
+        offer.route.require_dimension(card.plans[0])
+        return Ready(card, offer.route, (await self.routes.silo()).limits)
 
 
-def _cheapest(plans: Sequence[PackingPlan], rows: int) -> PackingPlan:
-    """Return the plan under which ``rows`` rows take the least predicted time."""
+def _chosen(offer: _Offer, name: str | None) -> TaskCard:
+    cards = {card.name: card for card in offer.tasks}
+    return cards[chosen_name(tuple(cards), name, "task")]
 
-    def milliseconds(plan: PackingPlan) -> float:
-        full, rest = divmod(rows, plan.rows)
-        return full * plan.cost.milliseconds + (plan.cost_of(rest).milliseconds if rest else 0.0)
 
-    return min(plans, key=milliseconds)
+def _places(plan: PackingPlan, rows: int) -> int:
+    """Return how many rows the ciphertexts of so many rows have room for."""
+    full, rest = divmod(rows, plan.rows)
+    return full * plan.rows + (rest + free_rows(plan, rest) if rest else 0)
+
+
+@lru_cache(maxsize=4096)
+def _milliseconds(plan: PackingPlan, rows: int) -> float:
+    """Return the predicted time of so many rows, in full batches and a last one."""
+    full, rest = divmod(rows, plan.rows)
+    return full * plan.cost.milliseconds + (plan.cost_of(rest).milliseconds if rest else 0.0)

@@ -9,21 +9,28 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.ckks import PackingPlan
-from sealign.encoders import embed
+from sealign.encoders import Encoder, EncoderSettings, embed
+from sealign.encoders.checks import as_texts
+from sealign.encoders.encoder import Embeddings
+from sealign.encoders.settings import LongTexts
 from sealign.errors import InvalidInputError, SealignError, UnknownMapError
 from sealign_client.classification_tasks import ClassificationTasks, Progress, Ready
 from sealign_client.exchange import Exchange, Matrix
 from sealign_client.feed import Feed
 from sealign_client.inputs import faulty_text
 from sealign_client.local.recentring import OwnThresholds, Recentring, require_enough_for_thresholds
+from sealign_client.passes import Passes
 from sealign_client.results import Classification, classifications
 from sealign_client.retry import RETRIED
+from sealign_client.routes import Routes
+from sealign_client.sharing import MAX_SHARED_ROWS, Answer, CheckedRows, Sharing
 
 if TYPE_CHECKING:
     from sealign_client.session import Calls
@@ -58,7 +65,20 @@ class _Answers:
 
 
 class Classifier(ClassificationTasks):
-    """Classifies with one encoder through one silo."""
+    """Classifies with one encoder through one silo.
+
+    Concurrent callers share passes of the encoder, and ciphertexts where the plans say that this is cheaper.
+    """
+
+    def __init__(self, routes: Routes, encoder: Encoder | EncoderSettings | None, recentring: Path | None) -> None:
+        super().__init__(routes, encoder, recentring)
+        self._passes = Passes(self._pass)
+        self._sharing = Sharing(self._asked, self._session.timeout)
+
+    @property
+    def waiting(self) -> int:
+        """Number of texts that wait to be embedded."""
+        return self._passes.waiting
 
     async def classify(
         self,
@@ -67,12 +87,18 @@ class Classifier(ClassificationTasks):
         progress: Progress | None = None,
         *,
         verify: bool | None = None,
+        long_texts: LongTexts | None = None,
     ) -> list[Classification]:
-        """Return classifications of texts, in their order; see `AsyncClient.classify`."""
+        """Return classifications of texts, in their order; see `AsyncClient.classify`.
+
+        Args:
+            long_texts: what becomes of texts beyond the model's window; by default as the encoder's settings say.
+        """
         card = (await self._ready(task)).card  # before the expensive embedding
         if not texts:
             return []
-        return await self.classify_rows(await self._embedded(texts, progress), card.name, verify=verify)
+        rows = await self._passes.embed(as_texts(texts), long_texts, progress)
+        return await self.classify_rows(rows, card.name, verify=verify)
 
     async def classify_rows(
         self, rows: NDArray[np.floating], task: str | None = None, *, verify: bool | None = None
@@ -122,9 +148,9 @@ class Classifier(ClassificationTasks):
                     return _Answers(results, faulty_text(number, fault))
             return _Answers(results)
 
-    async def _embedded(self, texts: Sequence[str], progress: Progress | None) -> NDArray[np.float32]:
+    async def _pass(self, texts: Sequence[str], long_texts: LongTexts | None) -> Embeddings:
         encoder = await self.encoder()
-        return (await self._session.run(partial(embed, encoder, texts, progress=progress))).rows
+        return (await self._session.run(partial(embed, encoder, texts, long_texts=long_texts))).rows
 
     async def logits(
         self,
@@ -147,9 +173,16 @@ class Classifier(ClassificationTasks):
         verify: bool | None = None,
     ) -> tuple[Ready, Matrix]:
         """Return outputs, (n, outputs), and the head that gave them: one head, whatever changes meanwhile."""
-        ready = await self._ready(task)
-        rows = ready.route.prepared(embeddings, ready.card.plans[0], clip=False)
-        done: list[Matrix] = []
+        rows = CheckedRows.of(await self._ready(task), embeddings)
+        if progress is None and verify is None and len(rows) <= MAX_SHARED_ROWS:
+            return await self._sharing.outputs(rows)
+        return await self._asked(rows, progress, verify=verify)
+
+    async def _asked(
+        self, given: CheckedRows, progress: Progress | None = None, *, verify: bool | None = None
+    ) -> Answer:
+        """Ask for the outputs of rows, batch by batch, until all have come."""
+        ready, rows, done = given.ready, given.prepared, list[Matrix]()
         retry, alone = self._session.patience(), False
         while (answered := sum(map(len, done))) < len(rows):
             target = ready.target(len(rows) - answered, verify)
@@ -169,7 +202,7 @@ class Classifier(ClassificationTasks):
                 await self._session.mend(error, retry, self._renew)
                 before, ready = ready, await self._ready(ready.card.name)
                 if (ready.card.revision, ready.route.kind) != (before.card.revision, before.route.kind):
-                    rows = ready.route.prepared(embeddings, ready.card.plans[0], clip=False)
+                    rows = CheckedRows.of(ready, given.embeddings).prepared
                     done.clear()
         return ready, np.concatenate([np.empty((0, ready.card.layout.outputs)), *done])
 
@@ -239,7 +272,7 @@ class Classifier(ClassificationTasks):
         if thresholds:  # before the expensive embedding
             require_enough_for_thresholds(len(texts))
             await self._ready(task)
-        rows = await self._embedded(texts, progress)
+        rows = await self._passes.embed(as_texts(texts), None, progress)
         made = Recentring.of(rows, (await self.encoder()).card.fingerprint)
         self._use(made)
         if thresholds:

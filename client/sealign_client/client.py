@@ -5,13 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sealign.encoders import Encoder, EncoderSettings
-from sealign.protocol import EMBEDDINGS, MapCard, SiloCard, find_public_set, generation_task_of
-from sealign_client.classification_tasks import Progress
-from sealign_client.classify import Classifier
 from sealign_client.inputs import (
     Texts,
     checked_embeddings,
@@ -20,27 +13,27 @@ from sealign_client.inputs import (
     checked_settings,
     iterate_texts,
 )
-from sealign_client.local.directory import MAPS, data_directory
-from sealign_client.local.keys import KeyRing, KeyStore
-from sealign_client.local.maps import ClientMaps
-from sealign_client.local.recentring import Recentring
-from sealign_client.options import AlignmentOptions
-from sealign_client.results import (
-    Classification,
-    Description,
-    Forecast,
-    GeneratedToken,
-    GenerationDescription,
-    Timing,
-)
-from sealign_client.routes import RouteOptions, Routes
-from sealign_client.session import Session
-from sealign_client.settings import ClientSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sealign.alignment import PublicSet
+    from sealign.encoders import Encoder
     from sealign.generation.sampling import Sampling
+    from sealign.protocol import MapCard, SiloCard
+    from sealign_client.classification_tasks import Progress
     from sealign_client.generate import Generator
+    from sealign_client.local.recentring import Recentring
+    from sealign_client.results import (
+        Classification,
+        Description,
+        Forecast,
+        GeneratedToken,
+        GenerationDescription,
+        Timing,
+    )
+    from sealign_client.settings import ClientSettings
 
 
 class AsyncClient:
@@ -67,14 +60,22 @@ class AsyncClient:
         observe: Callable[[Timing], None] | None = None,
         **fields: Any,
     ) -> None:
+        from sealign.encoders import EncoderSettings  # here, so that importing this module stays fast
+        from sealign_client.classify import Classifier
+        from sealign_client.local.directory import MAPS, data_directory
+        from sealign_client.local.keys import KeyRing, KeyStore
+        from sealign_client.local.maps import ClientMaps
+        from sealign_client.routes import RouteOptions, Routes
+        from sealign_client.session import Session
+
         settings = checked_settings(settings, encoder, fields)
         named = encoder if encoder is not None else settings.encoder
         self.settings = settings
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
         keys = KeyRing(KeyStore(settings.key_directory, self._passphrase, settings.security_table))
         self.session = Session(settings.endpoint, keys, settings.timeout, observe)
-        self._maps = ClientMaps(settings.map_directory or data_directory() / MAPS)
-        self._routes = Routes(self.session, self._maps, RouteOptions(settings.placement, settings.register_maps))
+        maps = ClientMaps(settings.map_directory or data_directory() / MAPS)
+        self._routes = Routes(self.session, maps, RouteOptions(settings.placement, settings.register_maps))
         parsed = EncoderSettings.parse(named) if isinstance(named, str) else named
         self.classifier = Classifier(self._routes, parsed, settings.recentring)
         self._model = None if settings.model is None else EncoderSettings.parse(settings.model)
@@ -129,7 +130,7 @@ class AsyncClient:
         self.session.require_usable()
         return await self.generator.describe(refresh=refresh)
 
-    async def align(self, texts: PublicSet, space: str = EMBEDDINGS, **options: Any) -> MapCard:
+    async def align(self, texts: PublicSet, space: str | None = None, **options: Any) -> MapCard:
         """Learn the map from this client's embedding space to one of the silo's, and use it from now on.
 
         In plain mode the silo sees this client's embeddings of the public texts and retains the map. In encrypted mode
@@ -138,7 +139,7 @@ class AsyncClient:
 
         Args:
             texts: the public set; the silo must hold the same.
-            space: "embeddings", or "generation/TASK" for the token states of a generation task.
+            space: "generation/TASK" for the token states of a generation task; by default the encoder's embeddings.
             options: fields of :class:`AlignmentOptions`: ``mode``, ``register``, ``shared_examples``,
                 ``accept_examples``, ``accept_poor_map``, ``progress``, ``transfer``.
 
@@ -151,8 +152,11 @@ class AsyncClient:
             NoPlanError: the map was learned, but the silo can serve a generation task behind it under no parameter set.
         """
         self.session.require_usable()
+        from sealign.protocol import EMBEDDINGS, find_public_set, generation_task_of
         from sealign_client.align import Aligner
+        from sealign_client.options import AlignmentOptions
 
+        space = space or EMBEDDINGS
         wanted, chosen = AlignmentOptions.of(options), checked_public_set(texts)
         held = (await self._routes.space(space)).public_sets  # before a model is loaded
         find_public_set(held, chosen.digest, f"the silo's space {space!r}")

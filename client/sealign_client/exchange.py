@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Matrix: TypeAlias = NDArray[np.float64]
 
+_FEW = 4
+"""Ciphertexts that are made or read in 2 ms or so."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -201,7 +204,10 @@ class Exchange:
         return Query(target.task, target.revision, target.rows, asked.matrix, None if known else key)
 
     async def _encrypted(self, rows: Matrix) -> _Asked:
-        return await self._session.run(self._encrypt, rows)
+        plan = self._target.plan
+        row_blocks, inner_blocks, _ = plan.block.counts(len(rows), plan.dimension, plan.outputs)
+        brief = row_blocks * inner_blocks <= _FEW and not self._session.keys.are_stored
+        return await self._session.run_ciphertexts(self._encrypt, rows, brief=brief)
 
     def _encrypt(self, rows: Matrix) -> _Asked:
         target, plan = self._target, self._target.plan
@@ -216,8 +222,10 @@ class Exchange:
     async def _decrypted(self, asked: _Asked, reply: Reply) -> Matrix:
         self._session.note_answer(asked.cipher.key.public_key)
         try:
-            return await self._session.run(asked.outputs, reply.product, reply.first_block)
+            product = reply.product
+            brief = len(product.ciphertexts) <= _FEW
+            return await self._session.run_ciphertexts(asked.outputs, product, reply.first_block, brief=brief)
         except DecryptionError as error:
             self._failure = self._failure or error
-            await self._session.run(self._session.keys.retire, asked.cipher.key)
+            await self._session.run_ciphertexts(self._session.keys.retire, asked.cipher.key)
             return np.full((asked.rows, self._target.plan.outputs), np.nan)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sealign.alignment import PublicSet
-from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError
-from sealign_client.settings import ClientSettings, client_settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sealign.alignment import PublicSet
+    from sealign_client.settings import ClientSettings
 
 Texts: TypeAlias = Iterable[str]
 """A list, tuple or iterator of texts, a `PublicSet`, a numpy array of texts or a pandas Series."""
@@ -41,6 +42,10 @@ def faulty_text(number: int, fault: InvalidInputError) -> InvalidInputError:
 def _items(given: Any) -> Iterable[object]:
     if isinstance(given, str):
         return (given,)
+    import numpy as np
+
+    from sealign.alignment import PublicSet
+
     if isinstance(given, PublicSet):
         return given.texts
     if isinstance(given, np.ndarray):
@@ -73,6 +78,8 @@ def checked_settings(settings: Any, encoder: Any, fields: dict[str, Any]) -> Cli
     Raises:
         InvalidInputError: something that cannot be used, by name; both kinds; or neither an encoder nor a model.
     """
+    from sealign_client.settings import ClientSettings, client_settings
+
     if encoder is not None and not isinstance(encoder, str):
         _require_encoder(encoder)
     if settings is None:
@@ -89,6 +96,8 @@ def checked_settings(settings: Any, encoder: Any, fields: dict[str, Any]) -> Cli
 
 
 def _require_encoder(given: Any) -> None:
+    from sealign.encoders import EncoderCard
+
     if not isinstance(getattr(given, "card", None), EncoderCard) or not callable(getattr(given, "encode", None)):
         raise InvalidInputError(
             f"A value of type {type(given).__name__} is not an encoder: it needs a card (EncoderCard) and a method "
@@ -102,6 +111,8 @@ def checked_embeddings(given: Any) -> NDArray[np.floating]:
     Raises:
         InvalidInputError: something else than an array of floats of that form.
     """
+    import numpy as np
+
     if not isinstance(given, np.ndarray):
         raise InvalidInputError(f"A value of type {type(given).__name__} holds no embeddings. {_EMBEDDINGS}")
     if given.dtype.kind != "f" or given.ndim != 2:
@@ -117,6 +128,8 @@ def checked_public_set(given: Any) -> PublicSet:
     Raises:
         InvalidInputError: it is something else.
     """
+    from sealign.alignment import PublicSet
+
     if isinstance(given, PublicSet):
         return given
     raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""What all calls of a client stand on: one connection, keys, one retry policy, one worker thread."""
+"""What all calls of a client stand on: one connection, keys, one retry policy, worker threads."""
 
 from __future__ import annotations
 
@@ -74,8 +74,10 @@ class Session:
         self._ciphers: dict[str, Cipher] = {}
         self._process = os.getpid()
         self._closed = False
-        # One thread: models and SEAL objects are used by one caller at a time, and the loop stays free.
+        # One thread for models and files, which are used by one caller at a time, and one for ciphertexts, so that
+        # those of some texts are made while others are embedded. The loop stays free.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sealign")
+        self._ciphertext_worker = ThreadPoolExecutor(1, thread_name_prefix="sealign-ciphertexts")
 
     def __reduce__(self) -> str:
         raise MachineError(
@@ -103,19 +105,32 @@ class Session:
             raise MachineError("This client is closed. Make a new one.")
 
     async def run(self, work: Callable[..., _T], *arguments: object) -> _T:
-        """Run work in the worker thread."""
+        """Run work on models and files in the worker thread."""
         self.require_usable()
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
 
+    async def run_ciphertexts(self, work: Callable[..., _T], *arguments: object, brief: bool = False) -> _T:
+        """Run work on ciphertexts, while a model may work in the other thread.
+
+        Args:
+            brief: whether it takes a millisecond or two. It then runs here: to hand it to a thread and back takes
+                longer, and SEAL would hold up this thread all the same.
+        """
+        self.require_usable()
+        if brief:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._ciphertext_worker, work, *arguments)
+
     async def close(self) -> None:
-        """Close the connection, once what runs in the worker thread has ended; keys that are not stored are gone."""
+        """Close the connection, once what runs in the worker threads has ended; keys that are not stored are gone."""
         if self._closed or self._process != os.getpid():
             return
         self._closed = True
         if self._calls is not None:
             await self._calls.silo.close()
-        self._worker.submit(self.keys.close)
-        await asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown)
+        self._ciphertext_worker.submit(self.keys.close)
+        for worker in (self._ciphertext_worker, self._worker):
+            await asyncio.get_running_loop().run_in_executor(None, worker.shutdown)
 
     async def calls(self) -> Calls:
         """Return the silo's services; reads certificates and makes the channel when it is first needed.
@@ -193,7 +208,7 @@ class Session:
             await renew(error)
 
     def cipher(self, plan: PackingPlan, key: SecretKey) -> Cipher:
-        """Return the cipher of a plan under a key. Call it in the worker thread."""
+        """Return the cipher of a plan under a key."""
         made = self._ciphers.get(plan.id)
         if made is None or made.key is not key:
             made = self._ciphers[plan.id] = Cipher(plan, key)

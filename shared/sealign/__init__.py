@@ -3,7 +3,13 @@
 It opens no sockets and starts no processes; ``sealign_client`` and ``sealign_server`` stand on it.
 """
 
-from importlib.metadata import version
-
-__version__ = version("sealign")
 __all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> str:
+    """Return the version, which is looked up when it is asked for: that takes longer than the rest of this module."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("sealign")

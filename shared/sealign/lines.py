@@ -7,7 +7,7 @@ against the lines that `wc -l` and pandas count. A byte order mark at the start 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,9 @@ from sealign.errors import InvalidInputError, NotFoundError, StorageError
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+LONGEST_LINE = 1 << 24
+"""Bytes of a line that are read into memory; a longer one is passed over."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,12 @@ class Line:
     fault: str | None = None
 
 
-def iterate_lines(stream: Iterable[bytes]) -> Iterator[Line]:
-    """Yield the lines of a binary stream in turn, faulty ones included; constant memory.
-
-    Args:
-        stream: iterates over its lines with their LF, as binary files do.
-    """
-    for number, raw in enumerate(stream, 1):
+def iterate_lines(stream: BinaryIO) -> Iterator[Line]:
+    """Yield the lines of a binary stream in turn, faulty ones included; constant memory."""
+    for number, raw in enumerate(_raw_lines(stream), 1):
+        if len(raw) > LONGEST_LINE:
+            yield Line(number, "", f"is longer than {LONGEST_LINE:,} bytes; split or shorten it")
+            continue
         content = raw.removesuffix(b"\n").removesuffix(b"\r")
         if number == 1:
             if content.startswith(_UTF16):
@@ -47,6 +49,15 @@ def iterate_lines(stream: Iterable[bytes]) -> Iterator[Line]:
                 return
             content = content.removeprefix(_BOM)
         yield _line(number, content)
+
+
+def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield lines with their LF, and of one that is too long one byte more than is allowed."""
+    while raw := stream.readline(LONGEST_LINE + 1):
+        rest = raw
+        while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
+            rest = stream.readline(LONGEST_LINE + 1)
+        yield raw
 
 
 def _line(number: int, content: bytes) -> Line:
@@ -61,11 +72,11 @@ def _line(number: int, content: bytes) -> Line:
     return Line(number, text)
 
 
-def checked_lines(stream: Iterable[bytes], name: str) -> list[str]:
+def checked_lines(stream: BinaryIO, name: str) -> list[str]:
     """Return the texts of a binary stream, one per line.
 
     Args:
-        stream: iterates over its lines with their LF, as binary files do.
+        stream: of the file.
         name: of the file, for errors.
 
     Raises:

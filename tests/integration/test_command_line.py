@@ -114,8 +114,18 @@ def test_tasks_and_maps(
     assert run(monkeypatch, "maps", "show", used.id[:10]) == 0
     assert json.loads(capsys.readouterr().out) == pin
     assert run(monkeypatch, "maps", "export", used.id, "--output", "x.safetensors") == 2
-    assert run(monkeypatch, "maps", "delete", used.id) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "maps", "delete", "--json", used.id) == 0
+    assert json.loads(capsys.readouterr().out) == {"deleted": used.id}
     assert run(monkeypatch, "maps", "show", used.id) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("sealign cl", ["classify"]), ("sealign classify --on-error ", ["fail", "skip", "label"])]
+)
+def test_a_shell_completes_commands_and_values(words: str, completed: list[str]) -> None:
+    ran = command("sealign", _SEALIGN_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
+    assert ran.stdout.split() == completed, ran.stderr
 
 
 def test_only_line_feeds_end_lines(options: list[str], client: Client, tmp_path: Path) -> None:
@@ -137,6 +147,13 @@ def test_stored_keys(
     assert run(monkeypatch, "keys", "list", "--json", *keys) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["replies"], row["passphrase"]) == (1, "no")
-    assert run(monkeypatch, "keys", "rotate", *keys) == 0
+    (file,) = (tmp_path / "keys").iterdir()
+    before = file.read_bytes()
+    assert run(monkeypatch, "keys", "rotate", "--json", *keys) == 0
+    assert json.loads(capsys.readouterr().out) == {"rotated": [row["parameters"]]}
+    assert json.loads(file.read_bytes())["key"] != json.loads(before)["key"]
+    assert json.loads(file.read_bytes())["replies"] == 0
+    assert run(monkeypatch, "classify", *options, *keys, "oil prices rose") == 0
+    assert run(monkeypatch, "keys", "delete", *keys) == 0
     assert not list((tmp_path / "keys").iterdir())
     assert run(monkeypatch, "keys", "list") == 2

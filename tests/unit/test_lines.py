@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
-from sealign.lines import iterate_lines, read_lines
+from sealign.lines import LONGEST_LINE, iterate_lines, read_lines
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\0\ufeff"), min_size=1), max_size=6))
@@ -66,3 +68,42 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_lines(tmp_path / "nowhere.txt")
     with pytest.raises(StorageError, match="could not read"):
         read_lines(tmp_path)
+
+
+class _Endless(io.RawIOBase):
+    """So many bytes of one letter, made as they are read, and a last line."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._last = io.BytesIO(b"\nlast\n")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(self._left, len(buffer))
+        self._left -= size
+        if not size:
+            return self._last.readinto(buffer)
+        buffer[:size] = b"a" * size
+        return size
+
+
+def test_a_line_of_any_length_takes_no_more_memory_than_is_allowed() -> None:
+    tracemalloc.start()
+    try:
+        lines = list(iterate_lines(io.BufferedReader(_Endless(12 * LONGEST_LINE))))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [(line.number, line.text) for line in lines] == [(1, ""), (2, "last")]
+    assert "longer than 16,777,216 bytes" in str(lines[0].fault)
+    assert peak < 5 * LONGEST_LINE
+
+
+@pytest.mark.parametrize("size", [LONGEST_LINE - 1, LONGEST_LINE, LONGEST_LINE + 1])
+def test_the_longest_line(size: int) -> None:
+    for ending in (b"", b"\n", b"\nlast"):
+        first, *rest = iterate_lines(io.BytesIO(b"a" * size + ending))
+        assert (first.fault is None) == (size + ending.count(b"\n") <= LONGEST_LINE)
+        assert [line.text for line in rest] == ["last"] * (ending == b"\nlast")

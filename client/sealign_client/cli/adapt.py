@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from sealign.app.options import with_options
 from sealign.errors import InvalidInputError
-from sealign_client.cli.common import Config, settings_of, single_command, texts_of
+from sealign_client.cli.common import AsJson, Config, settings_of, single_command, texts_of
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
 
 _NO_SILO = "localhost:1"
@@ -33,6 +34,7 @@ def adapt(
         ),
     ] = False,
     task: Annotated[str | None, typer.Option(help="For --thresholds; not needed if the silo has one task.")] = None,
+    as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Measure the mean of texts like those you will classify; classify and daemon then remove a map's offset.
@@ -54,4 +56,10 @@ def adapt(
     with Client(settings) as client, progress(work, len(lines) * (1 + thresholds)) as advance:
         made = client.adapt(lines, advance, thresholds=thresholds, task=task)
     made.save(output)
-    typer.echo(f"wrote {output}, of {len(lines)} texts")
+    facts = {
+        "output": str(output),
+        "texts": made.rows,
+        "encoder": made.encoder,
+        "thresholds": None if made.thresholds is None else made.thresholds.values,
+    }
+    typer.echo(json.dumps(facts) if as_json else f"wrote {output}, of {len(lines)} texts")

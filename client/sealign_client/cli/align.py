@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,7 @@ from sealign.app.options import with_options
 from sealign.app.terminal import stderr, visible
 from sealign.errors import InvalidInputError, SealignError
 from sealign.protocol import EMBEDDINGS, MapCard, generation_space
-from sealign_client.cli.common import Config, settings_of, single_command
+from sealign_client.cli.common import AsJson, Config, settings_of, single_command
 from sealign_client.options import AlignmentMode
 from sealign_client.results import Transfer
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
@@ -48,6 +50,7 @@ def align(
     accept_poor_map: Annotated[
         bool, typer.Option("--accept-poor-map", help="Use a map that predicts no better than chance.")
     ] = False,
+    as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Learn the map from your encoder's space to the silo's, over public texts.
@@ -83,7 +86,10 @@ def align(
                 progress=advance,
                 transfer=observe,
             )
-        _report(learned, mode, "texts" if generation is None else "tokens")
+        if as_json:
+            typer.echo(json.dumps({"space": space, "mode": mode.value, **asdict(learned)}))
+        else:
+            _report(learned, mode, "texts" if generation is None else "tokens")
         if generation is None:
             _warn_of_low_accuracy(client)
 

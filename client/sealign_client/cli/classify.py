@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,8 @@ from sealign.app.options import with_options
 from sealign.app.terminal import visible
 from sealign.errors import InvalidInputError
 from sealign_client.cli.common import AsJson, Config, iterate_file, settings_of, single_command
-from sealign_client.cli.records import Columns, Format
+from sealign_client.cli.formats import Answer, ResultFormat, Writer
+from sealign_client.cli.records import Columns, Format, Record
 from sealign_client.cli.table import OnError, Table
 from sealign_client.results import Classification
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
@@ -46,6 +48,14 @@ OutputFile = Annotated[
         "again."
     ),
 ]
+Written = Annotated[
+    ResultFormat | None,
+    typer.Option(
+        "--output-format",
+        help="Format of results on standard output: by default a table on a terminal, else CSV for rows, and label and "
+        "probability for texts.",
+    ),
+]
 OnErrorChoice = Annotated[
     OnError | None,
     typer.Option(
@@ -64,6 +74,7 @@ def classify(
     column: Annotated[str, typer.Option(help="Column of texts in CSV and TSV, key in JSON lines.")] = "text",
     name_column: NameColumn = None,
     output: OutputFile = None,
+    output_format: Written = None,
     on_error: OnErrorChoice = None,
     task: Annotated[str | None, typer.Option(help="The silo's task; not needed if there is one.")] = None,
     as_json: AsJson = False,
@@ -74,28 +85,67 @@ def classify(
 ) -> None:
     """Classify texts through ciphertexts: label, probability, and whether the text is in distribution.
 
-    Results appear as they are made. A probability is "-" if the silo could not calibrate it for your map. Results of
-    rows (CSV, TSV, JSON lines, --output, --on-error) are CSV, or JSON lines with --json, and name their row.
+    Results appear as they are made. A probability is "-" if the silo could not calibrate it for your map. On a terminal
+    they are a table. Elsewhere those of rows (CSV, TSV, JSON lines, --output, --on-error) are CSV, or JSON lines with
+    --json, and name their row; those of texts are lines of label and probability.
     """
-    from sealign.app.progress import progress
-
+    if output_format is not None and (as_json or output is not None):
+        raise InvalidInputError("--output-format is for standard output. Give it without --json and --output.")
     if texts and (file, output, on_error, name_column) != (None, None, None, None):
         raise InvalidInputError("Give texts as arguments or in --file, not both. Options of files need --file.")
     settings = settings_of(config, given)
     kind = file_format or (Format.LINES if file is None else Format.of(file))
+    seen = sys.stdout is not None and sys.stdout.isatty()
+    written = ResultFormat.JSONL if as_json else output_format or (ResultFormat.TABLE if seen else None)
     if kind is not Format.LINES or output is not None or on_error is not None:
-        written = Format.JSONL if as_json else Format.CSV
         columns = Columns(column, name_column)
-        table = Table(file or Path("-"), kind, columns, on_error or OnError.FAIL, output, written)
-        _classify_table(table, settings, task, use_daemon)
+        on_error, written = on_error or OnError.FAIL, written or ResultFormat.CSV
+        _classify_table(Table(file or Path("-"), kind, columns, on_error, output, written), settings, task, use_daemon)
         return
     wanted: Iterator[str] = iter(texts) if texts else iterate_file(file)
+    _classify_texts(wanted, len(texts) if texts else None, _shown(written, as_json), settings, task, use_daemon)
+
+
+def _classify_texts(
+    texts: Iterator[str],
+    count: int | None,
+    shown: Callable[[Answer], str],
+    settings: ClientSettings,
+    task: str | None,
+    use_daemon: bool,
+) -> None:
+    """Print a result for each text as it is made; one that comes late keeps no earlier result back."""
+    from sealign.app.progress import progress
+
+    drawn: deque[str] = deque()
+
+    def drawing() -> Iterator[str]:
+        for text in texts:
+            drawn.append(text)
+            yield text
+
     seen = sys.stdout is not None and sys.stdout.isatty()
-    show = nullcontext(_ignore) if seen else progress("classifying", len(texts) if texts else None)
+    show = nullcontext(_ignore) if seen else progress("classifying", count)
     with _classifier(settings, use_daemon) as classifier, show as advance:
-        for result in classifier.classify_each(wanted, task):
-            typer.echo(_json(result) if as_json else _line(result))
+        for number, result in enumerate(classifier.classify_each(drawing(), task), 1):
+            typer.echo(shown(Answer(Record(number, drawn.popleft(), str(number)), result)), nl=False)
             advance(1)
+
+
+def _shown(written: ResultFormat | None, as_json: bool) -> Callable[[Answer], str]:
+    """Return what writes a result of a text; a JSON object without number with ``as_json``, as it always was."""
+    if as_json:
+        return lambda answer: _json(answer.result) + "\n" if answer.result else ""
+    if written is None:
+        return lambda answer: _line(answer.result) + "\n" if answer.result else ""
+    writer, first = Writer(written), True
+
+    def shown(answer: Answer) -> str:
+        nonlocal first
+        head, first = writer.head() if first else "", False
+        return head + writer.line(answer)
+
+    return shown
 
 
 def _classify_table(table: Table, settings: ClientSettings, task: str | None, use_daemon: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -63,7 +63,7 @@ def _opened(file: Path) -> BinaryIO:
         raise StorageError(f"could not read {file}: {error.strerror or error}") from error
 
 
-def _texts(stream: Iterable[bytes], name: str) -> Iterator[str]:
+def _texts(stream: BinaryIO, name: str) -> Iterator[str]:
     empty = True
     for line in iterate_lines(stream):
         if line.fault is not None:

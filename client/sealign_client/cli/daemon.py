@@ -10,6 +10,9 @@ from sealign_client.settings import ClientSettings
 
 app = single_command()
 
+_OF_SEVERAL_PROCESSES = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+"""Variables that have prometheus_client write into another program's directory. The daemon is one process."""
+
 
 @app.command()
 @with_options(ClientSettings)
@@ -22,10 +25,13 @@ def daemon(given: dict[str, Any], config: Config = None) -> None:
     be opened by its owner alone and needs no token.
     """
     import asyncio
+    import os
 
     from sealign.app.logs import configure_logs
     from sealign_client.daemon.server import run_daemon
 
+    for name in _OF_SEVERAL_PROCESSES:
+        os.environ.pop(name, None)
     settings = settings_of(config, given)
     configure_logs(settings.log_level)
     asyncio.run(run_daemon(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,7 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1, tokens seen are less likely.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Random seed for sampling.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per token, with log-probability.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object per token, or the forecast.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Generate nothing: report how alike the models are and a token's cost.")
     ] = False,
@@ -58,7 +59,11 @@ def generate(
     with Client(settings) as client:
         if dry_run:
             texts = (prompt,) if public is None else PublicSet.from_file(public).texts
-            print_table(("forecast", ""), _rows(client.forecast(texts, task)))
+            found = client.forecast(texts, task)
+            if as_json:
+                typer.echo(json.dumps(asdict(found)))
+            else:
+                print_table(("forecast", ""), _rows(found))
             return
         for token in client.generate(prompt, task, max_tokens, sampling):
             typer.echo(json.dumps(vars(token)) if as_json else _shown(token.text), nl=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from sealign.app.terminal import print_table
 from sealign.errors import InvalidInputError, StorageError
 from sealign_client.cli.common import AsJson
 from sealign_client.local.keys import KeyStore
+
+_VARIABLE = "SEALIGN_CLIENT_KEY_PASSPHRASE"
 
 app = typer.Typer(help="List, rotate and delete stored secret keys.", no_args_is_help=True, rich_markup_mode=None)
 Directory = Annotated[
@@ -32,22 +35,31 @@ def list_keys(key_directory: Directory = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def rotate(key_directory: Directory = None) -> None:
-    """Replace stored keys: the next request under each parameter set makes a new one."""
-    _delete(key_directory, "retired")
+def rotate(key_directory: Directory = None, as_json: AsJson = False) -> None:
+    """Replace stored keys with new ones. End the clients that use them first: they write back the keys they hold.
+
+    Keys under a passphrase need it in SEALIGN_CLIENT_KEY_PASSPHRASE, and the new ones are under it too.
+    """
+    from sealign.ckks import SecretKey
+
+    paths, passphrase = _paths(key_directory), os.environ.get(_VARIABLE) or None
+    held = [(path, SecretKey.load(path, passphrase).parameters) for path in paths]  # all can be opened, or none changes
+    for path, parameters in held:
+        SecretKey.generate(parameters).save(path, passphrase)
+    _report("rotated", [parameters.name for _, parameters in held], as_json)
 
 
 @app.command()
-def delete(key_directory: Directory = None) -> None:
+def delete(key_directory: Directory = None, as_json: AsJson = False) -> None:
     """Delete stored keys. Replies under way cannot be decrypted any more."""
-    _delete(key_directory, "deleted")
-
-
-def _delete(directory: Path | None, done: str) -> None:
-    paths = _paths(directory)
+    paths = _paths(key_directory)
     for path in paths:
         path.unlink(missing_ok=True)
-    typer.echo(f"{done} {len(paths)} keys")
+    _report("deleted", [path.stem for path in paths], as_json)
+
+
+def _report(done: str, names: list[str], as_json: bool) -> None:
+    typer.echo(json.dumps({done: names}) if as_json else f"{done} {len(names)} keys")
 
 
 def _paths(directory: Path | None) -> list[Path]:

@@ -51,18 +51,19 @@ def list_maps(map_directory: Directory = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(name: MapId, map_directory: Directory = None) -> None:
-    """Show one map as JSON."""
+def show(name: MapId, map_directory: Directory = None, as_json: AsJson = True) -> None:
+    """Show one map, always as JSON."""
+    del as_json
     typer.echo(json.dumps(_document(_maps(map_directory).find(name)), indent=2))
 
 
 @app.command()
-def delete(name: MapId, map_directory: Directory = None) -> None:
+def delete(name: MapId, map_directory: Directory = None, as_json: AsJson = False) -> None:
     """Delete a map. A map that the silo applies is only unpinned: the next use takes the silo's newest."""
     maps = _maps(map_directory)
     pin = maps.find(name)
     maps.delete(pin)
-    typer.echo(f"deleted map {pin.card.id}")
+    typer.echo(json.dumps({"deleted": pin.card.id}) if as_json else f"deleted map {pin.card.id}")
 
 
 @app.command()
@@ -70,6 +71,7 @@ def export(
     name: MapId,
     output: Annotated[Path, typer.Option(help="safetensors file to write.")],
     map_directory: Directory = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a map that this client applies to a file."""
     maps = _maps(map_directory)
@@ -77,7 +79,7 @@ def export(
     if pin.placement is not Placement.CLIENT:
         raise InvalidInputError(f"The silo holds map {pin.card.id}; there is nothing here to export.")
     maps.load(pin).save(output)
-    typer.echo(f"wrote {output}")
+    typer.echo(json.dumps({"map": pin.card.id, "output": str(output)}) if as_json else f"wrote {output}")
 
 
 def _maps(directory: Path | None) -> ClientMaps:

@@ -9,7 +9,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,9 @@ from typing import BinaryIO, cast
 
 from sealign.app.terminal import standard_input
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
-from sealign.lines import iterate_lines
+from sealign.lines import LONGEST_LINE, iterate_lines
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
-_FIELD_BYTES = 1 << 24
 
 
 class Format(str, enum.Enum):
@@ -69,18 +68,16 @@ def opened(file: Path) -> Iterator[BinaryIO]:
     """Open a file for reading, unpacked if it is gzip; "-" is standard input.
 
     Raises:
-        NotFoundError, StorageError: it is missing, or cannot be read.
-        InvalidInputError: it is gzip and damaged.
+        NotFoundError, StorageError: it is missing, or cannot be opened.
     """
     try:
-        with standard_input() if str(file) == "-" else file.open("rb") as raw:
-            yield cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if file.suffix == ".gz" else raw
+        raw = standard_input() if str(file) == "-" else file.open("rb")
     except FileNotFoundError as error:
         raise NotFoundError(f"There is no file {file}. Check the path.") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InvalidInputError(f"{file} is no gzip file, or damaged: {error}. Take another copy.") from None
     except OSError as error:
         raise StorageError(f"could not read {file}: {error.strerror or error}") from error
+    with raw:
+        yield cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if file.suffix == ".gz" else raw
 
 
 def iterate_records(stream: BinaryIO, kind: Format, columns: Columns, name: str) -> Iterator[Record]:
@@ -91,15 +88,21 @@ def iterate_records(stream: BinaryIO, kind: Format, columns: Columns, name: str)
 
     Raises:
         InvalidInputError: there is no such column, or the file cannot be read as what it should be.
+        StorageError: it cannot be read.
     """
-    if kind is Format.LINES:
-        for line in iterate_lines(stream):
-            yield Record(line.number, line.text, str(line.number), line.fault)
-    elif kind is Format.JSONL:
-        for line in iterate_lines(stream):
-            yield _of_object(line.number, line.text, columns, line.fault)
-    else:
-        yield from _of_table(stream, kind, columns, name)
+    try:
+        if kind is Format.LINES:
+            for line in iterate_lines(stream):
+                yield Record(line.number, line.text, str(line.number), line.fault)
+        elif kind is Format.JSONL:
+            for line in iterate_lines(stream):
+                yield _of_object(line.number, line.text, columns, line.fault)
+        else:
+            yield from _of_table(stream, kind, columns, name)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidInputError(f"{name} is no gzip file, or damaged: {error}. Take another copy.") from None
+    except OSError as error:
+        raise StorageError(f"could not read {name}: {error.strerror or error}") from error
 
 
 def _of_object(number: int, text: str, columns: Columns, fault: str | None) -> Record:
@@ -120,8 +123,8 @@ def _of_object(number: int, text: str, columns: Columns, fault: str | None) -> R
 
 
 def _of_table(stream: BinaryIO, kind: Format, columns: Columns, name: str) -> Iterator[Record]:
-    csv.field_size_limit(_FIELD_BYTES)
-    lines: Iterable[str] = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+    csv.field_size_limit(LONGEST_LINE)
+    lines = _table_lines(stream, name)
     dialect = {"delimiter": "\t" if kind is Format.TSV else ",", "strict": True}
     rows = csv.reader(lines, **dialect)  # type: ignore[arg-type]
     number = 0
@@ -132,6 +135,21 @@ def _of_table(stream: BinaryIO, kind: Format, columns: Columns, name: str) -> It
             yield _of_row(number, row, len(header), text, label)
     except csv.Error as error:
         raise InvalidInputError(f"{name}: row {number + 1} is not {kind.value.upper()}: {error}. Mend it.") from None
+
+
+def _table_lines(stream: BinaryIO, name: str) -> Iterator[str]:
+    """Yield the lines of a table with their endings, in constant memory.
+
+    Raises:
+        InvalidInputError: a line so long that this is no table.
+    """
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+    number = 0
+    while line := text.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise InvalidInputError(f"{name}: line {number} is longer than {LONGEST_LINE:,} characters. Shorten it.")
+        yield line
 
 
 def _position(header: list[str], column: str | None, name: str) -> int | None:

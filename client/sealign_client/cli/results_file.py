@@ -6,59 +6,21 @@ reached the disk. At the end, the partial file becomes FILE and the journal is d
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sealign.errors import InvalidInputError, StorageError
 from sealign.files import write_atomically
-from sealign_client.cli.records import Format, Record
-from sealign_client.results import Classification
+from sealign_client.cli.formats import Answer, ResultFormat, Writer
 
 _SECONDS = 1.0
 """Time between two entries of the journal."""
-COLUMNS = ("row", "label", "probability", "in_distribution", "error")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is written about a row: a result, or why there is none."""
-
-    record: Record
-    result: Classification | None
-    fault: str = ""
-
-
-def formatted(answer: Answer, kind: Format) -> str:
-    """Return an answer as a line of JSON, or as a row of CSV or TSV, with its line ending."""
-    result = answer.result
-    facts: dict[str, Any] = {"row": answer.record.name}
-    if result is not None:
-        facts |= {name: value for name, value in vars(result).items() if name != "labels"}
-    if answer.fault:
-        facts["error"] = answer.fault
-    if kind is Format.JSONL:
-        return json.dumps(facts, ensure_ascii=False) + "\n"
-    return _row([facts.get(column) for column in COLUMNS], kind)
-
-
-def head(kind: Format) -> str:
-    """Return the header of a file of a format."""
-    return "" if kind is Format.JSONL else _row(list(COLUMNS), kind)
-
-
-def _row(cells: list[Any], kind: Format) -> str:
-    written = io.StringIO()
-    writer = csv.writer(written, delimiter="\t" if kind is Format.TSV else ",", lineterminator="\n")
-    writer.writerow(["" if cell is None else cell for cell in cells])
-    return written.getvalue()
 
 
 class ResultsFile:
@@ -74,9 +36,7 @@ class ResultsFile:
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self._path = path
-        self._kind = Format.of(path)
-        if self._kind is Format.LINES or path.suffix == ".gz":
-            raise InvalidInputError(f"The name of the output {path} must end in .csv, .tsv or .jsonl.")
+        self._writer = Writer(ResultFormat.of(path))
         if path.exists():
             raise InvalidInputError(f"{path} exists already. Delete it, or choose another output.")
         self._partial, self._journal = (path.with_name(path.name + end) for end in (".partial", ".journal"))
@@ -104,16 +64,21 @@ class ResultsFile:
         return rows, size
 
     def __enter__(self) -> ResultsFile:
-        try:
+        with self._writing():
             descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT, 0o600)
             self._stream = os.fdopen(descriptor, "wb")
             self._stream.truncate(self._bytes)
             self._stream.seek(self._bytes)
             if not self._bytes:
-                self._stream.write(head(self._kind).encode())
+                self._stream.write(self._writer.head().encode())
+        return self
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StorageError(f"could not write {self._partial}: {error.strerror or error}") from error
-        return self
 
     def write(self, answer: Answer | None, rows: int) -> None:
         """Add an answer; None for a row that is skipped.
@@ -121,12 +86,16 @@ class ResultsFile:
         Args:
             answer: of the last row.
             rows: of the input that are done with it.
+
+        Raises:
+            StorageError: it could not be written, as on a full disk; the journal says what is certain.
         """
-        if answer is not None:
-            self._stream.write(formatted(answer, self._kind).encode("utf-8", "backslashreplace"))
-        self.done = rows
-        if time.monotonic() - self._noted >= _SECONDS:
-            self._note()
+        with self._writing():
+            if answer is not None:
+                self._stream.write(self._writer.line(answer).encode("utf-8", "backslashreplace"))
+            self.done = rows
+            if time.monotonic() - self._noted >= _SECONDS:
+                self._note()
 
     def _note(self) -> None:
         self._stream.flush()
@@ -136,7 +105,11 @@ class ResultsFile:
         self._noted = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with self._stream:
+        if isinstance(error, StorageError):  # what is buffered cannot be written either
+            with suppress(OSError):
+                self._stream.close()
+            return
+        with self._writing(), self._stream:
             self._note()
         if kind is None:
             self._partial.replace(self._path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -12,11 +14,14 @@ from typing import Any, Protocol
 import typer
 
 from sealign.errors import InvalidInputError
+from sealign_client.cli.formats import Answer, ResultFormat, Writer
 from sealign_client.cli.records import Columns, Format, Record, iterate_records, opened
-from sealign_client.cli.results_file import Answer, ResultsFile, formatted, head
+from sealign_client.cli.results_file import ResultsFile
 from sealign_client.results import Classification
 
 _PIECE = 128
+_LANES = 3
+"""Pieces under way: one is embedded, one is at the silo, one waits."""
 
 
 class OnError(str, enum.Enum):
@@ -53,7 +58,7 @@ class Table:
     columns: Columns
     on_error: OnError
     output: Path | None
-    written: Format
+    written: ResultFormat
 
     def classify(
         self, classifier: Classifies, task: str | None, settings: dict[str, Any], advance: Callable[[int], None]
@@ -76,8 +81,14 @@ class Table:
             results = None if self.output is None else ResultsFile(self.output, self._about(settings, task))
             classifier.classify([], task)  # refuses what does not depend on a text
             if results is None:
-                typer.echo(head(self.written), nl=False)
-                return self._each(records, classifier, task, self._print, advance)
+                writer = Writer(self.written)
+                typer.echo(writer.head(), nl=False)
+
+                def show(answer: Answer | None, _: int) -> None:
+                    if answer is not None:
+                        typer.echo(writer.line(answer), nl=False)
+
+                return self._each(records, classifier, task, show, advance)
             with results:
                 if results.done:
                     typer.echo(f"going on after row {results.done}", err=True)
@@ -100,10 +111,6 @@ class Table:
             "on_error": self.on_error.value,
         }
 
-    def _print(self, answer: Answer | None, _: int) -> None:
-        if answer is not None:
-            typer.echo(formatted(answer, self.written), nl=False)
-
     def _each(
         self,
         records: Iterator[Record],
@@ -113,8 +120,7 @@ class Table:
         advance: Callable[[int], None],
     ) -> int:
         faulty = 0
-        while piece := list(islice(records, _PIECE)):
-            found = iter(_answers(classifier, task, [record.text for record in piece if record.fault is None]))
+        for piece, found in self._pieces(records, classifier, task):
             for record in piece:
                 result = next(found) if record.fault is None else InvalidInputError(record.fault)
                 if isinstance(result, Classification):
@@ -127,6 +133,24 @@ class Table:
                 write(answer, record.number)
             advance(len(piece))
         return faulty
+
+    def _pieces(
+        self, records: Iterator[Record], classifier: Classifies, task: str | None
+    ) -> Iterator[tuple[list[Record], Iterator[Classification | InvalidInputError]]]:
+        """Yield pieces of rows, and a result for each good one; some are embedded while others are at the silo."""
+        under_way: deque[tuple[list[Record], Future[Sequence[Classification | InvalidInputError]]]] = deque()
+        pool = ThreadPoolExecutor(_LANES, thread_name_prefix="sealign-rows")
+        try:
+            while True:
+                while len(under_way) < _LANES and (piece := list(islice(records, _PIECE))):
+                    texts = [record.text for record in piece if record.fault is None]
+                    under_way.append((piece, pool.submit(_answers, classifier, task, texts)))
+                if not under_way:
+                    return
+                piece, answers = under_way.popleft()
+                yield piece, iter(answers.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _answers(

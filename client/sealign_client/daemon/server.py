@@ -18,7 +18,6 @@ from sealign.errors import SealignError, UnavailableError
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import add_DaemonServicer_to_server
 from sealign_client.client import AsyncClient
-from sealign_client.daemon.batching import Batcher
 from sealign_client.daemon.private_socket import private_socket
 from sealign_client.daemon.service import DaemonService
 from sealign_client.daemon.token import TokenLayer, default_token_file, read_token
@@ -56,15 +55,14 @@ async def run_daemon(settings: ClientSettings) -> None:
     async with AsyncClient(settings) as client:
         frame = Frame([SERVICE], layers, FrameLimits())
         server = grpc.aio.server(interceptors=[frame], options=_OPTIONS)
-        batcher = Batcher(client.classify)
-        add_DaemonServicer_to_server(DaemonService(client, batcher), server)
+        add_DaemonServicer_to_server(DaemonService(client), server)
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         port = _bound(server, address)
         if (own := private_socket(settings)) is not None:
             private(own.parent)
             _bound(server, Address("", 0, str(own)))
-        http = None if settings.http is None else _http_server(settings, settings.http, client, batcher)
+        http = None if settings.http is None else _http_server(settings, settings.http, client)
         stopping = asyncio.Event()
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
@@ -97,7 +95,7 @@ async def run_daemon(settings: ClientSettings) -> None:
             own.unlink(missing_ok=True)
 
 
-def _http_server(settings: ClientSettings, listen: str, client: AsyncClient, batcher: Batcher) -> HttpServer:
+def _http_server(settings: ClientSettings, listen: str, client: AsyncClient) -> HttpServer:
     """Listen for HTTP, beside gRPC and with the same client."""
     from sealign_client.daemon.http import Access, HttpOptions, HttpServer, Service
     from sealign_client.daemon.http.client_backend import ClientBackend
@@ -109,7 +107,7 @@ def _http_server(settings: ClientSettings, listen: str, client: AsyncClient, bat
         origins=settings.http_origins,
         timeout=settings.timeout + _GRACE_SECONDS,
     )
-    return HttpServer(Service(ClientBackend(client, batcher), options, Access(options)), listen)
+    return HttpServer(Service(ClientBackend(client), options, Access(options)), listen)
 
 
 def _bound(server: grpc.aio.Server, address: Address) -> int:

@@ -7,12 +7,11 @@ from contextlib import aclosing
 from typing import Any
 
 from sealign.app.frame import Call
-from sealign.encoders.checks import as_texts
 from sealign.errors import InvalidInputError
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer
 from sealign_client.client import AsyncClient
-from sealign_client.daemon.batching import Batcher
+from sealign_client.daemon.room import require_room
 from sealign_client.results import Classification
 
 MAX_TEXTS = 1024
@@ -26,12 +25,10 @@ class DaemonService(DaemonServicer):
 
     Args:
         client: classifies and generates.
-        batcher: classifies texts of several callers together.
     """
 
-    def __init__(self, client: AsyncClient, batcher: Batcher) -> None:
+    def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._batcher = batcher
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksReply:  # noqa: N802
         """Return the silo's tasks, and whether this daemon's encoder and model can use them."""
@@ -69,8 +66,8 @@ class DaemonService(DaemonServicer):
                 f"A request holds at most {most} texts of a task with {len(labels)} labels, not {len(texts)}. "
                 "Send several."
             )
-        as_texts(texts)  # before they share a batch with others
-        results = await self._batcher.classify(texts, task)
+        require_room(self._client, len(texts))
+        results = await self._client.classify(texts, task)
         return pb.ClassifyTextsReply(classifications=map(_classified, results), labels=labels)
 
     async def GenerateText(  # noqa: N802

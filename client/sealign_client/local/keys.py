@@ -55,6 +55,11 @@ class KeyRing:
         self._saved: dict[bytes, float] = {}
         self._lock = Lock()
 
+    @property
+    def are_stored(self) -> bool:
+        """Whether keys are written to files."""
+        return self._store.directory is not None
+
     def key_for(
         self,
         parameters: ParameterSet,

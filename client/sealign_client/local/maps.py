@@ -89,7 +89,10 @@ class ClientMaps:
 
     def state(self) -> int:
         """Return a number that changes when another program pins or deletes a map."""
-        return self.directory.stat().st_mtime_ns if self.directory.is_dir() else 0
+        try:
+            return self.directory.stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def pinned(self, lane: Lane, placement: Placement) -> Pin | None:
         """Return the pin of a lane; None if there is none.

@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import json
+import os
+import pty
 import signal
 import subprocess
 import time
@@ -177,3 +179,49 @@ def test_a_run_that_was_killed_loses_and_repeats_no_row(place: Place, tmp_path: 
     # Noise decides where two labels are as likely; rows that had moved would differ by the thousand.
     assert sum(row["label"] != label for row, label in zip(found, place.labels(texts), strict=True)) < 60
     assert not journal.exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "table"])
+def test_results_of_texts_in_every_format(place: Place, kind: str) -> None:
+    texts = ["first", 'second, "quoted"', "third"]
+    labels = place.labels(texts)
+    ran = place.run("--output-format", kind, *texts)
+    assert ran.returncode == 0, ran.stderr
+    if kind == "jsonl":
+        found = [(row["row"], row["label"]) for row in map(json.loads, ran.stdout.splitlines())]
+    elif kind == "table":
+        head, *lines = ran.stdout.splitlines()
+        assert head.split()[0] == "row"
+        assert [line.endswith(text) for line, text in zip(lines, texts, strict=True)] == [True] * 3
+        assert len({line.index(text) for line, text in zip(lines, texts, strict=True)} | {head.index("text")}) == 1
+        found = [(line.split()[0], line.split()[1]) for line in lines]
+    else:
+        rows = table(ran.stdout, "," if kind == "csv" else "\t")
+        found = [(row["row"], row["label"]) for row in rows]
+    assert found == [(str(number), label) for number, label in enumerate(labels, 1)]
+
+
+def test_formats_that_contradict_each_other_are_refused(place: Place) -> None:
+    for other in (("--json",), ("--output", "out.csv", "--file", "in.txt")):
+        ran = place.run("--output-format", "csv", *other)
+        assert (ran.returncode, "--output-format is for standard output" in ran.stderr) == (2, True)
+
+
+def test_a_terminal_shows_a_table_that_no_text_can_break(place: Place) -> None:
+    """What moves a cursor is escaped, lines are as wide as the terminal, and nothing else is printed."""
+    texts = ["plain", "\x1b[2J erases " + "and is long " * 50, "two\twords"]
+    leader, follower = pty.openpty()
+    arguments = [script("sealign"), "classify", *map(str, place.options), *texts]
+    variables = environment(PYTHONPATH=place.path, COLUMNS="72", TERM="xterm")
+    ran = subprocess.run(arguments, stdout=follower, stderr=subprocess.PIPE, env=variables, check=False)
+    os.close(follower)
+    shown = os.read(leader, 1 << 16).decode()
+    os.close(leader)
+    assert ran.returncode == 0, ran.stderr
+    head, *lines = shown.splitlines()
+    assert head.split() == ["row", "label", "probability", "in", "distr.", "text"]
+    assert [line.split()[1] for line in lines] == place.labels(texts)
+    assert max(map(len, shown.splitlines())) <= 72
+    assert "\x1b" not in shown
+    assert "\\x1b[2J erases" in lines[1]
+    assert lines[1].endswith("…")

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -27,13 +29,13 @@ TEXTS = ["query 1", "query 2"]
 
 
 @contextmanager
-def daemon(address: Address, directory: Path, listen: str) -> Iterator[Server]:
+def daemon(address: Address, directory: Path, listen: str, *more: str, **variables: Any) -> Iterator[Server]:
     views = directory / "views"
     views.mkdir()
     options = ("--silo", f"localhost:{address.port}", "--tls-ca", address.authority.certificate, "--encoder", "views:")
     files = ("--map-directory", directory / "maps", "--listen", listen)
-    path = installed_views(views)
-    with serving("sealign", "daemon", *options, *files, log=directory / "daemon.log", PYTHONPATH=path) as server:
+    variables["PYTHONPATH"] = installed_views(views)
+    with serving("sealign", "daemon", *options, *files, *more, log=directory / "daemon.log", **variables) as server:
         yield server
 
 
@@ -86,6 +88,23 @@ def test_a_socket_is_its_owners_and_needs_no_token(address: Address, fake: FakeS
             assert (task.name, task.ready) == ("colours", True)
             with refused(grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError, "text 2 is empty"):
                 DaemonStub(channel).ClassifyTexts(pb.ClassifyTextsRequest(texts=["x", " "]), timeout=30)
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_the_metrics_of_another_program_are_left_alone(address: Address, tmp_path: Path, name: str) -> None:
+    """A directory of several processes' metrics is inherited: it may be missing, or full of another program's files."""
+    foreign = tmp_path / "metrics"
+    for directory in (foreign, tmp_path / "missing"):
+        if directory == foreign:
+            directory.mkdir()
+        own = tmp_path / f"daemon-{directory.name}"
+        own.mkdir()
+        with daemon(address, own, f"unix:{own}/d", "--http", f"unix:{own}/h", **{name: str(directory)}):
+            transport = httpx.HTTPTransport(uds=f"{own}/h")
+            with httpx.Client(transport=transport, base_url="http://localhost", timeout=30) as client:
+                assert client.get("/health").status_code == 200
+                assert 'path="/health",status="200"} 1.0' in client.get("/metrics").raise_for_status().text
+    assert list(foreign.iterdir()) == []
 
 
 def test_an_address_without_a_port_is_refused(address: Address, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ NAMES = """
 AlignmentMode AlignmentOptions AsyncClient AuthenticationError BudgetExhaustedError Classification Client
 ClientSettings DecryptionError Description Finish Forecast GeneratedToken GenerationDescription InvalidInputError
 MachineError MapCard NoMapError NoPlanError NotFoundError NotPermittedError OverloadedError PeerFailedError Placement
-PublicSet Recentring ReleaseRefusedError Sampling SealignError StorageError Timing Transfer UnavailableError
-VerificationError __version__ client_settings
+PublicSet Recentring ReleaseRefusedError Sampling SealignError StorageError TextClassificationPipeline Timing Transfer
+UnavailableError VerificationError __version__ client_settings pipeline
 """
 
 
@@ -35,8 +35,9 @@ def test_both_clients_have_the_same_methods_and_help() -> None:
 
 def test_importing_loads_nothing_heavy() -> None:
     program = (
-        "import sys, sealign_client; assert not {'numpy', 'grpc', 'pydantic', 'torch'} & set(sys.modules);"
-        "from sealign_client import Client;"
+        "import sys, sealign_client; from sealign_client import AsyncClient, Client;"
+        "first = {'numpy', 'tenseal', 'pydantic', 'cryptography'} & set(sys.modules); assert not first, first;"
+        "Client(silo='silo.example:7443', encoder='use').close();"
         "heavy = {'torch', 'transformers', 'sklearn', 'grpc', 'grpc_reflection', 'tokenizers', 'rich', 'typer'};"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

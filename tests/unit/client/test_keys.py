@@ -14,6 +14,7 @@ from sealign.ckks.backend import backend
 from sealign.ckks.serialization import load_seeded
 from sealign.errors import InvalidInputError, StorageError
 from sealign_client.local.keys import KeyRing, KeyStore
+from tests.support.processes import command
 
 SMALL, LARGE = PARAMETER_SETS["ckks-2048-40"], PARAMETER_SETS["ckks-4096-44"]
 
@@ -128,3 +129,19 @@ def test_a_wrong_passphrase_and_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / f"{SMALL.name}.key").write_text("{")
     with pytest.raises(StorageError, match="damaged"):
         key(ring(tmp_path, "correct horse"))
+
+
+def test_rotation_keeps_a_passphrase_and_refuses_a_wrong_one(tmp_path: Path) -> None:
+    key(ring(tmp_path, "correct horse"))
+    (file,) = tmp_path.glob("*.key")
+    before = file.read_bytes()
+    rotate = ("keys", "rotate", "--key-directory", tmp_path)
+    for wrong, said in ((None, "under a passphrase"), ("wrong horse", "does not open")):
+        given = {} if wrong is None else {"SEALIGN_CLIENT_KEY_PASSPHRASE": wrong}
+        ran = command("sealign", *rotate, **given)
+        assert (ran.returncode, said in ran.stderr) == (2, True), ran.stderr
+    assert file.read_bytes() == before
+    right = {"SEALIGN_CLIENT_KEY_PASSPHRASE": "correct horse"}
+    assert command("sealign", *rotate, **right).returncode == 0
+    assert json.loads(file.read_bytes())["key"] != json.loads(before)["key"]
+    assert key(ring(tmp_path, "correct horse")).leakage.replies == 1

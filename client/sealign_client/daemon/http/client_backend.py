@@ -7,13 +7,12 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
-from sealign.encoders import embed
 from sealign.encoders.checks import as_texts
 from sealign.encoders.settings import LongTexts
 from sealign.errors import InvalidInputError, UnavailableError
@@ -21,7 +20,6 @@ from sealign.generation.sampling import Sampling
 from sealign.heads import softmax
 from sealign.protocol import MapCard, TaskCard
 from sealign_client.client import AsyncClient
-from sealign_client.daemon.batching import Batcher
 from sealign_client.daemon.http.backend import (
     AlignmentMode,
     Inspection,
@@ -31,6 +29,7 @@ from sealign_client.daemon.http.backend import (
     TaskStatus,
     Token,
 )
+from sealign_client.daemon.room import require_room
 from sealign_client.results import Classification, Transfer
 
 if TYPE_CHECKING:
@@ -50,14 +49,10 @@ class ClientBackend:
 
     Args:
         client: classifies, generates and aligns.
-        batcher: shared with other interfaces of the same daemon.
     """
 
-    def __init__(self, client: AsyncClient, batcher: Batcher) -> None:
+    def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._batchers: dict[LongTexts | None, Batcher] = {None: batcher}
-        for choice in get_args(LongTexts):
-            self._batchers[choice] = Batcher(partial(self._classified, choice))
 
     @property
     def encoder_name(self) -> str | None:
@@ -100,17 +95,10 @@ class ClientBackend:
     async def classify(self, texts: Sequence[str], task: str | None, long_texts: LongTexts | None) -> list[Prediction]:
         """Classify texts together with those of other callers."""
         self._require_encoder()
-        as_texts(texts)  # before they share a batch with others
-        results = await self._batchers[long_texts].classify(texts, task)
+        require_room(self._client, len(texts))
+        results = await self._client.classifier.classify(texts, task, long_texts=long_texts)
         card = await self._client.classifier.task(task)
         return [_prediction(card, result) for result in results]
-
-    async def _classified(self, long_texts: LongTexts, texts: Sequence[str], task: str | None) -> list[Classification]:
-        """Classify a batch, and do with texts beyond the model's window as a caller has asked."""
-        await self._client.classify([], task)  # refuses before the expensive embedding
-        encoder = await self._client.encoder()
-        embedded = await self._client.session.run(partial(embed, encoder, texts, long_texts=long_texts))
-        return await self._client.classifier.classify_rows(embedded.rows, task)
 
     async def generate(
         self, prompt: str, task: str | None, max_tokens: int | None, sampling: Sampling, alternatives: int
