@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any
 
 from sealign.errors import InvalidInputError, StorageError
-from sealign.files import write_atomically
 from sealign_client.cli.records import Format, Record
 from sealign_client.results import Classification
 
@@ -132,6 +131,8 @@ class ResultsFile:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         content = {"about": self._about, "rows": self.done, "bytes": self._stream.tell()}
+        from sealign.files import write_atomically
+
         write_atomically(self._journal, json.dumps(content).encode())
         self._noted = time.monotonic()
 
