@@ -90,9 +90,9 @@ def train(
     chosen = TrainingData(labels, texts, seed, share, others)
     with progress("embedding", len(texts)) as advance:
         if head is None:
-            trained = train_task(store, task, description, chosen, advance)
+            trained = train_task(store, task, description, chosen, advance, progress)
         else:
-            trained = import_task(store, task, description, head, chosen, advance)
+            trained = import_task(store, task, description, head, chosen, advance, progress)
     typer.echo(
         f"task {task}: {len(trained.head.labels)} labels, held-out accuracy {trained.held_out_accuracy:.4f} "
         f"({trained.held_out_rows} texts), calibration error {trained.calibration_error_after:.4f}"
