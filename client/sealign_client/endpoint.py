@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sealign.ckks import SecurityTable
+from sealign.security import SecurityTable
 
 
 @dataclass(frozen=True)

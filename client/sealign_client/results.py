@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sealign.heads import softmax
-from sealign.protocol import GenerationCard, MapCard, SiloCard, SpaceCard, TaskCard
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sealign.generation.forecast import Compatibility, TokenCost
+    from sealign.protocol import GenerationCard, MapCard, SiloCard, SpaceCard, TaskCard
 
 
 @dataclass(frozen=True)
@@ -170,6 +168,8 @@ def classifications(
         outputs: as decrypted.
         thresholds: of out-of-distribution scores, the first one decides; None if none hold for the client's map.
     """
+    from sealign.heads import softmax
+
     logits = task.layout.logits(outputs)
     probabilities = softmax(logits / task.temperature) if task.calibrated else None
     known = task.layout.scores(outputs)

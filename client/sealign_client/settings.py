@@ -9,9 +9,9 @@ from pydantic import Field, SecretStr, model_validator
 
 from sealign.app.addresses import ListenAddress, PeerAddress
 from sealign.app.settings import LayeredSettings
-from sealign.ckks import SecurityTable
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
+from sealign.security import SecurityTable
 from sealign_client.endpoint import Endpoint
 
 DAEMON_SETTINGS = ("listen", "http", "http_hosts", "http_origins", "token_file", "log_level")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sealign.errors import InvalidInputError, NotFoundError, StalePlanError, StorageError
+from sealign.errors import InvalidInputError, NoMapError, NotFoundError, StalePlanError, StorageError
 from sealign_client import Client
 from sealign_server.store import SiloStore, upgrade
 from sealign_server.store.backup import restore
@@ -149,12 +149,25 @@ def test_what_is_removed_is_shown_no_more_and_asked_no_more(tmp_path: Path, tls:
     with silo_and_client(store.directory, tls, tmp_path / "maps", "silo.log") as client:
         learned = client.align(PUBLIC)
         client.classify(QUERIES)
-        shown = command("sealign-server", "public", "show", store.directory, PUBLIC.digest[:8])
-        assert json.loads(shown.stdout)["maps"] == [learned.id]
+        for name in ("views", PUBLIC.digest[:8]):
+            shown = command("sealign-server", "public", "show", store.directory, name)
+            assert json.loads(shown.stdout)["maps"] == [learned.id], shown.stderr
+        remove(store.directory, "map", learned.id[:8])
+        with pytest.raises(NoMapError):
+            client.classify(QUERIES)
+        client.align(PUBLIC)
+        client.classify(QUERIES)
         shown = command("sealign-server", "task", "show", store.directory, "colours")
         assert json.loads(shown.stdout)["labels"] == ["blue", "green", "red"]
-        removed = command("sealign-server", "task", "remove", store.directory, "colours")
-        assert removed.returncode == 0, removed.stderr
+        remove(store.directory, "task", "colours")
         with pytest.raises(NotFoundError, match="colours"):
             client.classify(QUERIES, task="colours")
         assert command("sealign-server", "task", "show", store.directory, "colours").returncode == 2
+        remove(store.directory, "public", "views")
+        with pytest.raises(NotFoundError, match="it holds: few"):
+            client.align(PUBLIC)
+
+
+def remove(directory: Path, kind: str, name: str) -> None:
+    removed = command("sealign-server", kind, "remove", directory, name)
+    assert removed.returncode == 0, removed.stderr

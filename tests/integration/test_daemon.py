@@ -17,7 +17,7 @@ from tests.support.corpus import Corpus
 from tests.support.daemon import daemon_channel
 from tests.support.processes import Server
 from tests.support.silo import TASK
-from tests.support.wire import refused
+from tests.support.wire import described_services, refused
 
 pytestmark = pytest.mark.usefixtures("still_serves")
 
@@ -93,6 +93,11 @@ def test_health(application: grpc.Channel) -> None:
     ready = health_pb2.HealthCheckRequest(service="sealign.v1.Daemon")
     reply = health_pb2_grpc.HealthStub(application).Check(ready, timeout=10)
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_describes_every_service(application: grpc.Channel, version: str) -> None:
+    assert {"sealign.v1.Daemon", "grpc.health.v1.Health"} < described_services(application, version)
 
 
 @pytest.mark.parametrize("text", ["", " \t "])

@@ -292,7 +292,7 @@ class TestLogitsTooLarge:
         large.save_pretrained(tmp_path / "large")
         options = ("--task", TASK, "--public", public)
         ran = command(
-            "sealign-server", "generation", directory, "--model", f"{tmp_path / 'large'}?device=cpu", *options
+            "sealign-server", "generation", "add", directory, "--model", f"{tmp_path / 'large'}?device=cpu", *options
         )
         assert ran.returncode == 0, ran.stderr
         assert re.search("warning: generation task reviews .* serve with --generation-precision", ran.stderr)
@@ -427,7 +427,7 @@ def test_command_lines(tls: Tls, tmp_path: Path) -> None:
     public.write_text("\n".join(" ".join(text.split()) for text in public_set(60).texts) + "\n")
     empty_silo(directory)
     options = ("--task", TASK, "--model", model_name("two"), "--public", public)
-    made = command("sealign-server", "generation", directory, *options)
+    made = command("sealign-server", "generation", "add", directory, *options)
     assert made.returncode == 0, made.stderr
     assert "vocabulary 1024" in made.stdout
     with serving("sealign-server", "serve", directory, *tls.serve_options, log=tmp_path / "log") as silo:
@@ -464,3 +464,12 @@ def test_command_lines(tls: Tls, tmp_path: Path) -> None:
         assert re.search(rf"divergence of predictions, .* {after:.4f}", ran.stdout)
         ran = command("sealign", "generate", PROMPT, "--temperature", "-1", *asked)
         assert (ran.returncode, ran.stderr.startswith("error: Tokens cannot be chosen so: temperature")) == (2, True)
+        (listed,) = json.loads(command("sealign-server", "generation", "list", directory, "--json").stdout)
+        assert (listed["name"], listed["vocabulary"]) == (TASK, 1024)
+        shown = json.loads(command("sealign-server", "generation", "show", directory, TASK).stdout)
+        assert shown["encoder_card"]["name"] == listed["model"]
+        assert command("sealign-server", "task", "list", directory).stdout == "none\n"
+        ran = command("sealign-server", "generation", "remove", directory, TASK)
+        assert ran.stdout == f"removed generation task {TASK}\n", ran.stderr
+        ran = command("sealign", "generate", PROMPT, "--task", TASK, *asked)
+        assert (ran.returncode, f"no generation task '{TASK}'" in ran.stderr) == (2, True), ran.stderr

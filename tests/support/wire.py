@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha import reflection_pb2
 from numpy.typing import NDArray
 
 from sealign.ckks import Cipher, EncryptedMatrix, PackingPlan, SecretKey, SecurityTable, SeededCiphertext
@@ -142,3 +144,19 @@ def with_digest(request: pb.ClassifyRequest) -> pb.ClassifyRequest:
     ciphertexts = tuple(SeededCiphertext(c.seed, c.words) for c in request.query.ciphertexts)
     request.query.digest = EncryptedMatrix(request.query.plan, request.query.key_id, ciphertexts).digest()
     return request
+
+
+def described_services(channel: grpc.Channel, version: str) -> set[str]:
+    """Names of all services that a version of gRPC's reflection lists; it describes each of them."""
+    ask = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    (reply,) = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=30)
+    names = [service.name for service in reply.list_services_response.service]
+    questions = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in names]
+    for name, reply in zip(names, ask(iter(questions), timeout=30), strict=True):
+        files = map(FileDescriptorProto.FromString, reply.file_descriptor_response.file_descriptor_proto)
+        assert name in {f"{file.package}.{service.name}" for file in files for service in file.service}
+    return set(names)

@@ -72,7 +72,7 @@ def align(
 
             def observe(now: Transfer) -> None:
                 if now.note:
-                    stderr.print(visible(now.note), markup=False)
+                    stderr().print(visible(now.note), markup=False)
                 move(now.sent + now.received, now.total)
 
             learned = client.align(
@@ -106,7 +106,7 @@ def _report(learned: MapCard, mode: AlignmentMode, rows: str) -> None:
 def _ask(examples: Sequence[str]) -> bool:
     """Show the examples, and ask whether they may be embedded, if somebody is there to answer."""
     for text in examples:
-        stderr.print(visible(text), markup=False, highlight=False)
+        stderr().print(visible(text), markup=False, highlight=False)
     if sys.stdin is None or not sys.stdin.isatty():
         return False
     return typer.confirm(f"The silo chose these {len(examples)} texts. Embed them for it?", err=True)

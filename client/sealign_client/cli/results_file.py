@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any
 
 from sealign.errors import InvalidInputError, StorageError
-from sealign.files import write_atomically
 from sealign_client.cli.formats import Answer, ResultFormat, Writer
 
 _SECONDS = 1.0
@@ -101,6 +100,8 @@ class ResultsFile:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         content = {"about": self._about, "rows": self.done, "bytes": self._stream.tell()}
+        from sealign.files import write_atomically
+
         write_atomically(self._journal, json.dumps(content).encode())
         self._noted = time.monotonic()
 

@@ -17,7 +17,6 @@ from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
 from sealign_client.daemon.private_socket import private_socket
 from sealign_client.feed import Feed
-from sealign_client.inputs import faulty_text
 from sealign_client.results import Classification
 from sealign_client.settings import ClientSettings
 
@@ -89,6 +88,8 @@ class RunningDaemon:
                 try:
                     yield from self._classified([text], task)
                 except InvalidInputError as fault:  # noqa: PERF203 - the first faulty text is looked for
+                    from sealign_client.inputs import faulty_text
+
                     raise faulty_text(number, fault) from None
 
     def _classified(self, texts: list[str], task: str | None) -> list[Classification]:

@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from sealign.app.addresses import Address, parse_address
 from sealign.app.frame import Frame, FrameLimits, Layer
+from sealign.app.reflection import enable_reflection
 from sealign.errors import SealignError, UnavailableError
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import add_DaemonServicer_to_server
@@ -58,6 +59,7 @@ async def run_daemon(settings: ClientSettings) -> None:
         add_DaemonServicer_to_server(DaemonService(client), server)
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
+        enable_reflection(server, (SERVICE, health.SERVICE_NAME))
         port = _bound(server, address)
         if (own := private_socket(settings)) is not None:
             private(own.parent)

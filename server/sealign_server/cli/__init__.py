@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from sealign.app.console import command_line, run
 from sealign_server import __version__
-from sealign_server.cli import auditing, doctor, identities, info, keeping, making, managing, policy, serving
+from sealign_server.cli import (
+    auditing,
+    doctor,
+    generation,
+    identities,
+    info,
+    keeping,
+    making,
+    managing,
+    policy,
+    serving,
+)
 
 app = command_line(
     "Run a silo: serve classifiers and language-model heads to clients that show you no text.", __version__
 )
-for module in (making, serving, info, managing, identities, policy, auditing, keeping, doctor):
+for module in (making, generation, serving, info, managing, identities, policy, auditing, keeping, doctor):
     module.add_to(app)
 
 

@@ -138,7 +138,7 @@ def _check_classification(checkup: Checkup, store: SiloStore, options: ServingOp
             accuracy = stored.trained.held_out_accuracy
             checkup.ok(f"task {name}", f"{len(stored.trained.head.labels)} labels, held-out accuracy {accuracy:.3f}")
     if not store.tasks.names() and not store.generation.names():
-        checkup.warn("tasks", "there are none: nothing can be asked", "run sealign-server train or generation")
+        checkup.warn("tasks", "there are none: nothing can be asked", "run sealign-server train or generation add")
     _check_space(checkup, "embeddings", store.space)
 
 
@@ -158,7 +158,7 @@ def _check_space(checkup: Checkup, subject: str, space: SpaceStore) -> None:
     for card in cards or ():
         checkup.attempt(subject, lambda card=card: space.load_public_set(card.digest))  # type: ignore[misc]
     if cards is not None and not cards:
-        checkup.warn(subject, "there is no public set: nobody can align", "give --public to init or generation")
+        checkup.warn(subject, "there is no public set: nobody can align", "give --public to init or generation add")
     records = space.map_records()
     usable = [
         record

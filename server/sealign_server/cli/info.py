@@ -143,3 +143,15 @@ def shown(value: object) -> str:
     if value is None:
         return "unknown"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print rows as a table, or as JSON."""
+    from sealign.app.terminal import print_table
+
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif rows:
+        print_table([name.replace("_", " ") for name in rows[0]], [[shown(v) for v in row.values()] for row in rows])
+    else:
+        typer.echo("none")

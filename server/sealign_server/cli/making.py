@@ -1,4 +1,4 @@
-"""Commands that make a silo: init, train, generation, refine, coverage."""
+"""Commands that make a silo: init, train, refine, coverage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sealign_server.cli.arguments import AsJson, Directory, PublicFiles
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (init, train, generation, refine, coverage):
+    for command in (init, train, refine, coverage):
         app.command()(command)
 
 
@@ -90,45 +90,15 @@ def train(
     chosen = TrainingData(labels, texts, seed, share, others)
     with progress("embedding", len(texts)) as advance:
         if head is None:
-            trained = train_task(store, task, description, chosen, advance)
+            trained = train_task(store, task, description, chosen, advance, progress)
         else:
-            trained = import_task(store, task, description, head, chosen, advance)
+            trained = import_task(store, task, description, head, chosen, advance, progress)
     typer.echo(
         f"task {task}: {len(trained.head.labels)} labels, held-out accuracy {trained.held_out_accuracy:.4f} "
         f"({trained.held_out_rows} texts), calibration error {trained.calibration_error_after:.4f}"
     )
     if share:
         typer.echo(f"a silo served with --share-examples shows {share} of these texts to its clients")
-
-
-def generation(
-    directory: Directory,
-    task: Annotated[str, typer.Option(help="The task's name.")],
-    model: Annotated[str, typer.Option(help="The silo's causal model: a hub name, a path, with ?options.")],
-    description: Annotated[str, typer.Option(help="What it writes, shown to clients.")] = "",
-    public: PublicFiles = None,
-) -> None:
-    """Keep a causal model's head as a generation task, and its states over public texts.
-
-    For a task that exists, with the same model, only the public texts are added.
-    """
-    from sealign.alignment import PublicSet
-    from sealign.app.progress import progress
-    from sealign.encoders import EncoderSettings
-    from sealign_server.store import SiloStore
-    from sealign_server.training.generation import add_public_states, keep_generation, unservable_over
-
-    sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
-    store = SiloStore(directory)
-    loaded = keep_generation(store, task, EncoderSettings.parse(model), description)
-    space = store.generation.space(task)
-    for label, texts in sets:
-        with progress(f"reading {label}", len(texts)) as advance:
-            card = add_public_states(space, loaded, label, texts, advance)
-        typer.echo(f"public set {card.name}: {card.rows} tokens, digest {card.digest}")
-        if (unservable := unservable_over(store, task, card.digest)) is not None:
-            typer.echo(f"warning: {unservable}", err=True)
-    typer.echo(f"generation task {task}: {loaded.card.name}, vocabulary {loaded.card.vocabulary}")
 
 
 def refine(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealign_server.cli.arguments import AsJson, Directory, SpaceName
-from sealign_server.cli.info import map_rows, public_rows, shown
+from sealign_server.cli.arguments import AsJson, Directory, SpaceName, TaskName
+from sealign_server.cli.info import map_rows, print_rows, public_rows
 
 if TYPE_CHECKING:
     from sealign.protocol import PublicSetCard
@@ -19,14 +18,12 @@ if TYPE_CHECKING:
 _EMBEDDINGS = "embeddings"
 _HELP = {"no_args_is_help": True, "rich_markup_mode": None}
 maps = typer.Typer(help="Maps that clients have learned, and the operator's, which everybody may use.", **_HELP)  # type: ignore[arg-type]
-tasks = typer.Typer(help="Classification and generation tasks.", **_HELP)  # type: ignore[arg-type]
+tasks = typer.Typer(help="Classification tasks; see train.", **_HELP)  # type: ignore[arg-type]
 public = typer.Typer(help="Public sets that clients align over.", **_HELP)  # type: ignore[arg-type]
 release = typer.Typer(help="Cross-covariances that were released under encrypted alignment.", **_HELP)  # type: ignore[arg-type]
 
 MapStart = Annotated[str, typer.Argument(help="Beginning of the map's id.")]
-TaskName = Annotated[str, typer.Argument(help="The task's name.")]
-IsGeneration = Annotated[bool, typer.Option("--generation", help="A generation task, with its maps and public sets.")]
-DigestStart = Annotated[str, typer.Argument(help="Beginning of the set's digest.")]
+SetName = Annotated[str, typer.Argument(help="The set's name, or the beginning of its digest.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,7 +58,7 @@ def learn(
 @maps.command("list")
 def list_maps(directory: Directory, as_json: AsJson = False) -> None:
     """List the maps of all clients."""
-    _print([row for name, space in _spaces(directory).items() for row in map_rows(name, space)], as_json)
+    print_rows([row for name, space in _spaces(directory).items() for row in map_rows(name, space)], as_json)
 
 
 @maps.command("show")
@@ -87,26 +84,15 @@ def list_tasks(directory: Directory, as_json: AsJson = False) -> None:
     from sealign_server.store import SiloStore
 
     store = SiloStore(directory)
-    rows = [
-        {"kind": "classification", "name": name, "description": store.tasks.description(name)}
-        for name in store.tasks.names()
-    ] + [
-        {"kind": "generation", "name": name, "description": store.generation.document(name).description}
-        for name in store.generation.names()
-    ]
-    _print(rows, as_json)
+    print_rows([{"name": name, "description": store.tasks.description(name)} for name in store.tasks.names()], as_json)
 
 
 @tasks.command("show")
-def show_task(directory: Directory, task: TaskName, generation: IsGeneration = False) -> None:
-    """Show a task as JSON: labels, measures, thresholds; model and vocabulary of a generation task."""
+def show_task(directory: Directory, task: TaskName) -> None:
+    """Show a task as JSON: labels, measures, thresholds."""
     from sealign_server.store import SiloStore
 
-    store = SiloStore(directory)
-    if generation:
-        typer.echo(json.dumps({"name": task, **store.generation.document(task).model_dump()}, indent=2))
-        return
-    stored = store.tasks.load(task)
+    stored = SiloStore(directory).tasks.load(task)
     trained = stored.trained
     facts = {
         "name": task,
@@ -123,35 +109,34 @@ def show_task(directory: Directory, task: TaskName, generation: IsGeneration = F
 
 
 @tasks.command("remove")
-def remove_task(directory: Directory, task: TaskName, generation: IsGeneration = False) -> None:
+def remove_task(directory: Directory, task: TaskName) -> None:
     """Remove a task; it stops being served at once."""
     from sealign_server.store import SiloStore
 
-    store = SiloStore(directory)
-    (store.generation if generation else store.tasks).remove(task)
+    SiloStore(directory).tasks.remove(task)
     typer.echo(f"removed task {task}")
 
 
 @public.command("list")
 def list_public(directory: Directory, as_json: AsJson = False) -> None:
     """List the public sets of all spaces."""
-    _print([row for name, space in _spaces(directory).items() for row in public_rows(name, space)], as_json)
+    print_rows([row for name, space in _spaces(directory).items() for row in public_rows(name, space)], as_json)
 
 
 @public.command("show")
-def show_public(directory: Directory, digest: DigestStart, space: SpaceName = _EMBEDDINGS) -> None:
+def show_public(directory: Directory, name: SetName, space: SpaceName = _EMBEDDINGS) -> None:
     """Show a public set as JSON, with the maps that were learned over it."""
     found = _space(directory, space)
-    card = _chosen_set(found, digest)
+    card = _chosen_set(found, name)
     learned = [record.card.id for record in found.map_records() if record.card.public_set == card.digest]
     typer.echo(json.dumps({**public_rows(space, found, card)[0], "maps": learned}, indent=2))
 
 
 @public.command("remove")
-def remove_public(directory: Directory, digest: DigestStart, space: SpaceName = _EMBEDDINGS) -> None:
+def remove_public(directory: Directory, name: SetName, space: SpaceName = _EMBEDDINGS) -> None:
     """Remove a public set; clients can no longer align over it, nor use maps of their own that they learned over it."""
     found = _space(directory, space)
-    card = _chosen_set(found, digest)
+    card = _chosen_set(found, name)
     found.remove_public_set(card.digest)
     typer.echo(f"removed public set {card.name}")
 
@@ -162,7 +147,7 @@ def list_releases(directory: Directory, as_json: AsJson = False) -> None:
     from sealign_server.cli.info import release_rows
     from sealign_server.store import SiloStore
 
-    _print(release_rows(SiloStore(directory)), as_json)
+    print_rows(release_rows(SiloStore(directory)), as_json)
 
 
 @release.command("grant")
@@ -203,21 +188,13 @@ def _chosen(space: SpaceStore, start: str) -> MapRecord:
     return found[0]
 
 
-def _chosen_set(space: SpaceStore, digest: str) -> PublicSetCard:
+def _chosen_set(space: SpaceStore, name: str) -> PublicSetCard:
     from sealign.errors import NotFoundError
 
-    cards = [card for card in space.public_sets() if card.digest.startswith(digest)]
+    cards = [card for card in space.public_sets() if card.name == name or card.digest.startswith(name)]
     if len(cards) != 1:
-        raise NotFoundError(f"{len(cards)} public sets begin with {digest[:64]!r}; see: sealign-server public list")
+        raise NotFoundError(
+            f"{len(cards)} public sets have the name {name[:64]!r} or a digest that begins so; see: sealign-server "
+            "public list"
+        )
     return cards[0]
-
-
-def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    from sealign.app.terminal import print_table
-
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-    elif rows:
-        print_table([name.replace("_", " ") for name in rows[0]], [[shown(v) for v in row.values()] for row in rows])
-    else:
-        typer.echo("none")

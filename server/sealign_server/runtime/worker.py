@@ -13,8 +13,8 @@ from typing import Any
 
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
+from sealign.app.reflection import enable_reflection
 from sealign_server.ledger import Ledger
 from sealign_server.rpc import Service, build_server
 from sealign_server.rpc.server import SERVICES
@@ -65,7 +65,7 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     server = build_server(service, _CHANNEL_OPTIONS)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    enable_reflection(server, (*SERVICES, health.SERVICE_NAME))
     certificates = Certificates(settings)
     server.add_secure_port(address, certificates.credentials())
 

@@ -33,9 +33,10 @@ _HELD_BYTES = 64 << 20
 
 @dataclass(frozen=True, eq=False)
 class GenerationTask:
-    """A task as it is kept."""
+    """A task as it is kept; the version changes when it is removed and added again."""
 
     name: str
+    version: str
     document: GenerationDocument
     head: VocabularyHead
     space: Space
@@ -80,15 +81,18 @@ class Generation:
             NotFoundError: there is no such task.
             StorageError: its files are damaged.
         """
-        if not self._store.has(name):
+        version = self._store.version(name)
+        if version is None:
             self._tasks.pop(name, None)
-            known = ", ".join(self._store.names()) or "none"
-            raise NotFoundError(f"there is no generation task {name[:64]!r} here; generation tasks are: {known}")
+            others = ", ".join(self._store.names()) or "none"
+            raise NotFoundError(f"there is no generation task {name[:64]!r} here; generation tasks are: {others}")
         with self._loading:
-            if name not in self._tasks:
+            known = self._current(name)
+            if known is None:
                 space = Space(generation_space(name), self._store.space(name), self._ledger, self._options)
-                self._tasks[name] = GenerationTask(name, self._store.document(name), self._store.load_head(name), space)
-            return self._tasks[name]
+                document, head = self._store.document(name), self._store.load_head(name)
+                known = self._tasks[name] = GenerationTask(name, version, document, head, space)
+            return known
 
     def tokenizer(self, name: str) -> bytes:
         """Return a task's tokenizer.
@@ -133,9 +137,9 @@ class Generation:
             NoPlanError: no parameter set can hold the logits behind the map.
             StalePlanError: head, map or plan have changed since the client asked, or this process knows nothing yet.
         """
-        if not self._store.has(name) or name not in self._tasks:
+        task = self._current(name)
+        if task is None:
             raise StalePlanError("the task has changed since it was described; describe it and encrypt again")
-        task = self._tasks[name]
         if not any(task.space.is_held(owner, rows) for owner in task.space.owners(identity, rows)):
             task.space.mapped(identity, rows)  # says what is missing
         served = self._held(identity, task, rows)
@@ -187,10 +191,15 @@ class Generation:
             to = rows.map if isinstance(rows.map, str) else rows.map.public_set
             _log.error("generation task cannot be served", task=task.name, to=to, reason=str(error))
 
+    def _current(self, name: str) -> GenerationTask | None:
+        """Return what this process has read of a task; None where that is nothing, or of an earlier task."""
+        known = self._tasks.get(name)
+        return known if known is not None and known.version == self._store.version(name) else None
+
     async def _heavy_task(self, identity: str, name: str) -> GenerationTask:
         """Return a task; reading one for the first time is heavy."""
-        if name in self._tasks and self._store.has(name):
-            return self._tasks[name]
+        if (known := self._current(name)) is not None:
+            return known
         return await self._heavy.do(identity, partial(self.task, name))
 
     async def _prepared(self, identity: str, task: GenerationTask, rows: RowKind) -> ServedVocabulary:

@@ -84,6 +84,8 @@ class Space:
         """Return whether the space still holds the map, or what was registered, or the public set."""
         if isinstance(rows.map, str):
             return self.store.has_map(owner, rows.map)
+        if not self.store.has_public_set(rows.map.public_set):
+            return False
         return rows.map.registration is None or self.store.has_registration(owner, rows.map.registration)
 
     def mapped(self, identity: str, rows: RowKind) -> MappedRows:

@@ -10,6 +10,7 @@ generation/<task>/weights/<owner>/  encoded weights behind maps, made when they 
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,9 +82,15 @@ class GenerationStore:
         """Return the names of the tasks, sorted."""
         return sorted(path.parent.name for path in self._root.glob("*/generation.json"))
 
-    def has(self, name: str) -> bool:
-        """Return whether there is a task of a name; one look at a file's name."""
-        return is_name(name) and (self._root / name / "generation.json").exists()
+    def version(self, name: str) -> str | None:
+        """Return what names a task's document as it stands; None if there is no such task. One look at a file."""
+        if not is_name(name):
+            return None
+        try:
+            found = os.stat(f"{self._root}/{name}/generation.json")  # noqa: PTH116 - per query
+        except OSError:
+            return None
+        return f"{found.st_ino}-{found.st_mtime_ns}"
 
     def document(self, name: str) -> GenerationDocument:
         """Return what a task offers.
@@ -199,7 +206,7 @@ class GenerationStore:
             raise StorageError(f"generation task {name} could not be deleted whole: {error.strerror}") from error
 
     def _directory(self, name: str) -> Path:
-        if not self.has(name):
+        if self.version(name) is None:
             known = ", ".join(self.names()) or "none"
             raise NotFoundError(f"there is no generation task {name[:64]!r} here; generation tasks are: {known}")
         return self._root / name

@@ -97,6 +97,10 @@ class SpaceStore:
         """
         return find_public_set(self.public_sets(), digest)
 
+    def has_public_set(self, digest: str) -> bool:
+        """Return whether the space holds a public set; one look at a file's name."""
+        return os.path.exists(f"{self._directory}/public/{digest}.json")  # noqa: PTH110 - per query
+
     def save_public_set(
         self, public: PublicRows, texts: PublicSet | None = None, following: NDArray[np.int64] | None = None
     ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from sealign.alignment import public_names
 from sealign.defaults import FEWEST_OUTLIERS, MAX_EXAMPLES, OOD_DIRECTIONS, OUTLIERS
 from sealign.errors import InvalidInputError
 from sealign.heads import (
+    DEFAULT_PENALTIES,
+    MEASURING_STEPS,
     LinearHead,
     TaskProfile,
     TrainedHead,
@@ -28,7 +32,16 @@ from sealign_server.store import SharedExamples, SiloStore, StoredTask
 from sealign_server.store.files import checked_name
 from sealign_server.training.embedding import Progress, embedded
 
+Steps: TypeAlias = Callable[[str, int], AbstractContextManager[Progress]]
+"""Shows a stage of so many steps; entered, it gives the function that is told of each."""
+
 _FEWEST = 2
+
+
+def silent(what: str, count: int) -> AbstractContextManager[Progress]:
+    """Show nothing of a stage."""
+    del what, count
+    return nullcontext(lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,12 @@ class TrainingData:
 
 
 def train_task(
-    store: SiloStore, task: str, description: str | None, data: TrainingData, progress: Progress
+    store: SiloStore,
+    task: str,
+    description: str | None,
+    data: TrainingData,
+    progress: Progress,
+    steps: Steps = silent,
 ) -> TrainedHead:
     """Train a head on labelled texts and keep it as a task, with a profile from which heads are fitted to maps.
 
@@ -63,6 +81,7 @@ def train_task(
         description: for people; None keeps that of an earlier version.
         data: to train on.
         progress: told how many texts were embedded.
+        steps: shows the stages that follow.
 
     Raises:
         InvalidInputError: bad data, a class with too few texts, or fewer texts than are to be shared.
@@ -77,13 +96,20 @@ def train_task(
             f"class {few!r} has {counts[few]} rows; give at least {_FEWEST} of each, or leave it out"
         )
     rows = embedded(store, data.texts, progress)
-    head = train_head(rows, data.labels, seed=data.seed)
-    store.tasks.save(task, _made(store, data, description, rows, head, progress))
+    with steps("training", len(DEFAULT_PENALTIES) + 1) as step:
+        head = train_head(rows, data.labels, seed=data.seed, progress=step)
+    store.tasks.save(task, _made(store, data, description, rows, head, (progress, steps)))
     return head
 
 
 def import_task(
-    store: SiloStore, task: str, description: str | None, head: Path, data: TrainingData, progress: Progress
+    store: SiloStore,
+    task: str,
+    description: str | None,
+    head: Path,
+    data: TrainingData,
+    progress: Progress,
+    steps: Steps = silent,
 ) -> TrainedHead:
     """Keep a head trained elsewhere as a task, calibrated on labelled texts it has not seen.
 
@@ -102,7 +128,7 @@ def import_task(
     rows = embedded(store, data.texts, progress)
     require_fitting(linear, rows, data.labels, seed=data.seed)
     calibrated = calibrate(linear, rows, data.labels)
-    store.tasks.save(task, _made(store, data, description, rows, calibrated, progress))
+    store.tasks.save(task, _made(store, data, description, rows, calibrated, (progress, steps)))
     return calibrated
 
 
@@ -121,7 +147,11 @@ def outlier_rows(store: SiloStore, data: TrainingData, progress: Progress) -> ND
 
 
 def profiled(
-    rows: NDArray[np.float32], data: TrainingData, head: TrainedHead, outliers: NDArray[np.float32] | None
+    rows: NDArray[np.float32],
+    data: TrainingData,
+    head: TrainedHead,
+    outliers: NDArray[np.float32] | None,
+    steps: Steps = silent,
 ) -> TaskProfile | None:
     """Measure a task once, so that no map ever meets its rows.
 
@@ -137,9 +167,11 @@ def profiled(
             return own
         return train_head(part, labels, classes=own.labels, penalties=[head.penalty], seed=data.seed).head
 
-    return measure_task(
-        rows, data.labels, own, train, outliers=outliers, directions=min(OOD_DIRECTIONS, own.dimension), seed=data.seed
-    )
+    directions = min(OOD_DIRECTIONS, own.dimension)
+    with steps("measuring", MEASURING_STEPS) as step:
+        return measure_task(
+            rows, data.labels, own, train, outliers=outliers, directions=directions, seed=data.seed, progress=step
+        )
 
 
 def drawn_examples(
@@ -182,9 +214,10 @@ def _made(
     description: str | None,
     rows: NDArray[np.float32],
     head: TrainedHead,
-    progress: Progress,
+    told: tuple[Progress, Steps],
 ) -> StoredTask:
-    profile = profiled(rows, data, head, outlier_rows(store, data, progress))
+    progress, steps = told
+    profile = profiled(rows, data, head, outlier_rows(store, data, progress), steps)
     examples = drawn_examples(rows, data.texts, data.share, data.seed)
     return StoredTask(head, description, profile, examples, _named(store, head.head.labels, progress))
 

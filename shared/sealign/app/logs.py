@@ -61,6 +61,9 @@ def configure_logs(level: str = "info") -> None:
     logging.basicConfig(handlers=[_Forward()], level=max(LEVELS[level], logging.WARNING), force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
+    sys.unraisablehook = lambda thrown: _log_uncaught(
+        thrown.exc_type, thrown.exc_value or thrown.exc_type(), thrown.exc_traceback
+    )
     threading.excepthook = lambda thrown: _log_uncaught(
         thrown.exc_type, thrown.exc_value or thrown.exc_type(), thrown.exc_traceback
     )

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from sealign.app.terminal import stderr, visible
+from sealign.app.terminal import is_terminal, stderr, visible
 
 LINE_SECONDS = 10.0
 """Seconds between two lines of progress where standard error is no terminal."""
@@ -25,12 +23,14 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         what: the work, such as "embedding".
         total: number of items; None if it is not known.
     """
-    if not stderr.is_terminal:
+    if not is_terminal():
         with _lines(_Count(what, "", 1, total)) as count:
             yield lambda more: count.move(count.done + more, total)
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True) as bar:
+    with Progress(*columns, console=stderr(), transient=True) as bar:
         task = bar.add_task(visible(what), total=total)
         yield lambda count: bar.advance(task, count)
 
@@ -38,12 +38,14 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def transfer(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many bytes have crossed the wire. Yield the function that takes bytes done and bytes in all."""
-    if not stderr.is_terminal:
+    if not is_terminal():
         with _lines(_Count(what, " MB", 1_000_000, None)) as count:
             yield count.move
         return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=stderr, transient=True)
+    bar = Progress(*columns, console=stderr(), transient=True)
     task = bar.add_task(visible(what), total=None, start=False)
 
     def move(done: int, total: int) -> None:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from functools import cache
+from typing import TYPE_CHECKING, BinaryIO
 
 from sealign.errors import InvalidInputError
 
-stderr = Console(stderr=True)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _JOINERS = "\u200c\u200d"  # part of Persian words and of emoji, and unable to move or hide other text
+
+
+@cache
+def stderr() -> Console:
+    """Return standard error as rich writes to it."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def is_terminal() -> bool:
+    """Return whether standard error is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def visible(text: object) -> str:
@@ -35,6 +46,10 @@ def _escaped(character: str) -> str:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """Print a table on standard output; whole lines if it goes to a file or a pipe, folded cells on a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=Text(visible(title)) if title else None, title_justify="left")
     for column in columns:
         table.add_column(Text(visible(column)), overflow="fold")

@@ -22,7 +22,6 @@ from sealign.ckks.packing import Block
 from sealign.ckks.parameters import (
     PARAMETER_SETS,
     ParameterSet,
-    SecurityTable,
     parameter_set,
     require_secure,
 )
@@ -33,6 +32,7 @@ from sealign.ckks.sanitiser import ZeroPool
 from sealign.ckks.streaming import StreamedProduct
 from sealign.ckks.verification import CheckRows, VerifiedRows, free_rows
 from sealign.ckks.vocabulary import VocabularyEvaluator
+from sealign.security import SecurityTable
 
 __all__ = [
     "DEFAULT_PRECISION",

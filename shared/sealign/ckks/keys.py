@@ -24,7 +24,7 @@ from tenseal import sealapi
 from sealign.ckks.backend import backend
 from sealign.ckks.lifetime import LeakageMeter
 from sealign.ckks.messages import SeededCiphertext
-from sealign.ckks.parameters import ParameterSet, SecurityTable, parameter_set
+from sealign.ckks.parameters import ParameterSet, parameter_set
 from sealign.ckks.serialization import (
     load_secret_key,
     load_seeded,
@@ -34,6 +34,7 @@ from sealign.ckks.serialization import (
 )
 from sealign.errors import InvalidInputError, StorageError
 from sealign.files import write_atomically
+from sealign.security import SecurityTable
 
 _SCRYPT = {"length": 32, "n": 1 << 15, "r": 8, "p": 1}
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from math import log2
 from threading import Lock
 
-from sealign.ckks.parameters import ParameterSet, SecurityTable
+from sealign.ckks.parameters import ParameterSet
 from sealign.errors import InvalidInputError
+from sealign.security import SecurityTable
 
 
 def reply_bits_told(rows: int, labels: int, *, verified: bool = False) -> float:

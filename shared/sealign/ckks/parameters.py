@@ -7,26 +7,17 @@ one machine word. Secrets are ternary and errors have standard deviation 3.2, as
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from functools import cache
 from math import log2
 
 from sealign.errors import InsecureParametersError
+from sealign.security import SecurityTable
 
 MINIMUM_SECURITY = 128
 
 ERROR_STD = 3.24
 """Standard deviation of SEAL's centred binomial error sampler (sqrt(21/2))."""
-
-
-class SecurityTable(str, enum.Enum):
-    """Which attackers a parameter set must withstand."""
-
-    CLASSICAL = "classical"
-    """Core-SVP of classical computers, 2^(0.292·β)."""
-    POST_QUANTUM = "post_quantum"
-    """Core-SVP of quantum computers, 2^(0.265·β)."""
 
 
 SECURITY_LEVELS = (128, 192, 256)

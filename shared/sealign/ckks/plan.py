@@ -19,8 +19,9 @@ from math import e, floor, isfinite, log2, pi, sqrt
 from sealign.ckks.cost import Cost
 from sealign.ckks.lifetime import replies_per_key
 from sealign.ckks.packing import Block
-from sealign.ckks.parameters import ERROR_STD, ParameterSet, SecurityTable
+from sealign.ckks.parameters import ERROR_STD, ParameterSet
 from sealign.errors import InvalidInputError
+from sealign.security import SecurityTable
 
 DEFAULT_PRECISION = 1 / 64
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from math import ceil, floor, inf, log2, sqrt
 
 from sealign.ckks.packing import Block
-from sealign.ckks.parameters import MINIMUM_SECURITY, PARAMETER_SETS, ParameterSet, SecurityTable
+from sealign.ckks.parameters import MINIMUM_SECURITY, PARAMETER_SETS, ParameterSet
 from sealign.ckks.plan import (
     DEFAULT_PRECISION,
     EXACT_BITS,
@@ -20,6 +20,7 @@ from sealign.ckks.plan import (
     largest_outputs,
 )
 from sealign.errors import InvalidInputError
+from sealign.security import SecurityTable
 
 _ROOM = 7.999
 """q/Δ over the range, at least: all moduli lie just below a power of two, so scales that are ones leave 8, nearly."""

@@ -14,6 +14,7 @@ from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from sealign.encoders.encoder import one_line
+from sealign.encoders.hub import hub_fault
 from sealign.encoders.settings import EncoderSettings
 from sealign.errors import InvalidInputError
 
@@ -29,6 +30,7 @@ class Checkpoint:
     Attributes:
         model: the directory or the hub name, as given.
         local: whether it is a directory.
+        offline: whether only files that are on this machine are read.
         revision: the commit on the hub.
         name: for people: of a directory, its last part.
 
@@ -50,6 +52,7 @@ class Checkpoint:
             )
         name = Path(self.model).resolve().name if self.local else self.model
         self.name = name if settings.gguf_file is None else f"{name}/{settings.gguf_file}"
+        self.offline = self.local or hub_fault() is not None
         self.revision = "main" if self.local else self._commit(settings)
 
     def path(self, name: str, *, certain: bool = False) -> Path | None:
@@ -69,8 +72,11 @@ class Checkpoint:
         if known is _CACHED_NO_EXIST:
             return None
         with suppress(EntryNotFoundError), self._asking_the_hub(certain):
-            return Path(hf_hub_download(self.model, name, revision=self.revision))
+            return self._fetched(name, self.revision)
         return None
+
+    def _fetched(self, name: str, revision: str | None) -> Path:
+        return Path(hf_hub_download(self.model, name, revision=revision, local_files_only=self.offline))
 
     @contextmanager
     def _asking_the_hub(self, certain: bool = True) -> Iterator[None]:
@@ -80,7 +86,7 @@ class Checkpoint:
             if not certain:
                 raise
             raise self.refusal(
-                "what it holds cannot be known, for the hub cannot be reached; connect, or download the whole "
+                f"it is not on this machine, and {hub_fault() or 'the hub fails. Try again'}, or download the whole "
                 "repository and name its directory"
             ) from error
         except EntryNotFoundError:
@@ -92,7 +98,7 @@ class Checkpoint:
         """The commit that the revision names now: all files are read from this one."""
         for name in (settings.gguf_file or "config.json", "modules.json"):
             with suppress(EntryNotFoundError), self._asking_the_hub():
-                return Path(hf_hub_download(self.model, name, revision=settings.revision)).parent.name
+                return self._fetched(name, settings.revision).parent.name
         raise self.refusal("the repository holds no model: there is no config.json; check its name")
 
     def read_json(self, name: str) -> Any:

@@ -50,7 +50,7 @@ def load_pretrained(
     options: dict[str, Any] = {
         "revision": checkpoint.revision,
         "trust_remote_code": False,
-        "local_files_only": checkpoint.local,  # a directory is read without asking the hub
+        "local_files_only": checkpoint.offline,  # a directory is read without asking the hub
         "subfolder": folder,
     }
     if settings.gguf_file is not None:

@@ -23,13 +23,14 @@ from sealign.heads.ood import (
     threshold_at_95,
 )
 from sealign.heads.profile import TaskProfile
-from sealign.heads.profiling import measure_task
+from sealign.heads.profiling import MEASURING_STEPS, measure_task
 from sealign.heads.served import OutputLayout, ServedHead
 from sealign.heads.trained import TrainedHead
 from sealign.heads.training import DEFAULT_PENALTIES, stratified_hold_out, train_head
 
 __all__ = [
     "DEFAULT_PENALTIES",
+    "MEASURING_STEPS",
     "SCORES",
     "CalibratedHead",
     "ClassStatistics",

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sealign.heads.linear import LinearHead, checked_rows, class_indices
 from sealign.heads.margins import label_precision
-from sealign.heads.ood import SCORES, energy, softmax
+from sealign.heads.ood import SCORES, energy, row_blocks, softmax
 from sealign.heads.publishing import published_fraction, published_threshold, rounded
 from sealign.heads.trained import TrainedHead
 
@@ -72,19 +72,26 @@ def fit_temperature(logits: Matrix, targets: Indices) -> float:
     logits, targets = logits[::every], targets[::every]
     rows, classes = logits.shape
     smoothing = 1.0 / (rows + 2)
-    target = np.full((rows, classes), smoothing / (classes - 1))
-    target[np.arange(rows), targets] = 1.0 - smoothing
     scale = float(np.sqrt(np.mean(logits.var(axis=1))))
     if not scale > 0:
         return 1.0  # every temperature says the same
-    logits = logits / scale
-    # The likelihood is convex in 1/T, and this is its slope: bisect (in log 1/T) for the zero.
+    shifted = (logits - logits.max(axis=1, keepdims=True)) / scale  # no probability depends on a row's constant
+    right = shifted[np.arange(rows), targets].sum()
+    other = smoothing / (classes - 1)
+    wanted = other * shifted.sum() + (1.0 - smoothing - other) * right
+    # The likelihood is convex in 1/T, and its slope is the mean logit less the wanted one: bisect (in log 1/T).
     low, high = (-np.log(bound) for bound in reversed(_TEMPERATURES))
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        slope = np.sum((softmax(np.exp(middle) * logits) - target) * logits)
+        slope = sum(_mean_logits(np.exp(middle), shifted[block]) for block in row_blocks(shifted)) - wanted
         low, high = (low, middle) if slope > 0 else (middle, high)
     return float(scale * np.exp(-(low + high) / 2))
+
+
+def _mean_logits(inverse: float, shifted: Matrix) -> float:
+    """The sum over rows of the mean logit under softmax(logits/T), of logits (n, classes) of at most zero."""
+    weights = np.exp(inverse * shifted)
+    return float(np.sum(np.einsum("ij,ij->i", weights, shifted) / weights.sum(axis=1)))
 
 
 def two_digits(value: float) -> float:
@@ -99,8 +106,11 @@ def log_losses(logits: Matrix, targets: Indices) -> Matrix:
         logits: (n, classes).
         targets: (n,), indices of the right classes.
     """
-    z = logits / fit_temperature(logits, targets)
-    losses: Matrix = energy(z) - z[np.arange(len(z)), targets]
+    temperature = fit_temperature(logits, targets)
+    losses: Matrix = np.empty(len(logits))
+    for block in row_blocks(logits):
+        z = logits[block] / temperature
+        losses[block] = energy(z) - z[np.arange(len(z)), targets[block]]
     return losses
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ class LinearHead:
             raise InvalidInputError("the head holds numbers that are not finite")
         if not all(isinstance(label, str) and label for label in labels):
             raise InvalidInputError("a head's labels must be non-empty strings")
-        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        repeated = sorted(label for label, count in Counter(labels).items() if count > 1)
         if repeated:
             raise InvalidInputError(f"a head's labels must be distinct; repeated: {repeated}")
         if len(labels) < 2:

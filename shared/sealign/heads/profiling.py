@@ -32,6 +32,10 @@ SHRINKAGES: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03)
 """Of discriminant heads, strongest first."""
 
 FOLDS = 5
+_JUDGES = slice(1, 6, 2)
+"""Blurs by which the shrinkage is chosen."""
+MEASURING_STEPS = FOLDS + len(BLURS[_JUDGES]) + len(BLURS)
+"""Of about the same length: what a measurement trains and looks through."""
 _SIMULATED_ROWS = 4000
 _DRAWN_ROWS = 2000
 """Counterparts of rows behind a blur, at least: of few rows several each, so that their draw decides little."""
@@ -47,6 +51,7 @@ def measure_task(
     outliers: ArrayLike | None = None,
     directions: int = 0,
     seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> TaskProfile:
     """Measure a task's two kinds of heads by cross-fitting over five folds, behind each blur.
 
@@ -60,41 +65,41 @@ def measure_task(
         outliers: embeddings of texts of another kind, (m, d), at least 20.
         directions: of the linear Mahalanobis score.
         seed: of the folds.
+        progress: told of each of :data:`MEASURING_STEPS` steps when it is done.
 
     Raises:
         InvalidInputError: wrong shapes or labels, a class with fewer than two rows, or too few outliers.
     """
     from threadpoolctl import threadpool_limits  # of training only
 
-    # Threads of linear algebra wait for one another: matrices are small, and a busy machine takes ten times as long.
-    with threadpool_limits(limits=1, user_api="blas"):
-        return _profile(checked_rows(embeddings), labels, own, train, outliers, directions, seed)
-
-
-def _profile(
-    rows: Matrix,
-    labels: Sequence[str],
-    own: LinearHead,
-    train: Training,
-    outliers: ArrayLike | None,
-    directions: int,
-    seed: int,
-) -> TaskProfile:
-    folds = _Folds.of(rows, labels, own, train, seed)
     far = None if outliers is None else checked_rows(outliers)
     if far is not None and len(far) < 2 * FOLDS * 2:
         raise InvalidInputError(f"{len(far)} outlier texts are too few to judge by; give at least {4 * FOLDS}")
+    step = progress or (lambda _: None)
+
+    def trains(part: Matrix, names: Sequence[str]) -> LinearHead:
+        head = train(part, names)
+        step(1)
+        return head
+
+    # Threads of linear algebra wait for one another: matrices are small, and a busy machine takes ten times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _profile(_Folds.of(checked_rows(embeddings), labels, own, trains, seed), far, directions, step)
+
+
+def _profile(folds: _Folds, far: Matrix | None, directions: int, step: Callable[[int], None]) -> TaskProfile:
     known = None if far is None else Outliers.of(far[::2])
-    shrinkage = folds.shrinkage(known)
-    behind = [
-        _Blurred.of(folds, channel, known, None if far is None else far[1::2], shrinkage, directions)
-        for channel in folds.blurs
-    ]
+    shrinkage = folds.shrinkage(known, step)
+    behind = []
+    for channel in folds.blurs:
+        unseen = None if far is None else far[1::2]
+        behind.append(_Blurred.of(folds, channel, known, unseen, shrinkage, directions))
+        step(1)
     return TaskProfile(
         statistics=folds.everything,
         outliers=None if far is None else Outliers.of(far),
         shrinkage=shrinkage,
-        rows=len(rows),
+        rows=len(folds.rows),
         losses=np.maximum.accumulate([one.loss for one in behind]),
         fitted=_joined([one.fitted for one in behind]),
         trained=_joined([one.trained for one in behind]),
@@ -154,14 +159,15 @@ class _Folds:
         whole = self.everything
         return tuple(MappedChannel.blur(whole.mean, whole.total, noise) for noise in BLURS)
 
-    def shrinkage(self, outliers: Outliers | None) -> float:
+    def shrinkage(self, outliers: Outliers | None, step: Callable[[int], None]) -> float:
         """The shrinkage with the smallest log-loss of rows left out, summed over some of the blurs."""
         losses = [0.0] * len(SHRINKAGES)
-        for channel in self.blurs[1:6:2]:
+        for channel in self.blurs[_JUDGES]:
             mapped, behind = self.mapped(channel), self.behind(channel, outliers)
             for index, strength in enumerate(SHRINKAGES):
                 outputs = self.outputs(mapped, behind.heads(strength, 0))
                 losses[index] += float(log_losses(outputs, self.drawn_targets).mean())
+            step(1)
         return SHRINKAGES[int(np.argmin(losses))]
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,7 @@ def train_head(
     penalties: Sequence[float] = DEFAULT_PENALTIES,
     held_out: float = 0.15,
     seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> TrainedHead:
     """Fit mean log-loss + penalty·v/2·‖W‖², v being the total variance of the embeddings.
 
@@ -49,6 +50,7 @@ def train_head(
         penalties: positive and finite.
         held_out: fraction of each class's rows (at least one) to hold out, in (0, 1).
         seed: of the split.
+        progress: told of each head when it is fitted: at most one per penalty, and the last one.
 
     Raises:
         InvalidInputError: wrong shapes or numbers, a label outside ``classes``, or a class with
@@ -66,8 +68,9 @@ def train_head(
         raise InvalidInputError("penalties must be positive, finite and at least one")
     held = stratified_hold_out(targets, names, held_out, seed)
     train_x, train_y, held_x, held_y = x[~held], targets[~held], x[held], targets[held]
-    heads, losses = [], []
+    heads, losses, step = [], [], progress or (lambda _: None)
     for head in _fit_path(train_x, train_y, names, strongest_first):
+        step(1)
         heads.append(head)
         losses.append(log_losses(head.logits(held_x), held_y))
         if len(losses) > 1 and losses[-1].mean() > losses[-2].mean():
@@ -80,6 +83,7 @@ def train_head(
     measured = calibrate(heads[chosen], held_x, [names[k] for k in held_y])
     penalty = strongest_first[chosen]
     (final,) = _fit_path(x, targets, names, [penalty])
+    step(1)
     return replace(measured, head=final.scaled(1.0 / measured.temperature), penalty=penalty)
 
 

@@ -56,7 +56,7 @@ def bench(
     """Measure the encrypted product against TenSEAL's own matrix product, in one run on this machine."""
     from sealign.lab.bench import bench_table, run_bench, write_bench
 
-    rows = run_bench(quick=quick, progress=stderr.print)
+    rows = run_bench(quick=quick, progress=stderr().print)
     _wide_console().print(bench_table(rows))
     typer.echo(f"wrote {write_bench(rows, output)}")
 

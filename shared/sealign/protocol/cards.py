@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sealign.alignment import AffineMap
-from sealign.ckks import PackingPlan
-from sealign.encoders import EncoderCard
 from sealign.errors import NotFoundError
-from sealign.heads import OutputLayout
+
+if TYPE_CHECKING:
+    from sealign.alignment import AffineMap
+    from sealign.ckks import PackingPlan
+    from sealign.encoders import EncoderCard
+    from sealign.heads import OutputLayout
 
 EMBEDDINGS = "embeddings"
 """The space of the silo's own encoder."""
@@ -188,6 +191,8 @@ class TaskCard:
     @property
     def layout(self) -> OutputLayout:
         """How to read a row of outputs."""
+        from sealign.heads import OutputLayout
+
         return OutputLayout(len(self.labels), self.reject, self.directions)
 
 

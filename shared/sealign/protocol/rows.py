@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sealign.ckks import EncryptedProduct, PackingPlan
-from sealign.encoders import EncoderCard
+if TYPE_CHECKING:
+    from sealign.ckks import EncryptedProduct, PackingPlan
+    from sealign.encoders import EncoderCard
 
 
 class Placement(str, enum.Enum):

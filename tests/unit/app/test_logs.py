@@ -50,6 +50,9 @@ os.write(2, b'{"event": "of a worker", "level": "info"}\\n')
 thread = threading.Thread(target=lambda: 1 / 0)
 thread.start()
 thread.join()
+class Failing:
+    def __del__(self): raise OSError("when it was freed")
+Failing()
 os.system("echo of a child >&2")
 print("printed", file=sys.stderr)
 raise KeyError("at the end")
@@ -73,6 +76,7 @@ def test_what_libraries_write_becomes_objects_too() -> None:
     traces = [line["exception"] for line in lines if "exception" in line]
     assert sorted(trace.splitlines()[-1] for trace in traces) == [
         "KeyError: 'at the end'",
+        "OSError: when it was freed",
         "ValueError: in a handler",
         "ZeroDivisionError: division by zero",
     ]

@@ -14,10 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from sealign.heads.margins import margins
 from sealign_client import Client
-from tests.support.fakesilo import Address
+from tests.support.fakesilo import LABELS, Address, FakeSilo
 from tests.support.processes import command, environment, script
 from tests.support.views import PUBLIC, client_encoder, installed_views
 
@@ -149,7 +152,15 @@ def test_files_that_cannot_be_used_are_one_line(
     assert message in last
 
 
-def test_a_run_that_was_killed_loses_and_repeats_no_row(place: Place, tmp_path: Path) -> None:
+def clear_logits(fake: FakeSilo, client: Client, texts: list[str]) -> NDArray[np.float64]:
+    """What the silo would answer without encryption, (n, classes)."""
+    used = client.describe().map
+    assert used is not None
+    (learned,) = (learned for learned in fake.maps if learned.id == used.id)
+    return fake.head.logits(learned.apply(client_encoder().encode(texts)))
+
+
+def test_a_run_that_was_killed_loses_and_repeats_no_row(place: Place, fake: FakeSilo, tmp_path: Path) -> None:
     texts = [f"query {number}" for number in range(6000)]
     file, output = tmp_path / "in.txt", tmp_path / "out.csv"
     file.write_text("\n".join(texts) + "\n")
@@ -176,8 +187,14 @@ def test_a_run_that_was_killed_loses_and_repeats_no_row(place: Place, tmp_path: 
     assert f"going on after row {facts['rows']}" in ran.stderr
     found = table(output.read_text())
     assert [row["row"] for row in found] == [str(number) for number in range(1, 6001)]
-    # Noise decides where two labels are as likely; rows that had moved would differ by the thousand.
-    assert sum(row["label"] != label for row, label in zip(found, place.labels(texts), strict=True)) < 60
+    clear = clear_logits(fake, place.client, texts)
+    # No logit is off by more than the promised precision: two that are twice as far apart keep their order.
+    certain = margins(clear) > 2 * max(plan.precision for plan in place.client.describe().tasks[0].plans)
+    assert certain.mean() > 0.98
+    labels = [LABELS[winner] for winner in clear.argmax(axis=1)]
+    assert [
+        row["row"] for row, label, sure in zip(found, labels, certain, strict=True) if sure and row["label"] != label
+    ] == []
     assert not journal.exists()
 
 

@@ -10,13 +10,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from sealign.ckks import Cipher, SecretKey, ZeroPool
-from sealign.encoders import EncoderCard
+from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.errors import NoMapError, NoPlanError, NotFoundError, OverloadedError, StalePlanError, UnknownMapError
 from sealign.protocol import ClientMap, RowKind, TaskCard
 from sealign_server.serving import Silo
 from sealign_server.serving.heavy import HeavyWork
 from sealign_server.settings import ServingOptions
 from sealign_server.store import SiloStore, StoredTask
+from sealign_server.store.generation import ModelHead
 from tests.support.silo import align_plain, space_of
 from tests.unit.server.conftest import (
     ALICE,
@@ -169,6 +170,28 @@ async def test_rows_that_a_client_has_mapped(store: SiloStore, options: ServingO
         await described(silo, RowKind("c" * 64, ClientMap(DIGEST, "0" * 32)))
     with pytest.raises(NotFoundError):
         await described(silo, RowKind("c" * 64, ClientMap("e" * 64)))
+
+
+async def test_no_client_goes_on_over_a_public_set_that_is_removed(store: SiloStore, options: ServingOptions) -> None:
+    tasks, rows = served(store, options).classification, RowKind("c" * 64, ClientMap(DIGEST))
+    (card,) = await tasks.describe(ALICE, rows)
+    asked = (ALICE, "colours", rows, card.plans[0].id, card.revision)
+    tasks.evaluator(*asked)
+    store.space.remove_public_set(DIGEST)
+    with pytest.raises(NotFoundError, match="does not hold the public set"):
+        tasks.evaluator(*asked)
+
+
+def test_a_generation_task_that_is_added_again_is_the_new_one(store: SiloStore, options: ServingOptions) -> None:
+    tasks = served(store, options).generation
+    card = EncoderCard(name="model", dimension=4, fingerprint="c" * 64, normalised=False)
+    for seed in range(2):
+        head = np.random.default_rng(seed).normal(size=(16, 4)).astype(np.float32)
+        store.generation.create("prose", ModelHead(EncoderSettings(family="use"), card, head, None, b"{}"), "")
+        assert np.array_equal(tasks.task("prose").head.weight, head)
+        store.generation.remove("prose")
+    with pytest.raises(NotFoundError, match="generation tasks are: none"):
+        tasks.task("prose")
 
 
 async def test_heavy_work_of_one_client_does_not_queue_before_anothers() -> None:

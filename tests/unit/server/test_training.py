@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,26 @@ def test_a_task_is_trained_and_kept(store: SiloStore) -> None:
     task = store.tasks.load("direction")
     assert task.description == "where to"
     assert np.array_equal(task.trained.head.weight, head.head.weight)
+
+
+def test_the_stages_after_embedding_tell_each_step(store: SiloStore) -> None:
+    """Thousands of classes take minutes there."""
+    told: dict[str, list[int]] = {}
+
+    @contextmanager
+    def steps(what: str, count: int) -> Iterator[Callable[[int], None]]:
+        told[what] = [count, 0]
+
+        def step(more: int) -> None:
+            told[what][1] += more
+
+        yield step
+
+    train_task(store, "direction", "", data(), ignore, steps)
+    (most, fitted), (expected, measured) = told["training"], told["measuring"]
+    assert 3 <= fitted <= most
+    assert measured == expected
+    assert list(told) == ["training", "measuring"]
 
 
 def test_texts_are_embedded_once(store: SiloStore, monkeypatch: pytest.MonkeyPatch) -> None:
