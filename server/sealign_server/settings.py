@@ -105,7 +105,8 @@ class ServeSettings(LayeredSettings):
         default=None, description="Tiers, permissions and budgets; by default policy.toml in the silo's directory."
     )
     ledger: str | None = Field(
-        default=None, description="Database URL of the ledger; by default a SQLite file in the silo's directory."
+        default=None,
+        description="URL of a PostgreSQL database for the ledger; by default a SQLite file in the silo's directory.",
     )
     workers: int = Field(default=1, ge=1, le=256, description="Worker processes, typically one per core.")
     precision: float = Field(default=DEFAULT_PRECISION, gt=0, lt=1e6, description="Maximum error of a logit.")

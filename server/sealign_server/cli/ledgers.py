@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LedgerUrl = Annotated[
     str | None,
     typer.Option(
-        "--ledger", envvar="SEALIGN_SILO_LEDGER", help="Database URL of the ledger; by default as silo.toml says."
+        "--ledger", envvar="SEALIGN_SILO_LEDGER", help="PostgreSQL URL of the ledger; by default as silo.toml says."
     ),
 ]
 
