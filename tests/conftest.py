@@ -22,6 +22,7 @@ from sealign.errors import InvalidInputError
 from sealign_server.store import SiloStore
 from tests.support.certificates import Authority
 from tests.support.corpus import Corpus
+from tests.support.postgresql import PostgreSQL, postgresql
 from tests.support.processes import Server, command, serving
 from tests.support.silo import TASK, ClearModel, Tls, align_plain, space_of
 from tests.support.wire import Embeddings, RawClient, Stubs, raw_stubs
@@ -41,6 +42,13 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     directory = tmp_path_factory.mktemp("certificates")
     authority = Authority(directory)
     return Tls(authority, authority.issue("silo", "localhost", "127.0.0.1"), authority.issue("client", "client"))
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server; each test makes databases of its own there."""
+    with postgresql() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 _RESTARTS = 3
+_ANEW = "the silo has restarted or waited too long; starting again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +141,7 @@ class EncryptedAlignment:
                     raise
                 self._unfinished.remove()
                 self._begin()
-                self._tell("the silo has restarted or waited too long; starting again")
+                self._tell(_ANEW)
         return self._learned
 
     async def _attempt(self) -> None:
@@ -150,7 +151,10 @@ class EncryptedAlignment:
             async with aclosing(await self._replies()) as replies:
                 async for reply in replies:
                     if isinstance(reply, AlignmentOffer):
+                        begun = self._unfinished.begun
                         await self._session.run(self._accept, reply)
+                        if begun is not None and begun.session != reply.session:
+                            self._tell(_ANEW)
                     elif isinstance(reply, CrossCovariancePart):
                         await self._take(reply)
                     else:

@@ -118,6 +118,7 @@ class Exchange:
         self._failure: DecryptionError | None = None
         self._key: SecretKey | None = None
         self._sent: set[bytes] = set()
+        self._answered: set[bytes] = set()
 
     async def ask(self, rows: Matrix, send: Callable[[Query], AsyncIterator[Reply]]) -> Matrix:
         """Return the outputs, (n, C), of at most one batch of rows.
@@ -175,7 +176,7 @@ class Exchange:
         async def queries() -> AsyncIterator[Query]:
             for batch in batches:
                 waiting.append(await self._encrypted(batch))
-                yield self._query(waiting[-1])
+                yield self._query(waiting[-1], streamed=True)
 
         answered = 0
         async for reply in send(queries()):
@@ -195,11 +196,12 @@ class Exchange:
         if self._failure is not None:
             raise self._failure
 
-    def _query(self, asked: _Asked) -> Query:
+    def _query(self, asked: _Asked, *, streamed: bool = False) -> Query:
         from sealign_client.transport import Query
 
         key, target = asked.cipher.key.public_key, self._target
-        known = key.id in self._sent or not self._session.must_send(key)
+        # A stream carries its key always: it is long, and whichever replica gets it needs nothing else.
+        known = key.id in self._sent or not (streamed or self._session.must_send(key))
         self._sent.add(key.id)
         return Query(target.task, target.revision, target.rows, asked.matrix, None if known else key)
 
@@ -220,7 +222,10 @@ class Exchange:
         return _Asked(cipher.encrypt(rows if verified is None else verified.rows), cipher, len(rows), verified)
 
     async def _decrypted(self, asked: _Asked, reply: Reply) -> Matrix:
-        self._session.note_answer(asked.cipher.key.public_key)
+        key = asked.cipher.key.public_key
+        if key.id not in self._answered:
+            self._answered.add(key.id)
+            self._session.note_answer(key)
         try:
             product = reply.product
             brief = len(product.ciphertexts) <= _FEW

@@ -33,6 +33,9 @@ _FIRST_SECONDS = 5.0
 
 _RESTARTS = 3
 
+_SENDS = 16
+"""Requests that carry a key once the silo has not held one: it has replicas or workers, and each is to get the key."""
+
 _T = TypeVar("_T")
 
 
@@ -70,7 +73,8 @@ class Session:
         self._calls: Calls | None = None
         self._connecting = asyncio.Lock()
         self._answered = False
-        self._known: set[bytes] = set()
+        self._key_sends: dict[bytes, int] = {}
+        self._sends_per_key = 1
         self._ciphers: dict[str, Cipher] = {}
         self._process = os.getpid()
         self._closed = False
@@ -203,7 +207,9 @@ class Session:
         """
         await retry.after(error)
         if isinstance(error, (UnavailableError, UnknownKeyError)):
-            self._known.clear()  # another connection, or a silo that has restarted or evicted the key
+            self._key_sends.clear()  # another connection, or a silo that has restarted or evicted the key
+            if isinstance(error, UnknownKeyError):
+                self._sends_per_key = _SENDS
         elif renew is not None and error.status == "FAILED_PRECONDITION":
             await renew(error)
 
@@ -216,9 +222,9 @@ class Session:
 
     def must_send(self, key: PublicKey) -> bool:
         """Return whether a key is to travel with the next request."""
-        return key.id not in self._known
+        return self._key_sends.get(key.id, self._sends_per_key) > 0
 
     def note_answer(self, key: PublicKey) -> None:
-        """Remember that the silo has answered a request under a key, and so has it."""
+        """Note that the silo has answered a request under a key; who has answered holds it."""
         self._answered = True
-        self._known.add(key.id)
+        self._key_sends[key.id] = max(0, self._key_sends.get(key.id, self._sends_per_key) - 1)

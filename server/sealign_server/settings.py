@@ -97,6 +97,11 @@ class ServeSettings(LayeredSettings):
     tokens: bool = Field(
         default=False, description="Accept bearer tokens, made by `sealign-server identity`, as identities."
     )
+    token_listen: ListenAddress | None = Field(
+        default=None,
+        description="Address and port for callers with a token and no certificate, beside `listen`, which then demands "
+        "certificates.",
+    )
     anonymous: bool = Field(
         default=False,
         description="Serve clients without certificate and token, all as one identity that may query and nothing else.",
@@ -105,7 +110,8 @@ class ServeSettings(LayeredSettings):
         default=None, description="Tiers, permissions and budgets; by default policy.toml in the silo's directory."
     )
     ledger: str | None = Field(
-        default=None, description="Database URL of the ledger; by default a SQLite file in the silo's directory."
+        default=None,
+        description="URL of a PostgreSQL database for the ledger; by default a SQLite file in the silo's directory.",
     )
     workers: int = Field(default=1, ge=1, le=256, description="Worker processes, typically one per core.")
     precision: float = Field(default=DEFAULT_PRECISION, gt=0, lt=1e6, description="Maximum error of a logit.")
@@ -186,6 +192,11 @@ class ServeSettings(LayeredSettings):
             )
         if self.tls_client_ca is not None and self.anonymous:
             raise ValueError("--tls-client-ca demands certificates and --anonymous does without: give one of them.")
+        if self.token_listen is not None and not (self.tokens and self.tls_client_ca):
+            raise ValueError(
+                "--token-listen is for tokens where --listen demands certificates: give --tokens and --tls-client-ca, "
+                "or leave it out."
+            )
         return self
 
     @property

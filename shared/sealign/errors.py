@@ -118,6 +118,12 @@ class OverloadedError(SealignError):
     status = "RESOURCE_EXHAUSTED"
 
 
+class RateLimitedError(OverloadedError):
+    """The caller asks more often than its tier allows; ask again after the time that is given."""
+
+    code = "RATE_LIMITED"
+
+
 class UnavailableError(SealignError):
     """The other side cannot be reached or is shutting down."""
 

@@ -315,7 +315,7 @@ def test_requests_that_cannot_be_right(raw: Raw, directory: Path) -> None:
     with refused(grpc.StatusCode.UNAVAILABLE, UnavailableError, "come back"):
         raw.call(header, *blocks[:-1])
     with refused(grpc.StatusCode.FAILED_PRECONDITION, UnknownSessionError, "start again"):
-        raw.call(raw.header(session=b"x" * 16))
+        raw.call(raw.header(session=b"x" * 16, parts_received=1))
     cut = pb.AlignEncryptedRequest.FromString(blocks[0].SerializeToString())
     cut.block.rows.digest = bytes(16)
     with refused(*INVALID, "digest"):
@@ -352,6 +352,8 @@ def test_the_same_parts_again_are_one_release(raw: Raw, directory: Path) -> None
     expected = raw.rows[: len(product)] @ (target - target.mean(axis=0))
     assert np.abs(product - expected).max() <= raw.cipher.plan.precision
     with refused(grpc.StatusCode.FAILED_PRECONDITION, UnknownSessionError, "start again"):
+        raw.call(raw.header(session=session, parts_received=1))
+    with refused(grpc.StatusCode.PERMISSION_DENIED, ReleaseRefusedError, "which is all it allows"):
         raw.call(raw.header(session=session))
 
 
@@ -378,14 +380,15 @@ def test_one_alignment_at_a_time(directory: Path, encoder: ViewEncoder, tls: Tls
         raw_stubs(server.address, tls.authority, stranger) as other,
     ):
         raw, strange = Raw(stubs, encoder), Raw(other, encoder)
-        session = raw.offer().session
+        raw.blocks(raw.offer().plan)
+        session = raw.offer().session  # now with a key: without one there is nothing to come back to
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, OverloadedError, "aligning 1 other clients"):
             strange.call(strange.header())
         with refused(grpc.StatusCode.FAILED_PRECONDITION, UnknownSessionError, "start again"):
-            strange.call(strange.header(session=session))
+            strange.call(strange.header(session=session, parts_received=1))
         server.wait_for("encrypted alignment expired")
         with refused(grpc.StatusCode.FAILED_PRECONDITION, UnknownSessionError, "start again"):
-            raw.call(raw.header(session=session))
+            raw.call(raw.header(session=session, parts_received=1))
         blocks = strange.blocks(strange.offer().plan)
         strange.call(strange.header(), *blocks, RECEIVED)
     (release,) = ledger(directory).all()

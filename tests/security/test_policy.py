@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sealign.errors import NotPermittedError, UnavailableError
+from sealign.ckks import DEFAULT_PRECISION
+from sealign.errors import NotPermittedError, RateLimitedError, UnavailableError
 from sealign.protocol import RowKind
+from sealign.protocol.status import error_of
 from sealign.protocol.v1 import alignment_pb2, generation_pb2, silo_pb2
 from sealign_server.cli import app
 from sealign_server.ledger import Ledger, Usage
@@ -26,7 +29,7 @@ from tests.support.silo import ClearModel, Tls, align_plain, space_of
 from tests.support.smallsilo import PUBLIC, client_encoder, few_texts, make_silo
 from tests.support.wire import RawClient, Stubs, raw_stubs, refused
 
-DENIED = grpc.StatusCode.PERMISSION_DENIED
+DENIED, EXHAUSTED = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED
 LIFETIME = 160
 AHEAD = 2 * (LIFETIME // 8)
 """Rows that two killed workers may have counted ahead, at most."""
@@ -134,6 +137,40 @@ def test_a_policy_in_force(store: SiloStore, tls: Tls, tmp_path: Path) -> None:
     assert kinds.count("policy") == 6  # two workers, three policies
     (used,) = Usage(Ledger(store.ledger_path)).spent()
     assert used.lifetime == 6  # the workers gave back what they had counted ahead
+
+
+def test_a_tier_has_coarser_replies_at_a_rate_of_its_own(tls: Tls, tmp_path: Path) -> None:
+    encoder, stranger = client_encoder(), tls.authority.issue("coarse", "coarse")
+    own = make_silo(tmp_path / "silo")
+    rows = encoder.encode(PUBLIC.texts)
+    for identity in (tls.client, stranger):
+        align_plain(space_of(own), identity.subject, encoder.card, PUBLIC.digest, rows)
+    own.policy_path.write_text(
+        "default = 'fine'\n[tiers.fine]\ntasks = ['*']\nunlimited = true\n"
+        "[tiers.coarse]\ntasks = ['*']\nunlimited = true\nprecision = 0.025\nrate = 0.01\nburst = 8\n"
+        f"[identities]\n'{stranger.subject}' = 'coarse'\n"
+    )
+    plans = []
+    with serving("sealign-server", "serve", own.directory, *tls.serve_options, log=tmp_path / "log") as silo:
+        for identity, precision in ((tls.client, DEFAULT_PRECISION), (stranger, 0.025)):
+            clear = ClearModel.load(own.directory, identity, encoder.card.fingerprint, "colours")
+            with asking(silo, tls, identity) as stubs:
+                raw = RawClient.meet(stubs, clear.rows)
+                assert raw.plan.precision == precision
+                plans.append(raw.plan)
+                for _ in range(4):  # a description and a query went before
+                    outputs = raw.outputs(raw.send(raw.request(rows[:1])))
+                    assert np.abs(outputs - clear.outputs(rows[:1])).max() <= precision
+                if identity is stranger:
+                    for _ in range(2):
+                        raw.send(raw.request(rows[:1]))
+                    late = raw.stubs.classification.Classify.future(raw.request(rows[:1]), timeout=60)
+                    error = error_of(late, "the silo") if late.code() is EXHAUSTED else None
+                    assert isinstance(error, RateLimitedError)
+                    assert error.retry_after is not None
+                    assert 0 < error.retry_after <= 100
+    assert plans[1].reply_bits < plans[0].reply_bits
+    assert not silo.events("internal error")
 
 
 def test_a_lifetime_is_never_granted_twice_whatever_is_killed(store: SiloStore, tls: Tls, tmp_path: Path) -> None:

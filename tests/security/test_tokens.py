@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
 import socket
 import sqlite3
@@ -17,12 +19,14 @@ from typing import Any
 import grpc
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from sealign.errors import AuthenticationError, InvalidInputError, SealignError
 from sealign.protocol.v1 import classification_pb2 as pb
 from sealign.protocol.v1.classification_pb2_grpc import ClassificationStub
 from sealign_client import AsyncClient, Client, ClientSettings
-from sealign_server.ledger import IdentityRegister, Ledger, Snapshot
+from sealign_server.cli import app
+from sealign_server.ledger import IdentityRegister, Ledger, Snapshot, token_digest
 from sealign_server.store import SiloStore, audit_records
 from tests.support.certificates import Authority, Identity
 from tests.support.processes import Server, command, serving
@@ -210,6 +214,94 @@ def test_certificates_are_reloaded_and_bad_ones_are_not(
     files.certificate.write_bytes(new.certificate.read_bytes())
     until(lambda: served(other), 20)
     assert silo.events("certificates reloaded")
+
+
+def test_a_certificate_or_a_token_is_enough(tls: Tls, tmp_path: Path) -> None:
+    store = make_silo(tmp_path / "silo")
+    register = IdentityRegister(Ledger(store.ledger_path))
+    register.add("acme")
+    token = register.issue("acme", 60)[1]
+    options = (*tls.serve_options, "--tokens", "--token-listen", "127.0.0.1:0", "--workers", 2)
+    with serving("sealign-server", "serve", store.directory, *options, log=tmp_path / "log", workers=2) as silo:
+        port = str(silo.events("serving")[0]["token_address"]).rpartition(":")[2]
+        pair = {"tls_cert": tls.client.certificate, "tls_key": tls.client.key}
+
+        def identity(port: object, **fields: object) -> str:
+            settings = ClientSettings(silo=f"localhost:{port}", tls_ca=tls.authority.certificate, timeout=10, **fields)  # type: ignore[arg-type]
+            with Client(settings, encoder=client_encoder()) as caller:
+                return caller.silo().identity
+
+        assert identity(silo.port, **pair) == tls.client.subject
+        assert identity(silo.port, **pair, silo_token=token) == "acme"
+        assert identity(port, silo_token=token) == "acme"
+        for fields in ({}, pair, {"silo_token": "sealign_guessed"}):
+            with pytest.raises(AuthenticationError):
+                identity(port, **fields)
+        with pytest.raises(SealignError):
+            identity(silo.port, silo_token=token)
+
+
+# Many at once
+
+
+def imported(directory: Path, file: Path, *options: object) -> tuple[int, str]:
+    ran = CliRunner().invoke(app, ["identity", "import", *map(str, (directory, file, *options))])
+    return ran.exit_code, f"{ran.output}{ran.exception or ''}"
+
+
+def test_an_import_gives_each_its_token(tmp_path: Path) -> None:
+    store = make_silo(tmp_path / "silo")
+    (tmp_path / "new.csv").write_text('identity,days\n"CN=a,O=acme",2\nbank,\n')
+    (tmp_path / "more.jsonl").write_text('{"identity": "clinic", "days": 0.5}\n\n{"identity": "CN=shop"}\n')
+    tokens = tmp_path / "tokens.csv"
+    status, said = imported(store.directory, tmp_path / "new.csv", "--tokens", tokens, "--days", 7)
+    assert (status, "added 2 identities" in said) == (0, True), said
+    assert tokens.stat().st_mode & 0o777 == 0o600
+    given = list(csv.DictReader(tokens.open()))
+    register = IdentityRegister(Ledger(store.ledger_path))
+    known = register.snapshot(Snapshot())
+    for row, days in zip(given, (2, 7), strict=True):
+        holder, expires = known.tokens[token_digest(row["token"])]
+        assert holder == row["identity"]
+        assert expires == pytest.approx(time.time() + 86400 * days, abs=600)
+    assert imported(store.directory, tmp_path / "more.jsonl")[0] == 0
+    assert {facts.identity: len(facts.tokens) for facts in register.all()} == {
+        "CN=a,O=acme": 1, "bank": 1, "clinic": 0, "CN=shop": 0
+    }  # fmt: skip
+    deeds = [record for record in audit_records(store.audit_path) if record.kind == "identity"]
+    assert [(deed.identity, deed.facts["deed"]) for deed in deeds] == [
+        (name, "import") for name in ("CN=a,O=acme", "bank", "clinic", "CN=shop")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("f.csv", "identity\nnew\nold\n", "line 3 of .*there is an identity 'old' already"),
+        ("f.csv", "identity\nnew\n\x07\n", "line 3 of .*printable"),
+        ("f.csv", "identity\nnew\nnew\n", "line 3 of .* line 2 has named"),
+        ("f.csv", "identity,days\nnew,1\nmore,never\n", "line 3 of .*days is a number"),
+        ("f.csv", "identity,days\nnew,1\nmore,0\n", "line 3 of .*days is a number"),
+        ("f.csv", "identity,day\nnew,1\n", "has 'day'"),
+        ("f.csv", "identity,days\nnew\n", "another number of values"),
+        ("f.csv", "name\nnew\n", "no column identity"),
+        ("f.csv", "identity\n", "holds no identity"),
+        ("f.jsonl", '{"identity": "new"}\n{"identity": 5}\n', "line 2 of .* names no identity"),
+        ("f.jsonl", '{"identity": "new"}\n[]\n', "line 2 of .* no JSON object"),
+        ("f.jsonl", '{"identity": "new", "days": true}\n', "days is a number"),
+        ("f.txt", "new\n", "neither .csv nor .jsonl"),
+    ],
+)
+def test_an_import_is_whole_or_nothing(tmp_path: Path, name: str, content: str, says: str) -> None:
+    store = make_silo(tmp_path / "silo")
+    register = IdentityRegister(Ledger(store.ledger_path))
+    register.add("old")
+    (tmp_path / name).write_text(content)
+    status, said = imported(store.directory, tmp_path / name, "--tokens", tmp_path / "tokens.csv")
+    assert status == 1
+    assert re.search(says, said.replace("\n", " ")), said
+    assert [facts.identity for facts in register.all()] == ["old"]
+    assert not (tmp_path / "tokens.csv").exists()
 
 
 # The register

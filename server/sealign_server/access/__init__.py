@@ -6,6 +6,7 @@ from sealign_server.access.auditing import AuditLayer
 from sealign_server.access.identities import ANONYMOUS, Identities, identity_of
 from sealign_server.access.policies import Policies
 from sealign_server.access.policy import POLICY_FILE, AlignMode, Policy, Tier
+from sealign_server.access.rates import Rates
 
 __all__ = [
     "ANONYMOUS",
@@ -17,6 +18,7 @@ __all__ = [
     "Identities",
     "Policies",
     "Policy",
+    "Rates",
     "RowAccounts",
     "Share",
     "Tier",

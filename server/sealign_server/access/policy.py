@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 from hashlib import sha256
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,10 @@ class Tier(BaseModel):
         register_maps: whether maps that the client applies may be registered.
         shared_examples: whether shared examples may be read, if the silo shares them.
         max_rows: rows of a request.
+        rate: requests per second, counted in each worker process; None for no limit.
+        burst: requests at once, before the rate holds; None for one second's.
+        precision: error of a logit that replies have at least; finer ones than the silo's are not to be had.
+        generation_precision: the same of a token's logit.
         rows_per_hour, rows_per_day, rows_lifetime: per task, over all encoders; a generated token is one row.
         unlimited: whether there is no budget, which must be said.
     """
@@ -55,6 +60,10 @@ class Tier(BaseModel):
     register_maps: bool = False
     shared_examples: bool = False
     max_rows: int = Field(default=_MAX_ROWS, ge=1, le=_MAX_ROWS)
+    rate: float | None = Field(default=None, gt=0, le=1e6)
+    burst: int | None = Field(default=None, ge=1, le=1_000_000)
+    precision: float | None = Field(default=None, gt=0, lt=1e6)
+    generation_precision: float | None = Field(default=None, gt=0, lt=1e6)
     rows_per_hour: int | None = Field(default=None, ge=1)
     rows_per_day: int | None = Field(default=None, ge=1)
     rows_lifetime: int | None = Field(default=None, ge=1)
@@ -64,6 +73,11 @@ class Tier(BaseModel):
     def budget(self) -> Budget:
         """Rows that may be computed for one task."""
         return Budget(self.rows_per_hour, self.rows_per_day, self.rows_lifetime)
+
+    @property
+    def most_at_once(self) -> int:
+        """Requests that may come at once, before the rate holds."""
+        return self.burst or max(1, ceil(self.rate or 0))
 
     @property
     def may_align(self) -> bool:
@@ -90,6 +104,8 @@ class Tier(BaseModel):
     @model_validator(mode="after")
     def _says_how_much(self) -> Tier:
         has_budget = (self.rows_per_hour, self.rows_per_day, self.rows_lifetime) != (None, None, None)
+        if self.burst is not None and self.rate is None:
+            raise ValueError("burst says how many requests may come before a rate holds, and there is none; give rate")
         if has_budget and self.unlimited:
             raise ValueError("unlimited and a budget contradict each other; remove one of them")
         if (self.tasks or self.generation_tasks) and not has_budget and not self.unlimited:

@@ -1,15 +1,16 @@
-"""Commands that say who may call: identity add, list, revoke, rotate."""
+"""Commands that say who may call: identity add, import, list, revoke, rotate."""
 
 from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sealign_server.cli.arguments import AsJson, Directory
-from sealign_server.cli.ledgers import LedgerUrl, opened_ledger, record
+from sealign_server.cli.ledgers import LedgerUrl, opened_ledger, record, record_all
 
 if TYPE_CHECKING:
     from sealign_server.ledger import IdentityRegister
@@ -47,6 +48,32 @@ def add(
     register.add(identity)
     if token:
         _issue(register, identity, days, None)
+
+
+@identities.command("import")
+def import_identities(
+    directory: Directory,
+    file: Annotated[
+        Path, typer.Argument(help="CSV with the header identity[,days], or JSON lines with these keys; .csv or .jsonl.")
+    ],
+    tokens: Annotated[
+        Path | None, typer.Option(help="File for the tokens, CSV, mode 0600; without it the identities get none.")
+    ] = None,
+    days: Days = 90.0,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Add many identities, or none of them if one cannot be added."""
+    from sealign_server.cli.importing import newcomers_of, tokens_written
+    from sealign_server.ledger import IdentityRegister
+    from sealign_server.store import SiloStore
+
+    store = SiloStore(directory)
+    register = IdentityRegister(opened_ledger(store, ledger))
+    newcomers = newcomers_of(file, days * _DAY, with_tokens=tokens is not None)
+    record_all(store, "identity", [newcomer.identity for newcomer in newcomers], deed="import")
+    with tokens_written(tokens, newcomers):
+        register.add_all(newcomers)
+    typer.echo(f"added {len(newcomers)} identities" + ("" if tokens is None else f"; their tokens are in {tokens}"))
 
 
 @identities.command("rotate")

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sealign_server.cli.arguments import AsJson, Directory
+from sealign_server.cli.ledgers import LedgerUrl, opened_ledger
 
 if TYPE_CHECKING:
     from sealign.protocol import PublicSetCard
+    from sealign_server.ledger import Ledger
     from sealign_server.store import SiloStore, SpaceStore
 
 
@@ -20,11 +22,12 @@ def add_to(app: typer.Typer) -> None:
     app.command()(info)
 
 
-def info(directory: Directory, as_json: AsJson = False) -> None:
+def info(directory: Directory, as_json: AsJson = False, ledger: LedgerUrl = None) -> None:
     """Show a silo's encoder, tasks, public sets, maps, releases and use."""
     from sealign_server.store import SiloStore
 
-    facts = _facts(SiloStore(directory))
+    store = SiloStore(directory)
+    facts = _facts(store, opened_ledger(store, ledger))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -48,11 +51,10 @@ def info(directory: Directory, as_json: AsJson = False) -> None:
             typer.echo(f"{title.replace('_', ' ')}: none")
 
 
-def _facts(store: SiloStore) -> dict[str, Any]:
-    from sealign_server.ledger import Ledger, Usage
+def _facts(store: SiloStore, ledger: Ledger) -> dict[str, Any]:
+    from sealign_server.ledger import Usage
     from sealign_server.serving.silo import spaces_of
 
-    ledger = Ledger(store.ledger_path)
     spaces = spaces_of(store)
     usage = [
         {"identity": identity, "task": task, "encoder": encoder, "rows": rows}
@@ -65,7 +67,7 @@ def _facts(store: SiloStore) -> dict[str, Any]:
         "generation_tasks": [_generation(store, name) for name in store.generation.names()],
         "public_sets": [row for name, space in spaces.items() for row in public_rows(name, space)],
         "maps": [row for name, space in spaces.items() for row in map_rows(name, space)],
-        "releases": release_rows(store),
+        "releases": release_rows(ledger),
         "rows": usage,
     }
 
@@ -91,9 +93,9 @@ def _generation(store: SiloStore, name: str) -> dict[str, Any]:
     }
 
 
-def release_rows(store: SiloStore) -> list[dict[str, Any]]:
+def release_rows(ledger: Ledger) -> list[dict[str, Any]]:
     """Return the releases that count as rows of a table."""
-    from sealign_server.ledger import Ledger, Releases
+    from sealign_server.ledger import Releases
 
     return [
         {
@@ -106,7 +108,7 @@ def release_rows(store: SiloStore) -> list[dict[str, Any]]:
             "texts": release.rows,
             "created": release.created,
         }
-        for release in Releases(Ledger(store.ledger_path)).all()
+        for release in Releases(ledger).all()
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 LedgerUrl = Annotated[
     str | None,
     typer.Option(
-        "--ledger", envvar="SEALIGN_SILO_LEDGER", help="Database URL of the ledger; by default as silo.toml says."
+        "--ledger", envvar="SEALIGN_SILO_LEDGER", help="PostgreSQL URL of the ledger; by default as silo.toml says."
     ),
 ]
 
@@ -36,11 +37,21 @@ def record(store: SiloStore, kind: str, identity: str, **facts: str | int | floa
     Raises:
         StorageError: it could not be recorded; it must not be done.
     """
+    record_all(store, kind, [identity], **facts)
+
+
+def record_all(store: SiloStore, kind: str, identities: Iterable[str], **facts: str | int | float) -> None:
+    """Record what an operator does to several identities, before it is done.
+
+    Raises:
+        StorageError: it could not be recorded; it must not be done.
+    """
     import getpass
 
     from sealign_server.store import AuditTrail
 
     trail = AuditTrail(store.audit_path)
-    trail.append(kind, identity, facts | {"by": getpass.getuser()})
+    for identity in identities:
+        trail.append(kind, identity, facts | {"by": getpass.getuser()})
     trail.sync()
     trail.close()

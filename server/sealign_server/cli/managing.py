@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sealign_server.cli.arguments import AsJson, Directory, SpaceName, TaskName
-from sealign_server.cli.info import map_rows, print_rows, public_rows
+from sealign_server.cli.info import map_rows, print_rows, public_rows, release_rows
+from sealign_server.cli.ledgers import LedgerUrl, opened_ledger, record
 
 if TYPE_CHECKING:
     from sealign.protocol import PublicSetCard
@@ -37,22 +38,23 @@ def learn(
     directory: Directory,
     encoder: Annotated[str, typer.Option(help="A publicly known client encoder, as clients name it.")],
     texts: Annotated[Path, typer.Option("--public", help="Public texts that the silo has embedded.")],
+    ledger: LedgerUrl = None,
 ) -> None:
     """Learn a map for a publicly known client encoder; every client may use it, without aligning."""
     from sealign.alignment import PublicSet
     from sealign.app.progress import progress
     from sealign.encoders import EncoderSettings
+    from sealign.protocol import EMBEDDINGS
     from sealign_server.cli.learning import learn_map
+    from sealign_server.serving.space import Space
     from sealign_server.settings import ServingOptions
     from sealign_server.store import SiloStore
 
-    public_set = PublicSet.from_file(texts)
+    store, public_set = SiloStore(directory), PublicSet.from_file(texts)
+    space = Space(EMBEDDINGS, store.space, opened_ledger(store, ledger), ServingOptions())
     with progress("embedding", len(public_set)) as advance:
-        record = learn_map(SiloStore(directory), EncoderSettings.parse(encoder), public_set, ServingOptions(), advance)
-    typer.echo(
-        f"map {record.card.id} for encoder {record.card.encoder}: explained variance "
-        f"{record.card.explained_variance:.4f}"
-    )
+        card = learn_map(space, EncoderSettings.parse(encoder), public_set, advance).card
+    typer.echo(f"map {card.id} for encoder {card.encoder}: explained variance {card.explained_variance:.4f}")
 
 
 @maps.command("list")
@@ -142,24 +144,29 @@ def remove_public(directory: Directory, name: SetName, space: SpaceName = _EMBED
 
 
 @release.command("list")
-def list_releases(directory: Directory, as_json: AsJson = False) -> None:
+def list_releases(directory: Directory, as_json: AsJson = False, ledger: LedgerUrl = None) -> None:
     """List releases that count, with their numbers."""
-    from sealign_server.cli.info import release_rows
     from sealign_server.store import SiloStore
 
-    print_rows(release_rows(SiloStore(directory)), as_json)
+    print_rows(release_rows(opened_ledger(SiloStore(directory), ledger)), as_json)
 
 
 @release.command("grant")
 def grant(
     directory: Directory,
     number: Annotated[int, typer.Argument(help="Number of the release, from: release list.")],
+    ledger: LedgerUrl = None,
 ) -> None:
     """Let a client have a release once more, if its cross-covariance was never delivered."""
-    from sealign_server.ledger import Ledger, Releases
+    from sealign_server.ledger import Releases
     from sealign_server.store import SiloStore
 
-    granted = Releases(Ledger(SiloStore(directory).ledger_path)).grant(number)
+    store = SiloStore(directory)
+    releases = Releases(opened_ledger(store, ledger))
+    granted = releases.counting(number)
+    facts = {"space": granted.space, "public_set": granted.public_set, "encoder": granted.encoder}
+    record(store, "grant", granted.identity, release=number, **facts)
+    releases.grant(number)
     typer.echo(f"{granted.identity} may align encoder {granted.encoder} over {granted.public_set} once more")
 
 

@@ -5,7 +5,14 @@ recorded before it happens, so that a crash can only be in the silo's favour.
 """
 
 from sealign_server.ledger.database import Ledger
-from sealign_server.ledger.identities import IdentityFacts, IdentityRegister, Snapshot, token_digest
+from sealign_server.ledger.identities import (
+    IdentityFacts,
+    IdentityRegister,
+    Newcomer,
+    Snapshot,
+    new_token,
+    token_digest,
+)
 from sealign_server.ledger.makings import MAP, REGISTRATION, Makings
 from sealign_server.ledger.releases import Release, Releases
 from sealign_server.ledger.usage import Budget, Spent, Usage, UsageKey, this_hour
@@ -18,12 +25,14 @@ __all__ = [
     "IdentityRegister",
     "Ledger",
     "Makings",
+    "Newcomer",
     "Release",
     "Releases",
     "Snapshot",
     "Spent",
     "Usage",
     "UsageKey",
+    "new_token",
     "this_hour",
     "token_digest",
 ]

@@ -9,27 +9,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    event,
-    text,
-)
+from sqlalchemy import Column, Connection, Engine, Float, Index, Integer, MetaData, String, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from sealign.errors import StorageError
-
-_WAIT_SECONDS = 10.0
-_LOCK_KEY = 0x5EA1167
-_READS = {"sealign_reads": True}
+from sealign_server.ledger.engines import (
+    lock,
+    passes,
+    postgresql_engine,
+    reading_options,
+    require_usable_url,
+    sqlite_engine,
+)
 
 METADATA = MetaData()
 
@@ -105,10 +96,15 @@ class Ledger:
 
     Args:
         path: file of a SQLite database, made when something is written.
-        url: of another database in its place.
+        url: of a PostgreSQL database in its place.
+
+    Raises:
+        InvalidInputError: the URL is of no such database, or its driver is not installed.
     """
 
     def __init__(self, path: Path, url: str | None = None) -> None:
+        if url is not None:
+            require_usable_url(url)
         self._path = path
         self._url = url
         self._engine: Engine | None = None
@@ -124,18 +120,14 @@ class Ledger:
         """Yield a connection, alone among all processes; committed durably at the end, or not at all.
 
         Raises:
-            StorageError: the database cannot be used; nothing was recorded.
+            StorageError: the database cannot be used, or not at the moment; nothing was granted.
         """
         try:
             with self._opened().begin() as connection:
-                _lock(connection)
+                lock(connection)
                 yield connection
         except SQLAlchemyError as error:
-            raise StorageError(
-                f"the ledger {self._path if self._url is None else 'database'} cannot be used ({type(error).__name__}: "
-                f"{error.args[0] if error.args else ''}); nothing was granted. Free disk space or fix permissions, "
-                "then try again."
-            ) from error
+            raise self._fault(error, "used", "; nothing was granted") from error
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of the file to a path, as of one moment; nothing where it is empty, or another database.
@@ -160,13 +152,11 @@ class Ledger:
             StorageError: the database cannot be read.
         """
         try:
-            with self._opened().connect().execution_options(**_READS) as connection, connection.begin():
+            engine = self._opened()
+            with engine.connect().execution_options(**reading_options(engine)) as connection, connection.begin():
                 yield connection
         except SQLAlchemyError as error:
-            raise StorageError(
-                f"the ledger {self._path if self._url is None else 'database'} cannot be read ({type(error).__name__}: "
-                f"{error.args[0] if error.args else ''})"
-            ) from error
+            raise self._fault(error, "read") from error
 
     def close(self) -> None:
         """Close connections; a later use opens them again."""
@@ -178,42 +168,18 @@ class Ledger:
     def _opened(self) -> Engine:
         with self._making:
             if self._engine is None:
-                engine = _sqlite(self._path) if self._url is None else create_engine(self._url, pool_pre_ping=True)
+                engine = sqlite_engine(self._path) if self._url is None else postgresql_engine(self._url)
                 with engine.begin() as connection:
-                    _lock(connection)
+                    lock(connection)
                     METADATA.create_all(connection)
                 self._engine = engine
             return self._engine
 
-
-def _sqlite(path: Path) -> Engine:
-    """Return an engine for a private file; the only place that knows SQLite, but for :func:`_lock`."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    except OSError as error:
-        raise StorageError(f"could not open the ledger {path}: {error.strerror}") from error
-    engine = create_engine(
-        f"sqlite:///{path}",
-        connect_args={"timeout": _WAIT_SECONDS, "isolation_level": None, "check_same_thread": False},
-    )
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: object, _: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        reads = connection.get_execution_options().get("sealign_reads")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _lock(connection: Connection) -> None:
-    """Wait until no other process is in a transaction. SQLite has seen to it already."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    def _fault(self, error: SQLAlchemyError, what: str, effect: str = "") -> StorageError:
+        where, mend = f"the ledger {self._path}", "Free disk space or fix permissions, then try again."
+        if self._url is not None:
+            where, mend = "the ledger's database", "See to the database, then try again."
+        reason = f"{type(error).__name__}: {error.args[0] if error.args else ''}".strip()
+        return StorageError(
+            f"{where} cannot be {what} ({reason}){effect}. {mend}", retry_after=1.0 if passes(error) else None
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -16,6 +16,7 @@ from sealign_server.ledger.database import IDENTITIES, TOKENS, VERSIONS, Ledger
 TOKEN_PREFIX = "sealign_"  # noqa: S105
 """What tokens begin with, so that scanners of leaked secrets know them."""
 _NAME = "identities"
+_FAULTS = 10
 _i, _t, _v = IDENTITIES.c, TOKENS.c, VERSIONS.c
 
 
@@ -53,6 +54,28 @@ class Snapshot:
     revoked: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Newcomer:
+    """An identity that is to be added.
+
+    Attributes:
+        identity: its name.
+        token: that it will show; None for one that shows a certificate.
+        seconds: until the token expires.
+        place: where it was read, for errors.
+    """
+
+    identity: str
+    token: str | None
+    seconds: float
+    place: str
+
+
+def new_token() -> str:
+    """Return a token that nobody can guess."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
 def token_digest(token: str) -> str:
     """Return what is stored of a token. It is random, so a plain hash tells nothing of it."""
     return sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
@@ -75,16 +98,29 @@ class IdentityRegister:
             InvalidInputError: it is there already, and valid; or the name cannot be one.
             StorageError: the ledger cannot be written.
         """
-        if not identity or len(identity) > 1000 or not identity.isprintable():
-            raise InvalidInputError("an identity is 1 to 1,000 printable characters; give another name")
         with self._ledger.transaction() as connection:
-            found = connection.execute(select(_i.revoked).where(_i.identity == identity)).first()
-            if found is not None and found.revoked is None:
-                raise InvalidInputError(f"there is an identity {identity!r} already; use: identity rotate")
-            if found is None:
-                connection.execute(IDENTITIES.insert().values(identity=identity, created=time.time()))
-            else:
-                connection.execute(update(IDENTITIES).where(_i.identity == identity).values(revoked=None))
+            if (fault := _add(connection, identity)) is not None:
+                raise InvalidInputError(fault)
+            _changed(connection)
+
+    def add_all(self, newcomers: Sequence[Newcomer]) -> None:
+        """Add identities, each with its token if it has one: all of them or, if one cannot be added, none.
+
+        Raises:
+            InvalidInputError: some cannot be added, by their places.
+            StorageError: the ledger cannot be written; none was added.
+        """
+        now = time.time()
+        with self._ledger.transaction() as connection:
+            faults = []
+            for newcomer in newcomers:
+                if (fault := _add(connection, newcomer.identity)) is not None:
+                    faults.append(f"{newcomer.place}: {fault}")
+                elif newcomer.token is not None:
+                    _add_token(connection, newcomer.identity, newcomer.token, now, now + newcomer.seconds)
+            if faults:
+                more = f", and {len(faults) - _FAULTS} more" if len(faults) > _FAULTS else ""
+                raise InvalidInputError(f"nothing was added. {'; '.join(faults[:_FAULTS])}{more}")
             _changed(connection)
 
     def issue(self, identity: str, seconds: float | None, *, overlap: float | None = None) -> tuple[int, str]:
@@ -99,19 +135,16 @@ class IdentityRegister:
             NotFoundError: there is no such identity, or it was revoked.
             StorageError: the ledger cannot be written.
         """
-        token, now = TOKEN_PREFIX + secrets.token_urlsafe(32), time.time()
+        token, now = new_token(), time.time()
         with self._ledger.transaction() as connection:
             _require(connection, identity)
             if overlap is not None:
                 ends = now + overlap
                 valid = and_(_t.identity == identity, or_(_t.expires.is_(None), _t.expires > ends))
                 connection.execute(update(TOKENS).where(valid).values(expires=ends))
-            values = {"identity": identity, "digest": token_digest(token), "created": now}
-            expires = None if seconds is None else now + seconds
-            connection.execute(TOKENS.insert().values(values | {"expires": expires}))
-            number = connection.execute(select(_t.number).where(_t.digest == values["digest"])).scalar_one()
+            number = _add_token(connection, identity, token, now, None if seconds is None else now + seconds)
             _changed(connection)
-        return int(number), token
+        return number, token
 
     def revoke(self, identity: str) -> None:
         """Revoke an identity with all its tokens, whether it was added or is known by its certificate alone.
@@ -182,6 +215,26 @@ class IdentityRegister:
             by_digest = {row.digest: (row.identity, row.expires) for row in tokens}
             revoked = connection.execute(select(_i.identity).where(_i.revoked.is_not(None))).scalars()
             return Snapshot(version, by_digest, frozenset(revoked))
+
+
+def _add(connection: Connection, identity: str) -> str | None:
+    """Add an identity, or restore a revoked one; return why that cannot be, if it cannot."""
+    if not identity or len(identity) > 1000 or not identity.isprintable():
+        return "an identity is 1 to 1,000 printable characters; give another name"
+    found = connection.execute(select(_i.revoked).where(_i.identity == identity)).first()
+    if found is not None and found.revoked is None:
+        return f"there is an identity {identity!r} already; use: identity rotate"
+    if found is None:
+        connection.execute(IDENTITIES.insert().values(identity=identity, created=time.time()))
+    else:
+        connection.execute(update(IDENTITIES).where(_i.identity == identity).values(revoked=None))
+    return None
+
+
+def _add_token(connection: Connection, identity: str, token: str, now: float, expires: float | None) -> int:
+    digest = token_digest(token)
+    connection.execute(TOKENS.insert().values(identity=identity, digest=digest, created=now, expires=expires))
+    return int(connection.execute(select(_t.number).where(_t.digest == digest)).scalar_one())
 
 
 def _require(connection: Connection, identity: str) -> None:

@@ -65,7 +65,7 @@ class Releases:
         """
         same = dimensions = 0
         if not self._ledger.is_empty:
-            with self._ledger.transaction() as connection:
+            with self._ledger.reading() as connection:
                 same, dimensions = _earlier(connection, release)
         left = self._allowed - same
         if release.dimension:
@@ -93,7 +93,7 @@ class Releases:
             ReleaseRefusedError: nothing more is released to this identity over this set.
             StorageError: the ledger cannot be read.
         """
-        with self._ledger.transaction() as connection:
+        with self._ledger.reading() as connection:
             self._check(connection, release)
 
     def record(self, release: Release, session: str | None = None) -> bool:
@@ -134,9 +134,19 @@ class Releases:
         """
         if self._ledger.is_empty:
             return []
-        with self._ledger.transaction() as connection:
+        with self._ledger.reading() as connection:
             found = connection.execute(select(RELEASES).where(_t.granted_again == 0).order_by(_t.number))
             return [_release(row) for row in found]
+
+    def counting(self, number: int) -> Release:
+        """Return a release that counts, by its number.
+
+        Raises:
+            NotFoundError: there is no such release that counts.
+            StorageError: the ledger cannot be read.
+        """
+        with self._ledger.reading() as connection:
+            return _counting(connection, number)
 
     def grant(self, number: int) -> Release:
         """Let a release be made once more, whose result was never delivered: it stays recorded and does not count.
@@ -146,11 +156,9 @@ class Releases:
             StorageError: the ledger cannot be written.
         """
         with self._ledger.transaction() as connection:
-            row = connection.execute(select(RELEASES).where(_t.number == number, _t.granted_again == 0)).first()
-            if row is None:
-                raise NotFoundError(f"there is no release {number}; see: sealign-server release list DIRECTORY")
+            granted = _counting(connection, number)
             connection.execute(update(RELEASES).where(_t.number == number).values(granted_again=1))
-            return _release(row)
+            return granted
 
     def _check(self, connection: Connection, release: Release) -> None:
         same, dimensions = _earlier(connection, release)
@@ -167,6 +175,13 @@ class Releases:
                 f"{release.rows} texts to this client, more than a quarter of the texts. Use a larger public set, or "
                 "ask the silo's operator to raise --max-releases."
             )
+
+
+def _counting(connection: Connection, number: int) -> Release:
+    row = connection.execute(select(RELEASES).where(_t.number == number, _t.granted_again == 0)).first()
+    if row is None:
+        raise NotFoundError(f"there is no release {number}; see: sealign-server release list DIRECTORY")
+    return _release(row)
 
 
 def _release(row: Row[tuple[object, ...]]) -> Release:

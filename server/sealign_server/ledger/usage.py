@@ -129,7 +129,7 @@ class Usage:
         """
         if self._ledger.is_empty:
             return []
-        with self._ledger.transaction() as connection:
+        with self._ledger.reading() as connection:
             groups = (_t.identity, _t.task, _t.encoder)
             found = connection.execute(select(*groups, func.sum(_t.rows)).group_by(*groups).order_by(*groups))
             return [(identity, task, encoder, int(rows)) for identity, task, encoder, rows in found]

@@ -10,8 +10,8 @@ import structlog
 
 from sealign.app.frame import Call
 from sealign.app.within import Within
-from sealign.ckks import SecurityTable
-from sealign.errors import InvalidInputError, SealignError, UnavailableError
+from sealign.ckks import PublicKey, SecurityTable
+from sealign.errors import InvalidInputError, SealignError, UnavailableError, UnknownSessionError
 from sealign.protocol import AlignmentRequest, SpaceCard
 from sealign.protocol.conversions.alignment import (
     MAX_CHECK_ROWS,
@@ -28,6 +28,7 @@ from sealign.protocol.rows import AlignmentOffer
 from sealign.protocol.v1 import alignment_pb2 as pb
 from sealign.protocol.v1.alignment_pb2_grpc import AlignmentServicer
 from sealign_server.access import Bench, Share
+from sealign_server.ledger import Release
 from sealign_server.serving import Alignments, EncryptedSession, Silo
 from sealign_server.serving.space import Space
 from sealign_server.settings import ServingOptions
@@ -96,21 +97,18 @@ class AlignmentHandlers(AlignmentServicer):
         space = await asyncio.to_thread(self._silo.space, request.space)
         asked = (call.identity, request.encoder, request.public_set, request.rows, header.check_rows)
         release = await asyncio.to_thread(partial(space.release, *asked))
-        # The sums before the files: a result is in its file before its session ends.
+        session, result = None, None
         if header.HasField("session"):
-            session = self._alignments.find(header.session, release)
-            if session is not None and key is not None:
-                session.alignment.use_key(key)
+            session, result = await self._resumed(space, header, release, key)
+        if result is not None:
+            offer = AlignmentOffer(result.session, result.plan, result.plan.counts[1])
+            yield pb.AlignEncryptedReply(offer=offer_to_wire(offer))
         else:
-            session = await self._alignments.begin(space, request, release, key)
-        if session is not None:
+            if session is None:
+                session = await self._alignments.begin(space, request, release, key)
             async for reply in self._summed(session, requests):
                 yield reply
             result = session.result
-        else:
-            result = await asyncio.to_thread(self._alignments.undelivered, space, header.session, release)
-            offer = AlignmentOffer(result.session, result.plan, result.plan.counts[1])
-            yield pb.AlignEncryptedReply(offer=offer_to_wire(offer))
         if result is not None:
             _record(call, "encrypted", request)
             async for reply in self._sent(space, result, header.parts_received, requests):
@@ -147,6 +145,27 @@ class AlignmentHandlers(AlignmentServicer):
         call.record("examples", task=request.task, examples=len(texts))
         return pb.SharedExamplesReply(texts=texts)
 
+    async def _resumed(
+        self, space: Space, header: pb.AlignEncryptedHeader, release: Release, key: PublicKey | None
+    ) -> tuple[EncryptedSession | None, Undelivered | None]:
+        """Return the sums that a client comes back to, or the result; neither for one that can begin anew.
+
+        Raises:
+            UnknownSessionError: there is neither, and the client has no key or has parts of the result.
+        """
+        # The sums before the files: a result is in its file before its session ends.
+        session = self._alignments.find(header.session, release)
+        if session is not None:
+            if key is not None:
+                session.alignment.use_key(key)
+            return session, None
+        try:
+            return None, await asyncio.to_thread(self._alignments.undelivered, space, header.session, release)
+        except UnknownSessionError:
+            if key is None or header.parts_received:
+                raise
+            return None, None  # the sums are another replica's, or lost
+
     async def _summed(self, session: EncryptedSession, requests: Requests) -> Replies:
         """Offer, and word of each block; then the session has its result, which is in a file."""
         alignment = session.alignment
@@ -166,7 +185,8 @@ class AlignmentHandlers(AlignmentServicer):
             done = True  # there is nothing to come back to
             raise
         finally:
-            self._alignments.detach(session, attachment, done=done)
+            # A client that asked for a plan, to make its key, comes back to any replica.
+            self._alignments.detach(session, attachment, done=done or alignment.key_id is None)
 
     async def _sent(self, space: Space, result: Undelivered, received: int, requests: Requests) -> Replies:
         """The parts that the client lacks. Until it says that it has everything, it may come back for them."""

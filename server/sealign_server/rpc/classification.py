@@ -16,14 +16,14 @@ from sealign.protocol.v1 import types_pb2
 from sealign.protocol.v1.classification_pb2_grpc import ClassificationServicer
 from sealign_server.access import Policies
 from sealign_server.rpc.queries import Queries, rows_in
-from sealign_server.serving import Classification
+from sealign_server.serving import Silo
 
 
 class ClassificationHandlers(ClassificationServicer):
     """Encrypted logits of the silo's classifiers."""
 
-    def __init__(self, classification: Classification, queries: Queries, policies: Policies) -> None:
-        self._classification = classification
+    def __init__(self, silo: Silo, queries: Queries, policies: Policies) -> None:
+        self._silo = silo
         self._queries = queries
         self._policies = policies
 
@@ -31,12 +31,13 @@ class ClassificationHandlers(ClassificationServicer):
         self, request: pb.DescribeTasksRequest, call: Call
     ) -> pb.DescribeTasksReply:
         """Tasks, and plans for one kind of rows."""
+        tier = self._policies.current.tier_of(call.identity)
         with self._queries.looking_up(call) as room:
             if not request.HasField("rows"):
-                cards = await room.do(self._classification.cards)
+                cards = await room.do(self._silo.classification.cards)
             else:
-                cards = await self._classification.describe(call.identity, rows_from_wire(request.rows))
-        tier = self._policies.current.tier_of(call.identity)
+                classification = self._silo.classification_at(tier.precision)
+                cards = await classification.describe(call.identity, rows_from_wire(request.rows))
         return pb.DescribeTasksReply(tasks=[task_to_wire(card) for card in cards if tier.allows_task(card.name)])
 
     async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyReply:  # type: ignore[override]  # noqa: N802
@@ -64,13 +65,14 @@ class ClassificationHandlers(ClassificationServicer):
 
     async def _evaluator(self, request: pb.ClassifyRequest, rows: RowKind, call: Call) -> Evaluator:
         asked = (call.identity, request.task, rows, request.query.plan, request.revision)
+        classification = self._silo.classification_at(self._policies.current.tier_of(call.identity).precision)
         try:
-            return self._classification.evaluator(*asked)
+            return classification.evaluator(*asked)
         except StalePlanError:
             # The client may have described the task at a worker that knows more.
             with self._queries.looking_up(call):
-                await self._classification.catch_up(call.identity, request.task, rows)
-            return self._classification.evaluator(*asked)
+                await classification.catch_up(call.identity, request.task, rows)
+            return classification.evaluator(*asked)
 
 
 def _product(evaluator: Evaluator, query: types_pb2.EncryptedMatrix, zeros: ZeroPool) -> types_pb2.EncryptedProduct:

@@ -14,8 +14,9 @@ from sealign.protocol.conversions.generation import generation_to_wire
 from sealign.protocol.conversions.types import matrix_from_wire, product_to_wire, rows_from_wire
 from sealign.protocol.v1 import generation_pb2 as pb
 from sealign.protocol.v1.generation_pb2_grpc import GenerationServicer
+from sealign_server.access import Policies
 from sealign_server.rpc.queries import Queries, rows_in
-from sealign_server.serving import Generation
+from sealign_server.serving import Generation, Silo
 
 _PIECE_BYTES = 1 << 20
 
@@ -23,9 +24,10 @@ _PIECE_BYTES = 1 << 20
 class GenerationHandlers(GenerationServicer):
     """Encrypted logits of the next token."""
 
-    def __init__(self, generation: Generation, queries: Queries) -> None:
-        self._generation = generation
+    def __init__(self, silo: Silo, queries: Queries, policies: Policies) -> None:
+        self._silo = silo
         self._queries = queries
+        self._policies = policies
 
     async def DescribeGeneration(  # type: ignore[override]  # noqa: N802
         self, request: pb.DescribeGenerationRequest, call: Call
@@ -33,14 +35,14 @@ class GenerationHandlers(GenerationServicer):
         """A task, and the plan for one kind of rows."""
         rows = rows_from_wire(request.rows) if request.HasField("rows") else None
         with self._queries.looking_up(call):
-            return generation_to_wire(await self._generation.describe(call.identity, request.task, rows))
+            return generation_to_wire(await self._generation(call).describe(call.identity, request.task, rows))
 
     async def FetchTokenizer(  # type: ignore[override]  # noqa: N802
         self, request: pb.FetchTokenizerRequest, call: Call
     ) -> AsyncIterator[pb.TokenizerPiece]:
         """A task's tokenizer, in pieces."""
         with self._queries.looking_up(call) as room:
-            content = await room.do(partial(self._generation.tokenizer, request.task))
+            content = await room.do(partial(self._silo.generation.tokenizer, request.task))
         for start in range(0, len(content), _PIECE_BYTES):
             yield pb.TokenizerPiece(content=content[start : start + _PIECE_BYTES])
 
@@ -67,12 +69,16 @@ class GenerationHandlers(GenerationServicer):
             with self._queries.continued(call) as room:
                 part = await self._queries.compute(call, room, partial(next, parts, None))
 
+    def _generation(self, call: Call) -> Generation:
+        return self._silo.generation_at(self._policies.current.tier_of(call.identity).generation_precision)
+
     async def _evaluator(self, request: pb.NextTokenRequest, rows: RowKind, call: Call) -> VocabularyEvaluator:
         asked = (call.identity, request.task, rows, request.query.plan, request.revision)
+        generation = self._generation(call)
         try:
-            return self._generation.evaluator(*asked)
+            return generation.evaluator(*asked)
         except StalePlanError:
             # The client may have described the task at a worker that knows more.
             with self._queries.looking_up(call):
-                await self._generation.catch_up(call.identity, request.task, rows)
-            return self._generation.evaluator(*asked)
+                await generation.catch_up(call.identity, request.task, rows)
+            return generation.evaluator(*asked)

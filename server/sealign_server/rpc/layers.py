@@ -1,4 +1,4 @@
-"""Layers of the silo's frame: who calls, whether it may, how many streams, whether the silo still takes calls."""
+"""Layers of the silo's frame: who calls, whether it may, how often, how many streams, and whether the silo drains."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from sealign.protocol.v1.alignment_pb2 import (
 )
 from sealign.protocol.v1.classification_pb2 import ClassifyRequest
 from sealign.protocol.v1.generation_pb2 import DescribeGenerationRequest, FetchTokenizerRequest, NextTokenRequest
-from sealign_server.access import ANONYMOUS, AlignMode, Identities, Policies, Tier
+from sealign_server.access import ANONYMOUS, AlignMode, Identities, Policies, Rates, Tier
 
+_STREAM_OF_QUERIES = "ClassifyStream"
 _MODES: Mapping[str, AlignMode] = MappingProxyType({"Align": AlignMode.PLAIN, "AlignEncrypted": AlignMode.ENCRYPTED})
 
 
@@ -105,6 +106,28 @@ class PolicyLayer(Layer):
                 "your encoder."
             )
         raise NotPermittedError(f"this identity may not {deed} at this silo. Ask its operator to change the policy.")
+
+
+class RateLayer(Layer):
+    """Limits how often an identity calls; in a stream of queries, how often it queries.
+
+    Args:
+        rates: count the requests.
+    """
+
+    def __init__(self, rates: Rates) -> None:
+        self._rates = rates
+
+    def on_begin(self, call: Call) -> None:
+        """Count the call, unless its messages are counted."""
+        if call.method != _STREAM_OF_QUERIES:
+            self._rates.take(call.identity)
+
+    def on_request(self, call: Call, message: Message) -> None:
+        """Count a query of a stream."""
+        del message
+        if call.method == _STREAM_OF_QUERIES:
+            self._rates.take(call.identity)
 
 
 class StreamsLayer(Layer):

@@ -18,13 +18,13 @@ from sealign.protocol.v1.alignment_pb2_grpc import add_AlignmentServicer_to_serv
 from sealign.protocol.v1.classification_pb2_grpc import add_ClassificationServicer_to_server
 from sealign.protocol.v1.generation_pb2_grpc import add_GenerationServicer_to_server
 from sealign.protocol.v1.silo_pb2_grpc import add_SiloServicer_to_server
-from sealign_server.access import Allowance, AuditLayer, Bench, Identities, Policies, RowAccounts
+from sealign_server.access import Allowance, AuditLayer, Bench, Identities, Policies, Rates, RowAccounts
 from sealign_server.ledger import Ledger, Usage
 from sealign_server.observe import Metrics, MetricsLayer, RecordLayer, TraceLayer
 from sealign_server.rpc.alignment import AlignmentHandlers
 from sealign_server.rpc.classification import ClassificationHandlers
 from sealign_server.rpc.generation import GenerationHandlers
-from sealign_server.rpc.layers import DrainLayer, IdentityLayer, PolicyLayer, StreamsLayer
+from sealign_server.rpc.layers import DrainLayer, IdentityLayer, PolicyLayer, RateLayer, StreamsLayer
 from sealign_server.rpc.queries import Queries
 from sealign_server.rpc.silo import SiloHandlers
 from sealign_server.serving import PublicKeys, Silo
@@ -101,6 +101,7 @@ class Service:
             self.audit,
             IdentityLayer(guards.identities),
             self.drain,
+            RateLayer(Rates(guards.policies)),
             PolicyLayer(guards.policies, silo.base_of),
             StreamsLayer(_STREAMS, limits.streams),
         ]
@@ -115,10 +116,8 @@ class Service:
         queries = Queries(self.keys, self.accounts, self.bench, options.security_table)
         add_SiloServicer_to_server(SiloHandlers(silo, self.bench, self._policies, self._limits), server)
         add_AlignmentServicer_to_server(AlignmentHandlers(silo, self.bench, options), server)
-        add_ClassificationServicer_to_server(
-            ClassificationHandlers(silo.classification, queries, self._policies), server
-        )
-        add_GenerationServicer_to_server(GenerationHandlers(silo.generation, queries), server)
+        add_ClassificationServicer_to_server(ClassificationHandlers(silo, queries, self._policies), server)
+        add_GenerationServicer_to_server(GenerationHandlers(silo, queries, self._policies), server)
 
     def beside(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what is to be done beside serving, none of which returns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Thread
 
@@ -19,7 +19,7 @@ from sealign_server.runtime.guards import policies_of, state_of
 from sealign_server.runtime.reload import known_as_serving
 from sealign_server.runtime.supervisor import supervise
 from sealign_server.runtime.tls import Certificates
-from sealign_server.runtime.worker import run_worker
+from sealign_server.runtime.worker import Addresses, run_worker
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore, remove_leftovers
@@ -48,17 +48,20 @@ def serve(directory: Path, settings: ServeSettings) -> None:
     ledger = Ledger(store.ledger_path, settings.ledger)
     state = state_of(store, ledger, policies)
     with (
-        closing(_reserved(settings.listen)) as reserved,
+        ExitStack() as reserved,
         metrics_served(settings.metrics_listen, state),
         known_as_serving(store.serving_path),
     ):
+        tokens = settings.token_listen
+        addresses = Addresses(
+            _address(settings.listen, reserved), None if tokens is None else _address(tokens, reserved)
+        )
         # Beside serving, since large vocabularies take seconds.
         Thread(target=_check, args=(store, settings), daemon=True).start()
-        address = str(Address(parse_address(settings.listen).host, reserved.getsockname()[1]))
         if settings.workers == 1:
-            asyncio.run(run_worker(directory, settings, address))
+            asyncio.run(run_worker(directory, settings, addresses))
         else:
-            supervise(directory, settings, address)
+            supervise(directory, settings, addresses)
 
 
 def _check(store: SiloStore, settings: ServeSettings) -> None:
@@ -73,6 +76,12 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _address(listen: str, reserved: ExitStack) -> str:
+    """Return host and port to listen on, which are kept until the stack is closed."""
+    kept = reserved.enter_context(closing(_reserved(listen)))
+    return str(Address(parse_address(listen).host, kept.getsockname()[1]))
 
 
 def _reserved(listen: str) -> socket.socket:

@@ -31,8 +31,11 @@ class Certificates:
         self._seen = self._stamps()
         self._looked = monotonic()
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """Return TLS credentials; with a client authority, clients must show a certificate.
+    def credentials(self, *, demanding: bool) -> grpc.ServerCredentials:
+        """Return TLS credentials. gRPC's Python can demand clients' certificates or not ask for them, and no third.
+
+        Args:
+            demanding: whether clients must show a certificate, where there is an authority for them.
 
         Raises:
             InvalidInputError, AuthenticationError: certificates that cannot work.
@@ -40,7 +43,7 @@ class Certificates:
         return grpc.dynamic_ssl_server_credentials(
             self.loaded(),
             self.changed,  # type: ignore[arg-type]  # None, for no change, is not in its types
-            require_client_authentication=self._settings.tls_client_ca is not None,
+            require_client_authentication=demanding and self._settings.tls_client_ca is not None,
         )
 
     def look_again(self) -> None:

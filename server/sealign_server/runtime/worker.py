@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -54,7 +55,20 @@ _CHANNEL_OPTIONS = {
 }
 
 
-async def run_worker(directory: Path, settings: ServeSettings, address: str) -> None:
+@dataclass(frozen=True)
+class Addresses:
+    """Where a silo listens.
+
+    Attributes:
+        all: host and port, for every caller that has what settings demand.
+        tokens: host and port for callers with tokens alone; None for none.
+    """
+
+    all: str
+    tokens: str | None = None
+
+
+async def run_worker(directory: Path, settings: ServeSettings, addresses: Addresses) -> None:
     """Serve until a signal comes, or the supervisor ends; then drain."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     store = SiloStore(directory)
@@ -67,7 +81,9 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     enable_reflection(server, (*SERVICES, health.SERVICE_NAME))
     certificates = Certificates(settings)
-    server.add_secure_port(address, certificates.credentials())
+    server.add_secure_port(addresses.all, certificates.credentials(demanding=True))
+    if addresses.tokens is not None:
+        server.add_secure_port(addresses.tokens, certificates.credentials(demanding=False))
 
     stopping = _stop_request()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, certificates)
@@ -75,7 +91,9 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     beside = list(map(asyncio.create_task, service.beside()))
     for name in ("", *SERVICES):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
-    _log.info("serving", address=address, pid=os.getpid(), mutual_tls=settings.tls_client_ca is not None)
+    tokens = {} if addresses.tokens is None else {"token_address": addresses.tokens}
+    mutual = settings.tls_client_ca is not None
+    _log.info("serving", address=addresses.all, **tokens, pid=os.getpid(), mutual_tls=mutual)
     await stopping.wait()
     await _drain(service, server, status, settings.drain_seconds)
     for task in beside:

@@ -124,7 +124,7 @@ class Alignments:
             raise
         session = self._sessions[identity] = EncryptedSession(space, alignment)
         _log.info(
-            "encrypted alignment begun",
+            "encrypted alignment planned" if key is None else "encrypted alignment begun",
             space=space.name,
             identity=identity,
             encoder=release.encoder,

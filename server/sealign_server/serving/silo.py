@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
 from sealign.errors import InvalidInputError, NotFoundError
 from sealign.protocol import EMBEDDINGS, generation_space, generation_task_of
 from sealign_server.ledger import Ledger
@@ -11,6 +16,11 @@ from sealign_server.serving.heavy import HeavyWork
 from sealign_server.serving.space import Space
 from sealign_server.settings import ServingOptions
 from sealign_server.store import SharedExamples, SiloStore, SpaceStore
+
+_Tasks = TypeVar("_Tasks", Classification, Generation)
+
+_PRECISIONS = 4
+"""Precisions of tiers, beside the silo's, whose heads one process holds."""
 
 
 def spaces_of(store: SiloStore) -> dict[str, SpaceStore]:
@@ -40,6 +50,9 @@ class Silo:
     def __init__(self, store: SiloStore, ledger: Ledger, options: ServingOptions) -> None:
         self._store = store
         self._options = options
+        self._ledger = ledger
+        self._coarser: OrderedDict[float, Classification] = OrderedDict()
+        self._coarser_generation: OrderedDict[float, Generation] = OrderedDict()
         self.heavy = HeavyWork()
         self._embeddings = Space(EMBEDDINGS, store.space, ledger, options)
         self.classification = Classification(store.tasks, self._embeddings, self.heavy, options)
@@ -54,6 +67,26 @@ class Silo:
     def shares_examples(self) -> bool:
         """Whether anybody is given shared examples."""
         return self._options.share_examples
+
+    def classification_at(self, precision: float | None) -> Classification:
+        """Return the classification tasks at the silo's precision, or at a coarser one that is asked for."""
+        if precision is None or precision <= self._options.precision:
+            return self.classification
+        options = replace(self._options, precision=precision)
+        return _held(
+            self._coarser, precision, lambda: Classification(self._store.tasks, self._embeddings, self.heavy, options)
+        )
+
+    def generation_at(self, precision: float | None) -> Generation:
+        """Return the generation tasks at the silo's precision, or at a coarser one that is asked for."""
+        if precision is None or precision <= self._options.generation_precision:
+            return self.generation
+        options = replace(self._options, generation_precision=precision)
+        return _held(
+            self._coarser_generation,
+            precision,
+            lambda: Generation(self._store.generation, self._ledger, self.heavy, options),
+        )
 
     def spaces(self) -> tuple[str, ...]:
         """Return the names of the spaces; a silo without an encoder has none but its generation tasks'."""
@@ -109,3 +142,13 @@ class Silo:
     def close(self) -> None:
         """End threads."""
         self.heavy.close()
+
+
+def _held(held: OrderedDict[float, _Tasks], precision: float, make: Callable[[], _Tasks]) -> _Tasks:
+    """Return what is served at a precision; beyond some, the least recently used is dropped with its memory."""
+    if precision not in held:
+        held[precision] = make()
+    held.move_to_end(precision)
+    while len(held) > _PRECISIONS:
+        held.popitem(last=False)
+    return held[precision]

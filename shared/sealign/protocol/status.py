@@ -45,11 +45,17 @@ def trailers_of(error: SealignError) -> tuple[tuple[str, bytes], ...]:
 def sendable(error: Exception) -> tuple[SealignError, str | None]:
     """Return what the other side may see of an error, and the id under which the error is to be logged here.
 
-    What the caller did is sent, and needs no id. What is wrong at this machine, or was not foreseen, becomes an id.
+    What the caller did is sent, and needs no id. What is wrong at this machine, or was not foreseen, becomes an id; if
+    it passes by itself, the other side is told to ask again.
     """
     if isinstance(error, SealignError) and not isinstance(error, MachineError):
         return error, None
     incident = secrets.token_hex(6)
+    if isinstance(error, MachineError) and error.retry_after is not None:
+        return errors.UnavailableError(
+            f"the other side cannot do this at the moment, as its log says under id {incident}; try again",
+            retry_after=error.retry_after,
+        ), incident
     return PeerFailedError(f"the call failed at the other side; its log has the reason under id {incident}"), incident
 
 

@@ -227,7 +227,12 @@ def test_wrong_values_are_refused_by_name(chart: Any, values: dict[str, Any], sa
 @pytest.mark.parametrize(
     ("side", "program", "made_by_the_chart"),
     [
-        ("silo", ServeSettings, {"listen", "tls_cert", "tls_key", "tls_client_ca", "anonymous", "ledger"}),
+        # The chart opens one port.
+        (
+            "silo",
+            ServeSettings,
+            {"listen", "token_listen", "tls_cert", "tls_key", "tls_client_ca", "anonymous", "ledger"},
+        ),
         (
             "daemon",
             ClientSettings,

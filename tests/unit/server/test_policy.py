@@ -28,6 +28,8 @@ align = ["encrypted"]
 public_sets = ["dddd"]
 register_maps = true
 max_rows = 32
+rate = 5
+precision = 0.0625
 rows_per_day = 1000
 rows_lifetime = 5000
 
@@ -90,6 +92,9 @@ def test_without_a_file_who_has_a_name_may_do_everything(file: Path) -> None:
         (("rows_per_hour = 10", "rows_per_hour = 10\nunlimited = true"), "contradict"),
         (("default =", 'anonymous = "partner"\ndefault ='), "anonymous callers are one identity"),
         (('"CN=alice" = "partner"', 'anonymous = "guest"'), "use the key anonymous"),
+        (("rows_per_hour = 10", "rows_per_hour = 10\nburst = 5"), "tiers.guest: burst says how many requests"),
+        (("rows_per_hour = 10", "rows_per_hour = 10\nrate = 0"), "tiers.guest.rate: Input should be greater than 0"),
+        (("rows_per_hour = 10", 'rows_per_hour = 10\nprecision = "low"'), "tiers.guest.precision: Input should be"),
         (("[tiers.partner]", "[tiers.partner"), "is not TOML"),
     ],
 )
@@ -148,6 +153,11 @@ def test_commands_check_and_explain(store: SiloStore, file: Path) -> None:
     IdentityRegister(ledger).revoke("CN=alice")
     explained = json.loads(run("policy", "explain", store.directory, "CN=alice").stdout)
     assert (explained["tier"], explained["revoked"], explained["tasks"]) == ("partner", True, ["colours"])
+    assert {name: explained["may"][name] for name in ("rate", "burst", "precision")} == {
+        "rate": 5.0,
+        "burst": None,
+        "precision": 0.0625,
+    }
     (used,) = explained["used"]
     assert (used["lifetime"], used["left"]) == (500, 0.5)
     (row,) = json.loads(run("exposure", store.directory, "--json").stdout)

@@ -55,7 +55,7 @@ def trial(tmp_path: Path) -> ServeSettings:
 
 
 def test_trial_certificates_can_be_used(trial: ServeSettings, tmp_path: Path) -> None:
-    assert Certificates(trial).credentials() is not None
+    assert Certificates(trial).credentials(demanding=True) is not None
     load_authorities(tmp_path / "ca.pem")
     load_identity(tmp_path / "client.pem", tmp_path / "client.key")
     for name in ("silo.key", "client.key"):

@@ -32,6 +32,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "tls_key": "c.key",
         "tls_client_ca": "ca.pem",
         "tokens": "true",
+        "token_listen": "[::1]:7445",
         "anonymous": "false",
         "policy": "policy.toml",
         "ledger": "postgresql://ledger",
@@ -145,6 +146,14 @@ def test_who_may_call_is_said_where_others_can_connect(tmp_path: Path, listen: s
     serve_settings(tmp_path, {**FILES, "listen": listen, "tls_client_ca": Path("ca.pem")})
     with pytest.raises(InvalidInputError, match="give one of them"):
         serve_settings(tmp_path, {**FILES, "tls_client_ca": Path("ca.pem"), "anonymous": True})
+
+
+def test_a_port_for_tokens_is_beside_one_that_demands_certificates(tmp_path: Path) -> None:
+    both: dict[str, Any] = {**FILES, "tls_client_ca": Path("ca.pem"), "tokens": True, "token_listen": "0.0.0.0:1"}
+    assert serve_settings(tmp_path, both).token_listen
+    for missing in ("tls_client_ca", "tokens"):
+        with pytest.raises(InvalidInputError, match="give --tokens and --tls-client-ca"):
+            serve_settings(tmp_path, {**both, missing: None})
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:7443", "[::1]:7443"])

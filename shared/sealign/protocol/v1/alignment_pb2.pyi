@@ -266,7 +266,9 @@ class AlignEncryptedHeader(_message.Message):
     check_rows: _builtins.int
     """Combinations of its rows that the client hides among them, to verify the product. 0 to 64."""
     session: _builtins.bytes
-    """Absent to begin; the offer's session to resume it."""
+    """Absent to begin; the offer's session to resume it. Where the sums are lost, or at another replica, a header with a
+    key and without parts begins anew: the offer then names another session.
+    """
     parts_received: _builtins.int
     """Parts of the product that the client has already."""
     @_builtins.property
