@@ -163,7 +163,7 @@ class AuditTrail:
             return last_line(stream.fileno(), os.fstat(stream.fileno()).st_size)
 
     def _write(self, kind: str, identity: str, facts: Mapping[str, Fact]) -> None:
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
         record = {
             "n": self._number + 1,
             "at": now,

@@ -13,11 +13,10 @@ from google.protobuf.message import DecodeError, Message
 
 from sealign.errors import InvalidInputError
 
-MAX_PARTS = 1 << 13
+MAX_PARTS = 1 << 14
 """Fields and sub-messages of one message."""
 
-_SMALL = 1 << 12
-"""Bytes below which no number of parts is worth counting."""
+_PART_BYTES = 2  # at least: a key, and a value or a length
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
 
@@ -30,7 +29,7 @@ def parse(kind: type[_Message], raw: bytes, most: int = MAX_PARTS) -> _Message:
     Raises:
         InvalidInputError: the bytes are no such message, or one of more than ``most`` parts.
     """
-    if len(raw) > _SMALL:
+    if len(raw) > _PART_BYTES * most:
         _count(raw, kind.DESCRIPTOR, (0, len(raw)), most)
     try:
         return kind.FromString(raw)

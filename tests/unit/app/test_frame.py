@@ -183,9 +183,9 @@ def test_parts_are_counted_before_anything_is_made_of_them() -> None:
     assert len(pb.ClassifyRequest.FromString(raw[:1] + _varint(20) + flood[:20]).query.ciphertexts) == 10
     with pytest.raises(InvalidInputError, match="too many parts"):
         parse(pb.ClassifyRequest, raw)
-    for flat in (b"\x08\x01" * 10_000, b"\x0a\x00" * 10_000, b"\x9a\x06\x00" * 10_000):
+    for flat in (b"\x08\x01", b"\x0a\x00", b"\x9a\x06\x00"):
         with pytest.raises(InvalidInputError, match="too many parts"):
-            parse(pb.ClassifyRequest, flat)
+            parse(pb.ClassifyRequest, flat * (MAX_PARTS + 1))
 
 
 def test_a_large_honest_message_is_read() -> None:
@@ -198,7 +198,7 @@ def test_a_large_honest_message_is_read() -> None:
 @pytest.mark.parametrize("damage", [b"\x0b", b"\x0f", b"\x22\xff\xff\xff\xff\x0f", b"\x80" * 20, b"\x09"])
 def test_truncated_and_unknown_forms(damage: bytes) -> None:
     with pytest.raises(InvalidInputError, match="Error parsing message"):
-        parse(pb.ClassifyRequest, pb.ClassifyRequest(task="x" * 5000).SerializeToString() + damage)
+        parse(pb.ClassifyRequest, pb.ClassifyRequest(task="x" * 3 * MAX_PARTS).SerializeToString() + damage)
 
 
 def _varint(value: int) -> bytes:
