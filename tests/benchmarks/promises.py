@@ -126,7 +126,8 @@ class Embeddings:
 
     @lru_cache(None)  # noqa: B019
     def _encoder(self, name: str):  # type: ignore[no-untyped-def]
-        return load_encoder(EncoderSettings.parse(ENCODERS[name].format(data.all_minilm()))).encode
+        named = EncoderSettings.parse(ENCODERS[name].format(data.all_minilm()))
+        return partial(load_encoder(named).encode, long_texts="truncate")
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ from sealign_client import Client
 from sealign_client.cli import main
 from sealign_client.retry import RETRIED
 from tests.support.fakesilo import EXAMPLES, TABLE, Address, FakeSilo, serving_fake, silo_files
-from tests.support.views import PUBLIC, ViewEncoder, client_encoder
+from tests.support.views import PUBLIC, ViewEncoder, clear_queries, client_encoder
 
-QUERIES = [f"query {number}" for number in range(150)]
+QUERIES = clear_queries(150)
 ESCAPE = "\x1b]0;owned\x07\x1b[2Jred"
 
 

@@ -19,7 +19,7 @@ from sealign_client.daemon.private_socket import private_socket
 from sealign_client.settings import client_settings
 from tests.support.fakesilo import Address, FakeSilo
 from tests.support.processes import Server, command, environment, script, serving
-from tests.support.views import PUBLIC, client_encoder, installed_views
+from tests.support.views import PUBLIC, clear_queries, client_encoder, installed_views
 
 TEXTS = ["query 1", "query 2"]
 
@@ -147,7 +147,7 @@ def test_a_result_does_not_wait_for_later_lines(place: Place, daemon: Server, op
 def test_a_faulty_text_among_many_is_named_by_its_own_number(address: Address, tmp_path: Path) -> None:
     with Client(**address.settings(map_directory=tmp_path / "maps"), encoder=client_encoder()) as client:
         client.align(PUBLIC)
-        texts = [f"query {number}" for number in range(300)]
+        texts = clear_queries(300)
         results = client.classify_each([*texts[:200], " ", *texts[200:]])
         done = [next(results).label for _ in range(200)]
         assert done == [result.label for result in client.classify(texts[:200])]
