@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,9 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         keys: ids of keys that came with requests, in order.
         queries: ids of keys under which queries were encrypted, in order.
         calibrated: what the task card says.
+        described: tasks that descriptions were asked for; empty for all.
+        preparing: how many times the task's head is still being fitted.
+        faulty: tasks that nobody can use.
     """
 
     tamper: Tamper = honest
@@ -73,6 +76,9 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
     queries: list[bytes] = field(default_factory=list)
     calibrated: bool = True
     drained: list[int] = field(default_factory=list)
+    described: list[str] = field(default_factory=list)
+    preparing: int = 0
+    faulty: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.encoder = ViewEncoder("the silo's", SILO_DIMENSION)
@@ -103,7 +109,9 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         return tuple(plan_product(shape) for shape in shapes)
 
     def Describe(self, request: Any, context: Any) -> Any:  # noqa: N802
-        card = SiloCard("fake", "0", "tester", ("embeddings",), ("colours",), (), Limits(4096, None, True, True))
+        tasks = ("colours", *self.faulty)
+        limits = Limits(4096, None, True, True)
+        card = SiloCard("fake", "0", "tester", ("embeddings",), tasks, (), limits, self.faulty)
         return self._reply("Describe", context, lambda: silo_to_wire(card))
 
     def DescribeSpace(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -186,6 +194,10 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
             card = TaskCard(
                 "colours", "", LABELS, 1.0, 0.9, {"energy": 0.0}, plans, "r1", calibrated=self.calibrated
             )  # fmt: skip
+            self.described.append(request.task)
+            if self.preparing:
+                self.preparing -= 1
+                card = replace(card, plans=(), revision="", preparing=True)
             return classification_pb2.DescribeTasksReply(tasks=[task_to_wire(card)])
 
         return self._reply("DescribeTasks", context, make)

@@ -12,13 +12,14 @@ from time import monotonic
 from typing import Any
 
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 from sealign.app.reflection import enable_reflection
 from sealign_server.ledger import Ledger
 from sealign_server.rpc import Service, build_server
 from sealign_server.rpc.server import SERVICES
 from sealign_server.runtime.guards import guards_of
+from sealign_server.runtime.readiness import Readiness
 from sealign_server.runtime.tls import Certificates
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
@@ -60,6 +61,7 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     enable_reflection(server, (*SERVICES, health.SERVICE_NAME))
+    readiness = Readiness(service.silo, status)
     certificates = Certificates(settings)
     server.add_secure_port(address, certificates.credentials())
 
@@ -67,8 +69,8 @@ async def run_worker(directory: Path, settings: ServeSettings, address: str) -> 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, certificates)
     await server.start()
     beside = list(map(asyncio.create_task, service.beside()))
-    for name in ("", *SERVICES):
-        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await readiness.begin()
+    beside.append(asyncio.create_task(readiness.keep_true()))
     _log.info("serving", address=address, pid=os.getpid(), mutual_tls=settings.tls_client_ca is not None)
     await stopping.wait()
     await _drain(service, server, status, settings.drain_seconds)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from sealign.errors import InvalidInputError, NotFoundError
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.protocol import EMBEDDINGS, generation_space, generation_task_of
 from sealign_server.ledger import Ledger
 from sealign_server.serving.classification import Classification
@@ -14,9 +18,12 @@ from sealign_server.store import SharedExamples, SiloStore, SpaceStore
 
 
 def spaces_of(store: SiloStore) -> dict[str, SpaceStore]:
-    """Return the spaces of a silo by name."""
-    tasks = {generation_space(name): store.generation.space(name) for name in store.generation.names()}
-    return {EMBEDDINGS: store.space} | tasks
+    """Return the spaces of a silo by name; without those of generation tasks that are damaged."""
+    spaces = {EMBEDDINGS: store.space}
+    for name in store.generation.names():
+        with suppress(StorageError):
+            spaces[generation_space(name)] = store.generation.space(name)
+    return spaces
 
 
 def map_qualities(store: SiloStore) -> dict[str, list[float]]:
@@ -26,6 +33,24 @@ def map_qualities(store: SiloStore) -> dict[str, list[float]]:
         for name, space in spaces_of(store).items()
     }
     return {name: values for name, values in found.items() if values}
+
+
+@dataclass(frozen=True)
+class TaskStates:
+    """Why tasks can be served to nobody, by name; None where they can be.
+
+    Attributes:
+        tasks: classification tasks; all of them, once they have been looked at.
+        generation_tasks: likewise.
+    """
+
+    tasks: Mapping[str, str | None] = field(default_factory=dict)
+    generation_tasks: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is anything that can be served."""
+        return None in self.tasks.values() or None in self.generation_tasks.values()
 
 
 class Silo:
@@ -41,9 +66,12 @@ class Silo:
         self._store = store
         self._options = options
         self.heavy = HeavyWork()
+        self.long = HeavyWork()
         self._embeddings = Space(EMBEDDINGS, store.space, ledger, options)
-        self.classification = Classification(store.tasks, self._embeddings, self.heavy, options)
-        self.generation = Generation(store.generation, ledger, self.heavy, options)
+        self.classification = Classification(store.tasks, self._embeddings, self.heavy, self.long, options)
+        self.generation = Generation(store.generation, ledger, self.long, options)
+        self.states = TaskStates()
+        """As they were last looked at."""
 
     @property
     def name(self) -> str:
@@ -106,6 +134,20 @@ class Silo:
         self._embeddings.join(public_set, examples, task)
         return examples.texts
 
+    def look_at_tasks(self) -> TaskStates:
+        """Find out which classification tasks can be served; what is new is read."""
+        faults = self.classification.faults()
+        self.states = replace(self.states, tasks={name: faults.get(name) for name in self.classification.names()})
+        return self.states
+
+    def look_at_generation(self) -> TaskStates:
+        """Find out which generation tasks can be served; what is new is read, which takes seconds."""
+        faults = self.generation.faults()
+        found = {name: faults.get(name) for name in self.generation.names()}
+        self.states = replace(self.states, generation_tasks=found)
+        return self.states
+
     def close(self) -> None:
         """End threads."""
         self.heavy.close()
+        self.long.close()

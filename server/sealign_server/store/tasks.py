@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -88,10 +88,12 @@ class TaskStore:
 
     Args:
         directory: of the tasks.
+        forget: deletes what is kept of a task elsewhere, once the task is deleted.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, forget: Callable[[str], None]) -> None:
         self._directory = directory
+        self._forget = forget
 
     def names(self) -> list[str]:
         """Return the names of the tasks, sorted."""
@@ -190,6 +192,7 @@ class TaskStore:
         directory = self._current(name).parent
         try:
             (directory / "current").unlink()
+            self._forget(name)
             shutil.rmtree(directory)
         except OSError as error:
             raise StorageError(f"task {name} could not be deleted whole: {error.strerror}") from error
