@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
 from sealign.ckks import (
@@ -28,6 +29,7 @@ from sealign.ckks import (
 from sealign.encoders import EncoderCard
 from sealign.errors import SealignError, UnknownKeyError
 from sealign.heads import train_head
+from sealign.heads.margins import margins
 from sealign.protocol import Limits, MapCard, PublicSetCard, SiloCard, SpaceCard, TaskCard
 from sealign.protocol.conversions import alignment as alignment_wire
 from sealign.protocol.conversions import types as wire
@@ -41,6 +43,9 @@ from sealign.protocol.v1.classification_pb2_grpc import ClassificationServicer, 
 from sealign.protocol.v1.silo_pb2_grpc import SiloServicer, add_SiloServicer_to_server
 from tests.support.certificates import Authority, Identity
 from tests.support.views import PUBLIC, SILO_DIMENSION, ViewEncoder
+
+if TYPE_CHECKING:
+    from sealign_client import Client
 
 TABLE = SecurityTable.CLASSICAL
 LABELS = ("red", "green", "blue")
@@ -275,3 +280,16 @@ def silo_files(directory: Path) -> tuple[Authority, Identity]:
     """An authority and the certificate of a silo on this machine."""
     authority = Authority(directory)
     return authority, authority.issue("silo", "localhost", "127.0.0.1")
+
+
+def clear_labels(fake: FakeSilo, client: Client, texts: Sequence[str]) -> tuple[list[str], NDArray[np.bool_]]:
+    """Labels as the silo would give them without encryption, and which of them are certain, (n,).
+
+    No logit is off by more than the promised precision: two that are twice as far apart keep their order.
+    """
+    described = client.describe()
+    assert described.map is not None
+    (learned,) = (learned for learned in fake.maps if learned.id == described.map.id)
+    logits = fake.head.logits(learned.apply(client.encoder.encode(texts)))
+    certain = margins(logits) > 2 * max(plan.precision for plan in described.tasks[0].plans)
+    return [LABELS[winner] for winner in logits.argmax(axis=1)], certain

@@ -15,7 +15,7 @@ from sealign.app.options import with_options
 from sealign.app.terminal import visible
 from sealign.errors import InvalidInputError
 from sealign_client.cli.common import AsJson, Config, iterate_file, settings_of, single_command
-from sealign_client.cli.records import Columns, Format
+from sealign_client.cli.records import Columns, Format, require_faultless
 from sealign_client.cli.table import OnError, Table
 from sealign_client.results import Classification
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
@@ -89,6 +89,8 @@ def classify(
         table = Table(file or Path("-"), kind, columns, on_error or OnError.FAIL, output, written)
         _classify_table(table, settings, task, use_daemon)
         return
+    if file is not None:
+        require_faultless(file, kind, Columns())
     wanted: Iterator[str] = iter(texts) if texts else iterate_file(file)
     seen = sys.stdout is not None and sys.stdout.isatty()
     show = nullcontext(_ignore) if seen else progress("classifying", len(texts) if texts else None)

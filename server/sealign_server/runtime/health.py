@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from sealign.app.addresses import parse_address
 from sealign.app.tls import load_authorities, load_identity
 from sealign.errors import NotFoundError, UnavailableError
 from sealign.protocol import generation_task_of
@@ -41,7 +42,8 @@ def require_serving(
         load_authorities(authority), identity.key if identity else None, identity.certificate if identity else None
     )
     request = health_pb2.HealthCheckRequest(service=service)
-    with grpc.secure_channel(address, credentials) as channel:
+    options = [("grpc.enable_http_proxy", int(not parse_address(address).is_local))]
+    with grpc.secure_channel(address, credentials, options) as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
         except grpc.RpcError as error:
