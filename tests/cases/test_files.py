@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from sealign_client import Client
 from tests.support.fakesilo import FakeSilo, serving_fake, silo_files
-from tests.support.processes import command
+from tests.support.processes import command, environment, script
 from tests.support.views import PUBLIC, client_encoder, installed_views
 
 LINES = {
@@ -68,3 +70,20 @@ def test_faulty_rows_are_named_before_any_work(
     assert message in ran.stderr
     if name == "ragged.csv":
         assert "row 3: has 3 columns" in ran.stderr
+
+
+def test_ctrl_c_keeps_what_was_done(options: tuple[object, ...], path: str, tmp_path: Path) -> None:
+    file = tmp_path / "long.txt"
+    file.write_text("".join(f"query {number}\n" for number in range(200_000)))
+    arguments = [script("sealign"), "classify", *map(str, options), "--file", str(file)]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(PYTHONPATH=path)
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, b"Traceback" in errors) == (130, False)
+    lines = (first + rest).splitlines()
+    assert 0 < len(lines) < 200_000
+    assert all("label" in json.loads(line) for line in lines)
