@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from time import monotonic
 from typing import TypeAlias
 
 import numpy as np
@@ -15,18 +17,21 @@ from sealign.alignment import PublicSet
 from sealign.ckks import PackingPlan, free_rows
 from sealign.ckks.verification import CHECKS
 from sealign.encoders import Encoder, EncoderSettings, embed, load_encoder
-from sealign.errors import InvalidInputError, SealignError, UnknownMapError
-from sealign.protocol import EMBEDDINGS, Limits, SpaceCard, TaskCard
+from sealign.errors import InvalidInputError, NoPlanError, OverloadedError, SealignError, UnknownMapError
+from sealign.protocol import EMBEDDINGS, Limits, RowKind, SpaceCard, TaskCard
 from sealign_client.exchange import Target
 from sealign_client.local.recentring import Recentring
 from sealign_client.results import Description
 from sealign_client.routes import Route, Routes, Source, chosen_name, no_map
+from sealign_client.session import Calls
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of texts or rows that have been done since the last call."""
 
 _WASTE = 1.1
 """Rows counted against a budget, as a multiple of the rows sent, up to which a plan may be chosen for its speed."""
+_POLL_SECONDS = 1.0
+"""Least time between two questions after a head that is being fitted; the silo itself waits longer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,21 +171,64 @@ class ClassificationTasks:
             NotFoundError: no such task.
             InvalidInputError: no name, and not exactly one task.
         """
+        await self._require_sound(name)
         return _chosen(await self._offered(), name)
 
     async def _require_possible(self, name: str | None) -> None:
         """Refuse what needs no model to be refused, before one is loaded."""
+        await self._require_sound(name)
         if isinstance(self._encoder, EncoderSettings):
             chosen_name((await self.routes.silo()).tasks, name, "task")
             await self.routes.require_any_map(EMBEDDINGS, self._encoder.model or self._encoder.family)
 
+    async def _require_sound(self, name: str | None) -> None:
+        """Refuse a task that nobody can use at present: an alignment would change nothing.
+
+        Raises:
+            NoPlanError: the silo says so.
+        """
+        for refresh in (False, True):  # what was so may have been mended
+            silo = await self.routes.silo(refresh=refresh)
+            chosen = silo.tasks[0] if name is None and len(silo.tasks) == 1 else name
+            if chosen not in silo.faulty_tasks:
+                return
+        raise NoPlanError(
+            f"The silo can serve task {chosen!r} to nobody at present. Ask its operator, whose log says why."
+        )
+
+    async def _prepared(self, name: str) -> TaskCard:
+        """Return a task's card once the silo has its head for this client's map; other tasks are not waited for.
+
+        Raises:
+            OverloadedError: that takes longer than this client waits.
+        """
+        ends = monotonic() + self._session.timeout
+        while (offer := await self._offered()).route is not None and (await self.task(name)).preparing:
+            if monotonic() >= ends:
+                raise OverloadedError(
+                    f"The silo is still preparing task {name!r} for this client's map. Ask again in a minute.",
+                    retry_after=60.0,
+                )
+
+            async def attempt(calls: Calls, seconds: float, kind: RowKind = offer.route.kind) -> tuple[TaskCard, ...]:
+                return await calls.classification.tasks(kind, seconds, name)
+
+            began, renewed = monotonic(), {card.name: card for card in await self._session.retried(attempt)}
+            offer = replace(offer, tasks=tuple(renewed.get(card.name, card) for card in offer.tasks))
+            self._offer = self._with_own_thresholds(offer, await self.recentring())
+            if (await self.task(name)).preparing:
+                await asyncio.sleep(max(0.0, _POLL_SECONDS - (monotonic() - began)))
+        return await self.task(name)
+
     async def _ready(self, name: str | None) -> Ready:
         await self._require_possible(name)
+        card = await self.task(name)
+        if not card.plans and not card.preparing:
+            await self._offered(refresh=True)  # an alignment may have ended meanwhile
+            card = await self.task(name)
+        if card.preparing:
+            card = await self._prepared(card.name)
         offer = await self._offered()
-        card = _chosen(offer, name)
-        if not card.plans:
-            offer = await self._offered(refresh=True)  # an alignment may have ended meanwhile
-            card = _chosen(offer, name)
         if offer.route is None:
             encoder = (await self.encoder()).card
             named = f"{encoder.name} ({encoder.fingerprint[:12]}…)"

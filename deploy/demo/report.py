@@ -18,7 +18,7 @@ from sealign.app.progress import progress
 from sealign.encoders import load_encoder
 from sealign.files import load_arrays
 from sealign.heads import auroc, fpr_at_95, max_logit
-from sealign_server.serving.classification import LoadedTask
+from sealign_server.serving.served_tasks import LoadedTask
 from sealign_server.settings import ServingOptions
 from sealign_server.store import SiloStore
 

@@ -19,9 +19,9 @@ from sealign.protocol.rows import ClientMap, RowKind
 from sealign.protocol.v1 import alignment_pb2 as pb
 from sealign.protocol.v1 import classification_pb2, daemon_pb2
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
-from sealign_client import Client, Recentring
+from sealign_client import Client, Placement, Recentring
 from sealign_client.cli import main
-from sealign_server.serving.classification import LoadedTask
+from sealign_server.serving.served_tasks import LoadedTask
 from sealign_server.settings import ServingOptions
 from sealign_server.store import SiloStore
 from tests.support.daemon import daemon_channel
@@ -74,7 +74,7 @@ def in_the_clear(
 
 def registrations(directory: Path) -> list[Path]:
     """Files of registered maps."""
-    return sorted((directory / "space").rglob("registrations/*/*"))
+    return sorted((directory / "space").rglob("registrations/*/*.safetensors"))
 
 
 def assert_answers(client: Client, expected: dict[str, NDArray[np.float64]]) -> None:
@@ -105,6 +105,26 @@ def mapped_at_client(learned: AffineMap, directory: Path, rows: NDArray[np.float
     public = SiloStore(directory).space.load_public_set(PUBLIC.digest).rows
     mapped: NDArray[np.float64] = learned.apply(rows) + public.mean(axis=0, dtype=np.float64)
     return mapped
+
+
+def test_a_restart_fits_nothing_again(directory: Path, tls: Tls, encoder: ViewEncoder, tmp_path: Path) -> None:
+    """Neither for a map at the silo, nor for one at the client."""
+    logits, fitted = [], []
+    for start in range(2):
+        log = tmp_path / f"silo-{start}.log"
+        with serving("sealign-server", "serve", directory, *tls.serve_options, log=log) as server:
+            settings = tls.client_settings(server.port, map_directory=tmp_path / "maps")
+            with Client(settings, encoder=encoder) as client:
+                for mode in ("plain", "encrypted"):
+                    if start == 0:
+                        client.align(PUBLIC, mode=mode)
+                    placement = Placement.SILO if mode == "plain" else Placement.CLIENT
+                    with Client(settings.model_copy(update={"placement": placement}), encoder=encoder) as placed:
+                        logits.append(np.array([answer.logits for answer in placed.classify(QUERIES)]))
+            fitted.append(len(server.events("head fitted")))
+    assert fitted == [2, 0]
+    for first, second in zip(logits[:2], logits[2:], strict=True):
+        assert np.abs(first - second).max() < 0.01
 
 
 def test_at_the_client(server: Server, tls: Tls, encoder: ViewEncoder, directory: Path, tmp_path: Path) -> None:

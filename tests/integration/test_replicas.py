@@ -119,7 +119,7 @@ def clear_logits(
     replicas: Replicas, identity: str, rows: Embeddings
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """What the newest map and its head give in the clear."""
-    from sealign_server.serving.classification import LoadedTask
+    from sealign_server.serving.served_tasks import LoadedTask
     from sealign_server.settings import ServingOptions
 
     store = SiloStore(replicas.directory)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
 from sealign.ckks import (
@@ -28,6 +29,7 @@ from sealign.ckks import (
 from sealign.encoders import EncoderCard
 from sealign.errors import SealignError, UnknownKeyError
 from sealign.heads import train_head
+from sealign.heads.margins import margins
 from sealign.protocol import Limits, MapCard, PublicSetCard, SiloCard, SpaceCard, TaskCard
 from sealign.protocol.conversions import alignment as alignment_wire
 from sealign.protocol.conversions import types as wire
@@ -41,6 +43,9 @@ from sealign.protocol.v1.classification_pb2_grpc import ClassificationServicer, 
 from sealign.protocol.v1.silo_pb2_grpc import SiloServicer, add_SiloServicer_to_server
 from tests.support.certificates import Authority, Identity
 from tests.support.views import PUBLIC, SILO_DIMENSION, ViewEncoder
+
+if TYPE_CHECKING:
+    from sealign_client import Client
 
 TABLE = SecurityTable.CLASSICAL
 LABELS = ("red", "green", "blue")
@@ -65,6 +70,9 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         keys: ids of keys that came with requests, in order.
         queries: ids of keys under which queries were encrypted, in order.
         calibrated: what the task card says.
+        described: tasks that descriptions were asked for; empty for all.
+        preparing: how many times the task's head is still being fitted.
+        faulty: tasks that nobody can use.
     """
 
     tamper: Tamper = honest
@@ -73,6 +81,9 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
     queries: list[bytes] = field(default_factory=list)
     calibrated: bool = True
     drained: list[int] = field(default_factory=list)
+    described: list[str] = field(default_factory=list)
+    preparing: int = 0
+    faulty: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.encoder = ViewEncoder("the silo's", SILO_DIMENSION)
@@ -103,7 +114,9 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         return tuple(plan_product(shape) for shape in shapes)
 
     def Describe(self, request: Any, context: Any) -> Any:  # noqa: N802
-        card = SiloCard("fake", "0", "tester", ("embeddings",), ("colours",), (), Limits(4096, None, True, True))
+        tasks = ("colours", *self.faulty)
+        limits = Limits(4096, None, True, True)
+        card = SiloCard("fake", "0", "tester", ("embeddings",), tasks, (), limits, self.faulty)
         return self._reply("Describe", context, lambda: silo_to_wire(card))
 
     def DescribeSpace(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -186,6 +199,10 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
             card = TaskCard(
                 "colours", "", LABELS, 1.0, 0.9, {"energy": 0.0}, plans, "r1", calibrated=self.calibrated
             )  # fmt: skip
+            self.described.append(request.task)
+            if self.preparing:
+                self.preparing -= 1
+                card = replace(card, plans=(), revision="", preparing=True)
             return classification_pb2.DescribeTasksReply(tasks=[task_to_wire(card)])
 
         return self._reply("DescribeTasks", context, make)
@@ -263,3 +280,16 @@ def silo_files(directory: Path) -> tuple[Authority, Identity]:
     """An authority and the certificate of a silo on this machine."""
     authority = Authority(directory)
     return authority, authority.issue("silo", "localhost", "127.0.0.1")
+
+
+def clear_labels(fake: FakeSilo, client: Client, texts: Sequence[str]) -> tuple[list[str], NDArray[np.bool_]]:
+    """Labels as the silo would give them without encryption, and which of them are certain, (n,).
+
+    No logit is off by more than the promised precision: two that are twice as far apart keep their order.
+    """
+    described = client.describe()
+    assert described.map is not None
+    (learned,) = (learned for learned in fake.maps if learned.id == described.map.id)
+    logits = fake.head.logits(learned.apply(client.encoder.encode(texts)))
+    certain = margins(logits) > 2 * max(plan.precision for plan in described.tasks[0].plans)
+    return [LABELS[winner] for winner in logits.argmax(axis=1)], certain

@@ -17,8 +17,8 @@ from sealign.encoders import Encoder, EncoderCard
 from sealign.heads import ServedHead
 from sealign.protocol import EMBEDDINGS, AlignmentRequest, RowKind
 from sealign_server.ledger import Ledger
-from sealign_server.serving.classification import LoadedTask
 from sealign_server.serving.plain_alignment import PlainAlignment
+from sealign_server.serving.served_tasks import LoadedTask
 from sealign_server.serving.space import Space
 from sealign_server.settings import ServingOptions
 from sealign_server.store import MapRecord, SiloStore

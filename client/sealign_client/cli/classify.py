@@ -17,7 +17,7 @@ from sealign.app.terminal import visible
 from sealign.errors import InvalidInputError
 from sealign_client.cli.common import AsJson, Config, iterate_file, settings_of, single_command
 from sealign_client.cli.formats import Answer, ResultFormat, Writer
-from sealign_client.cli.records import Columns, Format, Record
+from sealign_client.cli.records import Columns, Format, Record, require_faultless
 from sealign_client.cli.table import OnError, Table
 from sealign_client.results import Classification
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
@@ -102,6 +102,8 @@ def classify(
         on_error, written = on_error or OnError.FAIL, written or ResultFormat.CSV
         _classify_table(Table(file or Path("-"), kind, columns, on_error, output, written), settings, task, use_daemon)
         return
+    if file is not None:
+        require_faultless(file, kind, Columns())
     wanted: Iterator[str] = iter(texts) if texts else iterate_file(file)
     _classify_texts(wanted, len(texts) if texts else None, _shown(written, as_json), settings, task, use_daemon)
 

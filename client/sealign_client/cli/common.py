@@ -10,8 +10,9 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from sealign.app.terminal import standard_input
-from sealign.errors import InvalidInputError, NotFoundError, StorageError
+from sealign.errors import InvalidInputError
 from sealign.lines import iterate_lines, read_lines
+from sealign_client.cli.records import opened
 from sealign_client.settings import ClientSettings, client_settings
 
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
@@ -50,17 +51,8 @@ def iterate_file(file: Path | None) -> Iterator[str]:
             typer.echo("Reading texts from standard input, one per line. End with Ctrl-D.", err=True)
         yield from _texts(standard_input(), "standard input")
         return
-    with _opened(file) as stream:
+    with opened(file) as stream:
         yield from _texts(stream, str(file))
-
-
-def _opened(file: Path) -> BinaryIO:
-    try:
-        return file.open("rb")
-    except FileNotFoundError as error:
-        raise NotFoundError(f"There is no file {file}. Check the path.") from error
-    except OSError as error:
-        raise StorageError(f"could not read {file}: {error.strerror or error}") from error
 
 
 def _texts(stream: BinaryIO, name: str) -> Iterator[str]:

@@ -135,7 +135,14 @@ def _check_tasks(checkup: Checkup, client: Client, offer: Description) -> None:
     checkup.ok("map", f"{offer.map.id[:12]} explains {offer.map.explained_variance:.2f} of the silo's embeddings")
     if not offer.tasks:
         checkup.fail("plan", "the silo has no classification task", "ask its operator")
+    for name in offer.silo.faulty_tasks:
+        checkup.fail("plan", f"task {name} can be served to nobody", "ask the silo's operator, whose log says why")
     for task in offer.tasks:
+        if task.name in offer.silo.faulty_tasks:
+            continue
+        if task.preparing:
+            checkup.warn("plan", f"the silo is still preparing task {task.name} for this map", "try again in a minute")
+            continue
         if not task.plans:
             checkup.fail(
                 "plan",

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -20,6 +21,9 @@ from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.lines import LONGEST_LINE, iterate_lines
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
+_DELIMITERS = ",;\t|"
+_NAMED = 3
+"""Faulty rows that an error names."""
 
 
 class Format(str, enum.Enum):
@@ -105,6 +109,25 @@ def iterate_records(stream: BinaryIO, kind: Format, columns: Columns, name: str)
         raise StorageError(f"could not read {name}: {error.strerror or error}") from error
 
 
+def require_faultless(file: Path, kind: Format, columns: Columns) -> None:
+    """Refuse a file with faulty rows before any work; what can be read only once passes.
+
+    Raises:
+        InvalidInputError: rows are faulty, the first of them by their numbers.
+        SealignError: as `opened` and `iterate_records`.
+    """
+    if not file.is_file():
+        return
+    with opened(file) as stream:
+        faulty = (record for record in iterate_records(stream, kind, columns, str(file)) if record.fault is not None)
+        found = list(islice(faulty, _NAMED + 1))
+    if found:
+        word = "line" if kind is Format.LINES else "row"
+        named = [f"{word} {record.number}: {record.fault}" for record in found[:_NAMED]]
+        more = "; and more" if len(found) > _NAMED else ""
+        raise InvalidInputError(f"{file}: {'; '.join(named)}{more}")
+
+
 def _of_object(number: int, text: str, columns: Columns, fault: str | None) -> Record:
     named = str(number)
     if fault is None:
@@ -125,10 +148,11 @@ def _of_object(number: int, text: str, columns: Columns, fault: str | None) -> R
 def _of_table(stream: BinaryIO, kind: Format, columns: Columns, name: str) -> Iterator[Record]:
     csv.field_size_limit(LONGEST_LINE)
     lines = _table_lines(stream, name)
-    dialect = {"delimiter": "\t" if kind is Format.TSV else ",", "strict": True}
-    rows = csv.reader(lines, **dialect)  # type: ignore[arg-type]
     number = 0
     try:
+        first = next(iter(lines), "")
+        delimiter = "\t" if kind is Format.TSV else _delimiter(first, columns.text)
+        rows = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
         header = next(rows, [])
         text, label = (_position(header, column, name) for column in (columns.text, columns.name))
         for number, row in enumerate((row for row in rows if row), 1):
@@ -150,6 +174,12 @@ def _table_lines(stream: BinaryIO, name: str) -> Iterator[str]:
         if len(line) > LONGEST_LINE:
             raise InvalidInputError(f"{name}: line {number} is longer than {LONGEST_LINE:,} characters. Shorten it.")
         yield line
+
+
+def _delimiter(header: str, column: str) -> str:
+    """Return what separates the cells of a table whose header has a column; spreadsheets of many countries write ;."""
+    found = (mark for mark in _DELIMITERS if column in next(csv.reader([header], delimiter=mark), []))
+    return next(found, _DELIMITERS[0])
 
 
 def _position(header: list[str], column: str | None, name: str) -> int | None:

@@ -15,7 +15,7 @@ import typer
 
 from sealign.errors import InvalidInputError
 from sealign_client.cli.formats import Answer, ResultFormat, Writer
-from sealign_client.cli.records import Columns, Format, Record, iterate_records, opened
+from sealign_client.cli.records import Columns, Format, Record, iterate_records, opened, require_faultless
 from sealign_client.cli.results_file import ResultsFile
 from sealign_client.results import Classification
 
@@ -75,6 +75,8 @@ class Table:
             InvalidInputError: a row that cannot be classified, by its number, unless they are skipped or labelled.
             SealignError: as `Client.classify`; and of files.
         """
+        if self.on_error is OnError.FAIL:
+            require_faultless(self.file, self.kind, self.columns)
         with opened(self.file) as stream:
             rows = iterate_records(stream, self.kind, self.columns, _name(self.file))
             records = chain(list(islice(rows, 1)), rows)  # a wrong file or column is refused before a model is loaded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,19 +12,28 @@ from sealign.app.terminal import print_table
 from sealign_client.cli.common import AsJson, Config, settings_of, single_command
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
 
+if TYPE_CHECKING:
+    from sealign.protocol import TaskCard
+    from sealign_client.results import Description, GenerationDescription
+
 app = single_command()
+
+_READY, _NOT_ALIGNED, _PREPARING = "ready", "not aligned", "being prepared"
+_NOT_SERVED = "not served to your map"
+_FAULTY = "cannot be served"
 
 
 @app.command()
 @with_options(ClientSettings, exclude=DAEMON_SETTINGS)
 def tasks(given: dict[str, Any], as_json: AsJson = False, config: Config = None) -> None:
-    """List the silo's tasks: labels, promised accuracy, and whether your models are aligned with them."""
+    """List the silo's tasks: labels, promised accuracy, and whether they can be used with your models."""
     from sealign_client.blocking import Client
 
     settings = settings_of(config, given)
     with Client(settings) as client:
-        rows = []
+        rows: list[dict[str, Any]] = []
         if settings.encoder is not None:
+            offer = client.describe()
             rows += [
                 {
                     "task": card.name,
@@ -32,10 +41,17 @@ def tasks(given: dict[str, Any], as_json: AsJson = False, config: Config = None)
                     "labels": list(card.labels),
                     "accuracy": card.held_out_accuracy,
                     "promised": card.mapped_accuracy,
-                    "aligned": bool(card.plans),
+                    "aligned": offer.map is not None,
+                    "state": _state(offer, card),
                     "description": card.description,
                 }
-                for card in client.describe().tasks
+                for card in offer.tasks
+            ]
+            described = {card.name for card in offer.tasks}
+            rows += [
+                {"task": name, "kind": "classification", "state": _FAULTY, "description": ""}
+                for name in offer.silo.faulty_tasks
+                if name not in described
             ]
         if settings.model is not None:
             rows += [
@@ -43,7 +59,8 @@ def tasks(given: dict[str, Any], as_json: AsJson = False, config: Config = None)
                     "task": found.card.name,
                     "kind": "generation",
                     "max_tokens": found.card.max_tokens,
-                    "aligned": found.card.plan is not None,
+                    "aligned": found.map is not None,
+                    "state": _generation_state(found),
                     "description": found.card.description,
                 }
                 for found in client.describe_generation()
@@ -51,8 +68,25 @@ def tasks(given: dict[str, Any], as_json: AsJson = False, config: Config = None)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    columns = ("task", "kind", "aligned", "promised accuracy", "silo's own", "labels", "description")
+    columns = ("task", "kind", "state", "promised accuracy", "silo's own", "labels", "description")
     print_table(columns, map(_cells, rows))
+
+
+def _state(offer: Description, card: TaskCard) -> str:
+    """Return whether a task can be used, and what hinders it."""
+    if card.name in offer.silo.faulty_tasks:
+        return _FAULTY
+    if card.plans:
+        return _READY
+    if offer.map is None:
+        return _NOT_ALIGNED
+    return _PREPARING if card.preparing else _NOT_SERVED
+
+
+def _generation_state(found: GenerationDescription) -> str:
+    if found.card.plan is not None:
+        return _READY
+    return _NOT_ALIGNED if found.map is None else _NOT_SERVED
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -60,7 +94,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["task"],
         row["kind"],
-        "yes" if row["aligned"] else "no",
+        row["state"],
         "unknown" if promised is None else f"{promised:.3f}",
         "" if own is None else f"{own:.3f}",
         ", ".join(row.get("labels", ())),

@@ -29,9 +29,9 @@ class ClassificationCalls:
         self._connection = connection
         self._stub = ClassificationStub(connection.channel)
 
-    async def tasks(self, rows: RowKind | None, timeout: float) -> tuple[TaskCard, ...]:
-        """Return the tasks, with the plans for one kind of rows, or without plans."""
-        request = pb.DescribeTasksRequest(rows=None if rows is None else rows_to_wire(rows))
+    async def tasks(self, rows: RowKind | None, timeout: float, task: str | None = None) -> tuple[TaskCard, ...]:
+        """Return the tasks, with the plans for one kind of rows, or without plans; or one task, if it is named."""
+        request = pb.DescribeTasksRequest(rows=None if rows is None else rows_to_wire(rows), task=task)
         reply = await self._connection.call(self._stub.DescribeTasks(request, timeout=timeout))
         bounded_count(reply.tasks, "tasks")
         return tuple(task_from_wire(card, self._connection.table) for card in reply.tasks)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import grpc
 
-from sealign.app.addresses import parse_address
+from sealign.app.addresses import parse_address, proxy_variable
 from sealign.app.tls import load_authorities, load_identity
 from sealign.errors import InvalidInputError
 from sealign.protocol import SiloCard
@@ -94,7 +94,11 @@ class SiloConnection:
 
     def __init__(self, endpoint: Endpoint, credentials: grpc.ChannelCredentials) -> None:
         self.table = endpoint.table
+        address = parse_address(endpoint.address)
+        proxy = proxy_variable(address)
         self.peer = f"the silo at {endpoint.address}"
+        if proxy is not None:
+            self.peer += f", asked for through the proxy of the variable {proxy},"
         self._traces = None if endpoint.otlp is None else Traces(endpoint.otlp)
         self.channel = grpc.aio.secure_channel(
             endpoint.address,
@@ -109,7 +113,7 @@ class SiloConnection:
                 ("grpc.max_reconnect_backoff_ms", 2_000),
                 # A silo that has moved is found at its new address after a second, not after the default 30 s.
                 ("grpc.dns_min_time_between_resolutions_ms", 1_000),
-                ("grpc.enable_http_proxy", int(not parse_address(endpoint.address).is_local)),
+                ("grpc.enable_http_proxy", int(not address.is_local)),
             ],
         )
         self._silo = SiloStub(self.channel)

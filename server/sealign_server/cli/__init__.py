@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
+import structlog
+
 from sealign.app.console import command_line, run
 from sealign_server import __version__
 from sealign_server.cli import (
@@ -26,4 +30,6 @@ for module in (making, generation, serving, info, managing, identities, policy, 
 
 def main() -> None:
     """Run ``sealign-server``."""
+    # What is logged on the way is no part of a command's output; serve has a log of its own.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     run(app)

@@ -115,8 +115,7 @@ def _check_audit(checkup: Checkup, store: SiloStore) -> None:
 
 def _check_classification(checkup: Checkup, store: SiloStore, options: ServingOptions) -> None:
     """Check every task, and that it can be planned for the silo's own embeddings; then the space's files."""
-    from sealign.ckks import candidates, product_shape
-    from sealign_server.serving.classification import LoadedTask
+    from sealign_server.serving.served_tasks import LoadedTask, unservable
 
     for name in store.tasks.names():
         stored = checkup.attempt(f"task {name}", lambda name=name: store.tasks.load(name))  # type: ignore[misc]
@@ -130,11 +129,10 @@ def _check_classification(checkup: Checkup, store: SiloStore, options: ServingOp
                 "train it",
             )
             continue
-        own = LoadedTask.load(name, "", stored).behind(None, options)
-        precision = min(options.precision, own.precision)
-        shape = product_shape(own.head.head.weight, own.head.head.bias, rows=1, precision=precision, row_norm=1.0)
-        plan = checkup.attempt(f"task {name}", lambda shape=shape: candidates(shape, options.security_table)[0])  # type: ignore[misc]
-        if plan is not None:
+        reason = unservable(LoadedTask.load(name, "", stored), options)
+        if reason is not None:
+            checkup.fail(f"task {name}", reason, "train it again, or serve with another precision")
+        else:
             accuracy = stored.trained.held_out_accuracy
             checkup.ok(f"task {name}", f"{len(stored.trained.head.labels)} labels, held-out accuracy {accuracy:.3f}")
     if not store.tasks.names() and not store.generation.names():

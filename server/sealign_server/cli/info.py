@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,6 +15,7 @@ from sealign_server.cli.ledgers import LedgerUrl, opened_ledger
 if TYPE_CHECKING:
     from sealign.protocol import PublicSetCard
     from sealign_server.ledger import Ledger
+    from sealign_server.serving.silo import TaskStates
     from sealign_server.store import SiloStore, SpaceStore
 
 
@@ -55,7 +57,7 @@ def _facts(store: SiloStore, ledger: Ledger) -> dict[str, Any]:
     from sealign_server.ledger import Usage
     from sealign_server.serving.silo import spaces_of
 
-    spaces = spaces_of(store)
+    spaces, states = spaces_of(store), _states(store, ledger)
     usage = [
         {"identity": identity, "task": task, "encoder": encoder, "rows": rows}
         for identity, task, encoder, rows in Usage(ledger).totals()
@@ -63,8 +65,8 @@ def _facts(store: SiloStore, ledger: Ledger) -> dict[str, Any]:
     return {
         "name": store.document.name,
         "encoder": store.document.encoder_card.model_dump(),
-        "tasks": [_task(store, name) for name in store.tasks.names()],
-        "generation_tasks": [_generation(store, name) for name in store.generation.names()],
+        "tasks": [_task(store, name, reason) for name, reason in states.tasks.items()],
+        "generation_tasks": [_generation(store, name, reason) for name, reason in states.generation_tasks.items()],
         "public_sets": [row for name, space in spaces.items() for row in public_rows(name, space)],
         "maps": [row for name, space in spaces.items() for row in map_rows(name, space)],
         "releases": release_rows(ledger),
@@ -72,10 +74,27 @@ def _facts(store: SiloStore, ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _task(store: SiloStore, name: str) -> dict[str, Any]:
-    task = store.tasks.load(name)
-    return {
-        "name": name,
+def _states(store: SiloStore, ledger: Ledger) -> TaskStates:
+    """Return which tasks can be served, with the settings of the silo's silo.toml."""
+    from sealign_server.serving import Silo
+    from sealign_server.settings import serve_settings
+
+    # Certificates, which are not read here, have nothing to do with tasks; serve is given them by variables, maybe.
+    unread = {"tls_cert": store.directory, "tls_key": store.directory}
+    with closing(Silo(store, ledger, serve_settings(store.directory, unread).serving())) as silo:
+        silo.look_at_tasks()
+        return silo.look_at_generation()
+
+
+def _task(store: SiloStore, name: str, reason: str | None) -> dict[str, Any]:
+    from sealign.errors import StorageError
+
+    row: dict[str, Any] = {"name": name, "state": _state(reason)}
+    try:
+        task = store.tasks.load(name)
+    except StorageError:
+        return row | dict.fromkeys(("labels", "held_out_accuracy", "examples_to_share", "description"))
+    return row | {
         "labels": len(task.trained.head.labels),
         "held_out_accuracy": task.trained.held_out_accuracy,
         "examples_to_share": 0 if task.examples is None else len(task.examples.texts),
@@ -83,14 +102,23 @@ def _task(store: SiloStore, name: str) -> dict[str, Any]:
     }
 
 
-def _generation(store: SiloStore, name: str) -> dict[str, Any]:
-    document = store.generation.document(name)
-    return {
-        "name": name,
+def _generation(store: SiloStore, name: str, reason: str | None) -> dict[str, Any]:
+    from sealign.errors import StorageError
+
+    row: dict[str, Any] = {"name": name, "state": _state(reason)}
+    try:
+        document = store.generation.document(name)
+    except StorageError:
+        return row | dict.fromkeys(("model", "vocabulary", "description"))
+    return row | {
         "model": document.encoder_card.name,
         "vocabulary": document.vocabulary,
         "description": document.description,
     }
+
+
+def _state(reason: str | None) -> str:
+    return "can be served" if reason is None else f"cannot be served: {reason}"
 
 
 def release_rows(ledger: Ledger) -> list[dict[str, Any]]:

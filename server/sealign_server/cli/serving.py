@@ -50,12 +50,17 @@ def health(
     tls_cert: Annotated[Path | None, typer.Option(envvar="SEALIGN_HEALTH_TLS_CERT", help="Client certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option(envvar="SEALIGN_HEALTH_TLS_KEY", help="Its private key.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 5.0,
+    task: Annotated[
+        str | None, typer.Option(help="Ask about this task; generation/TASK for a generation task.")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask only whether the process serves.")] = False,
 ) -> None:
-    """Ask a silo whether it serves, by the standard health protocol."""
+    """Ask a silo, by the standard health protocol, whether it is ready: whether a task can be served."""
     from sealign.app.addresses import parse_address
-    from sealign_server.runtime.health import require_serving
+    from sealign_server.runtime.health import require_serving, service_of
 
-    require_serving(str(parse_address(address)), tls_ca, tls_cert, tls_key, timeout)
+    service = service_of(task, live=live)
+    require_serving(str(parse_address(address)), tls_ca, tls_cert, tls_key, timeout, service)
     typer.echo("serving")
 
 

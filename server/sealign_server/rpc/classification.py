@@ -18,6 +18,11 @@ from sealign_server.access import Policies
 from sealign_server.rpc.queries import Queries, rows_in
 from sealign_server.serving import Silo
 
+_PATIENCE = 2.0
+"""Seconds that a description of all tasks waits for heads of large ones."""
+_PATIENCE_FOR_ONE = 10.0
+"""Seconds that the description of one large task waits for its head."""
+
 
 class ClassificationHandlers(ClassificationServicer):
     """Encrypted logits of the silo's classifiers."""
@@ -31,14 +36,21 @@ class ClassificationHandlers(ClassificationServicer):
         self, request: pb.DescribeTasksRequest, call: Call
     ) -> pb.DescribeTasksReply:
         """Tasks, and plans for one kind of rows."""
-        tier = self._policies.current.tier_of(call.identity)
+        tier, known = self._policies.current.tier_of(call.identity), self._silo.classification
+        one = request.task if request.HasField("task") else None
+        if one is not None:
+            known.require(one)
+        names = {one} if one is not None else set(filter(tier.allows_task, known.names()))
         with self._queries.looking_up(call) as room:
-            if not request.HasField("rows"):
-                cards = await room.do(self._silo.classification.cards)
-            else:
+            if request.HasField("rows"):
+                patience = _PATIENCE if one is None else _PATIENCE_FOR_ONE
+                if call.remaining is not None:
+                    patience = min(patience, call.remaining / 2)
                 classification = self._silo.classification_at(tier.precision)
-                cards = await classification.describe(call.identity, rows_from_wire(request.rows))
-        return pb.DescribeTasksReply(tasks=[task_to_wire(card) for card in cards if tier.allows_task(card.name)])
+                cards = await classification.describe(call.identity, rows_from_wire(request.rows), names, patience)
+            else:
+                cards = [card for card in await room.do(known.cards) if card.name in names]
+        return pb.DescribeTasksReply(tasks=map(task_to_wire, cards))
 
     async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyReply:  # type: ignore[override]  # noqa: N802
         """Encrypted logits of one batch."""

@@ -18,7 +18,7 @@ from sealign.protocol.v1.alignment_pb2 import (
     RegisterMapRequest,
     SharedExamplesRequest,
 )
-from sealign.protocol.v1.classification_pb2 import ClassifyRequest
+from sealign.protocol.v1.classification_pb2 import ClassifyRequest, DescribeTasksRequest
 from sealign.protocol.v1.generation_pb2 import DescribeGenerationRequest, FetchTokenizerRequest, NextTokenRequest
 from sealign_server.access import ANONYMOUS, AlignMode, Identities, Policies, Rates, Tier
 
@@ -83,8 +83,9 @@ class PolicyLayer(Layer):
             self._check_space(call, tier, message.space, message.public_set)
         elif isinstance(message, DescribeSpaceRequest):
             self._check_space(call, tier, message.space)
-        elif isinstance(message, ClassifyRequest | SharedExamplesRequest):
-            self._check(call, tier.allows_task(message.task), f"use task {message.task[:64]!r}")
+        elif isinstance(message, ClassifyRequest | DescribeTasksRequest | SharedExamplesRequest):
+            everything = isinstance(message, DescribeTasksRequest) and not message.HasField("task")
+            self._check(call, everything or tier.allows_task(message.task), f"use task {message.task[:64]!r}")
         elif isinstance(message, NextTokenRequest | DescribeGenerationRequest | FetchTokenizerRequest):
             self._check(call, tier.allows_generation(message.task), f"use generation task {message.task[:64]!r}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from sealign.app.frame import Call
 from sealign.protocol import Limits, SiloCard
 from sealign.protocol.conversions.silo import silo_to_wire
@@ -43,4 +45,10 @@ class SiloHandlers(SiloServicer):
                 may_align=tier.may_align,
                 shares_examples=tier.shared_examples and silo.shares_examples,
             ),
+            faulty_tasks=_faulty(silo.states.tasks, tier.allows_task),
+            faulty_generation_tasks=_faulty(silo.states.generation_tasks, tier.allows_generation),
         )
+
+
+def _faulty(states: Mapping[str, str | None], allows: Callable[[str], bool]) -> tuple[str, ...]:
+    return tuple(name for name, reason in states.items() if reason is not None and allows(name))

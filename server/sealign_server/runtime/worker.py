@@ -13,13 +13,14 @@ from time import monotonic
 from typing import Any
 
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 from sealign.app.reflection import enable_reflection
 from sealign_server.ledger import Ledger
 from sealign_server.rpc import Service, build_server
 from sealign_server.rpc.server import SERVICES
 from sealign_server.runtime.guards import guards_of
+from sealign_server.runtime.readiness import Readiness
 from sealign_server.runtime.tls import Certificates
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
@@ -80,6 +81,7 @@ async def run_worker(directory: Path, settings: ServeSettings, addresses: Addres
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     enable_reflection(server, (*SERVICES, health.SERVICE_NAME))
+    readiness = Readiness(service.silo, status)
     certificates = Certificates(settings)
     server.add_secure_port(addresses.all, certificates.credentials(demanding=True))
     if addresses.tokens is not None:
@@ -89,8 +91,8 @@ async def run_worker(directory: Path, settings: ServeSettings, addresses: Addres
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, certificates)
     await server.start()
     beside = list(map(asyncio.create_task, service.beside()))
-    for name in ("", *SERVICES):
-        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await readiness.begin()
+    beside.append(asyncio.create_task(readiness.keep_true()))
     tokens = {} if addresses.tokens is None else {"token_address": addresses.tokens}
     mutual = settings.tls_client_ca is not None
     _log.info("serving", address=addresses.all, **tokens, pid=os.getpid(), mutual_tls=mutual)

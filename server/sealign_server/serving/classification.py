@@ -3,130 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
+from math import inf
 from threading import Lock
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from sealign.alignment import MappedChannel
-from sealign.ckks import Evaluator, PackingPlan, candidates, product_shape
-from sealign.defaults import RECENTRED_NORM
-from sealign.errors import InvalidInputError, MachineError, NoPlanError, NotFoundError, SealignError, StalePlanError
-from sealign.heads import CalibratedHead, head_behind
+from sealign.ckks import Evaluator
+from sealign.errors import MachineError, NoPlanError, NotFoundError, SealignError, StalePlanError
 from sealign.protocol import RowKind, TaskCard
 from sealign_server.serving.cache import FairCache
 from sealign_server.serving.heavy import HeavyWork
+from sealign_server.serving.served_tasks import LoadedTask, ServedTask, unservable
 from sealign_server.serving.space import MappedRows, Space, keyed
 from sealign_server.settings import ServingOptions
-from sealign_server.store import StoredTask, TaskStore
+from sealign_server.store import TaskStore
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedTask:
-    """A version of a task, and a digest of all that heads are made of."""
-
-    name: str
-    version: str
-    stored: StoredTask
-    digest: bytes
-
-    @classmethod
-    def load(cls, name: str, version: str, stored: StoredTask) -> LoadedTask:
-        """Return the task with its digest."""
-        trained = stored.trained
-        numbers = [trained.temperature, trained.precision, *(trained.ood[score] for score in sorted(trained.ood))]
-        state = sha256(b"sealign task v1\0")
-        for label in trained.head.labels:
-            state.update(len(label).to_bytes(8, "little") + label.encode("utf-8", "surrogatepass"))
-        for array in (trained.head.weight, trained.head.bias, np.array(numbers)):
-            state.update(np.ascontiguousarray(array, dtype="<f8").data)
-        if stored.profile is not None:
-            state.update(stored.profile.digest)
-        return cls(name, version, stored, state.digest())
-
-    def behind(self, channel: MappedChannel | None, options: ServingOptions) -> CalibratedHead:
-        """Return the head for embeddings that come through a map's channel.
-
-        Where nothing is known of the map, or the task was kept without a profile, it is the silo's trained one.
-        """
-        trained, profile = self.stored.trained, self.stored.profile
-        if profile is None or channel is None:
-            return CalibratedHead.unmapped(trained)
-        directions = min(options.ood_directions, trained.head.dimension)
-        return head_behind(channel, trained.head, profile, directions=directions, fit=options.fit_heads)
-
-    def mean(self, channel: MappedChannel | None) -> NDArray[np.float64]:
-        """Return the mean of the task's texts, (d,), as the map predicts them.
-
-        Raises:
-            InvalidInputError: it is not known.
-        """
-        if self.stored.profile is None:
-            raise InvalidInputError("the mean of its texts was not kept; train it again to serve recentred rows")
-        mean = self.stored.profile.statistics.mean
-        return mean if channel is None else channel.expected(mean[None])[0]
-
-
-@dataclass(frozen=True, eq=False)
-class ServedTask:
-    """A task behind one kind of rows, as encrypted products for each batch size.
-
-    Attributes:
-        task: the version that it was made of.
-        calibrated: the head, for mapped embeddings, with what is promised about it.
-        is_calibrated: whether that was measured for the map.
-        revision: names all that it was made of; workers agree on it, whose floating point may differ in the last place.
-        evaluators: by plan.
-    """
-
-    task: LoadedTask
-    calibrated: CalibratedHead
-    is_calibrated: bool
-    revision: str
-    evaluators: dict[str, Evaluator]
-
-    @classmethod
-    def make(cls, task: LoadedTask, mapped: MappedRows, recentred: bool, options: ServingOptions) -> ServedTask:
-        """Fit, compose and encode.
-
-        Raises:
-            InvalidInputError: the map does not fit the head, or there is no plan for their product.
-        """
-        calibrated = task.behind(mapped.channel, options)
-        intercept = task.mean(mapped.channel) if recentred else mapped.intercept
-        weight = np.eye(len(intercept)) if mapped.weight is None else mapped.weight
-        head = calibrated.head.composed(weight, intercept)
-        # Rows of the silo's map centred on the mean of some are at most twice as long; a client's are centred anyway.
-        row_norm = mapped.row_norm * (RECENTRED_NORM if recentred and mapped.weight is not None else 1.0)
-        layout = calibrated.head.layout
-        shape = f"{recentred}\0{layout.outputs}\0{layout.reject}\0{layout.directions}\0{options.fit_heads}"
-        made_of = sha256(b"\0".join((b"sealign served task v1", shape.encode(), task.digest, mapped.key)))
-        # A head whose labels are close together needs finer logits than the operator asks for.
-        precision = min(options.precision, calibrated.precision)
-        evaluators = {}
-        for rows in options.batch_rows:
-            wanted = product_shape(head.weight, head.bias, rows=rows, precision=precision, row_norm=row_norm)
-            plan = candidates(wanted, options.security_table, max_bytes=options.batch_bytes)[0]
-            evaluators[plan.id] = Evaluator(plan, head.weight, head.bias)
-        known = mapped.channel is not None and task.stored.profile is not None
-        return cls(task, calibrated, known, made_of.hexdigest()[:32], evaluators)
-
-    @property
-    def byte_count(self) -> int:
-        """Memory of the encoded weights."""
-        return sum(evaluator.plan.cost.weight_bytes for evaluator in self.evaluators.values())
-
-    @property
-    def plans(self) -> tuple[PackingPlan, ...]:
-        """The plans that clients may use."""
-        return tuple(evaluator.plan for evaluator in self.evaluators.values())
 
 
 @dataclass(frozen=True)
@@ -139,21 +35,31 @@ class _LeftOut:
 class Classification:
     """All tasks, for all identities.
 
+    Heads are fitted beside the calls that ask for them, those of large tasks in a thread of their own: a call waits for
+    a while, and is answered with what is ready.
+
     Args:
         tasks: their files.
         space: of the silo's encoder.
         heavy: where heads are fitted.
+        long: where heads of large tasks are fitted.
         options: batch sizes, precision, memory.
     """
 
-    def __init__(self, tasks: TaskStore, space: Space, heavy: HeavyWork, options: ServingOptions) -> None:
+    def __init__(
+        self, tasks: TaskStore, space: Space, heavy: HeavyWork, long: HeavyWork, options: ServingOptions
+    ) -> None:
         self._store = tasks
         self._space = space
         self._heavy = heavy
+        self._long = long
         self._options = options
         self._loaded: dict[str, LoadedTask] = {}
+        self._unread: dict[str, tuple[str, str]] = {}
+        self._checked: dict[str, tuple[str, str | None]] = {}
         self._loading = Lock()
         self._served: FairCache[ServedTask | _LeftOut] = FairCache(options.heads_bytes)
+        self._under_way: dict[Hashable, asyncio.Future[None]] = {}
 
     def names(self) -> list[str]:
         """Return the names of the tasks, sorted."""
@@ -161,21 +67,56 @@ class Classification:
 
     def cards(self) -> list[TaskCard]:
         """Return the tasks without plans; one that cannot be read is logged and left out."""
-        return [_card(task, None) for task in self._tasks()]
+        return [_described(task) for task in self._tasks()]
 
-    async def describe(self, identity: str, rows: RowKind) -> list[TaskCard]:
+    def faults(self) -> dict[str, str]:
+        """Return why tasks can be served to nobody, by name; what is new is read."""
+        for name in self._store.names():
+            task = self._task(name)
+            if task is not None and self._checked.get(name, ("", None))[0] != task.version:
+                self._checked[name] = task.version, unservable(task, self._options)
+        found = {name: self._fault(name) for name in self._store.names()}
+        return {name: reason for name, reason in found.items() if reason is not None}
+
+    async def describe(
+        self, identity: str, rows: RowKind, names: Collection[str] | None = None, seconds: float = inf
+    ) -> list[TaskCard]:
         """Return the tasks for rows of a kind that an identity sends; fits heads that nobody has asked for here.
+
+        Args:
+            identity: who asks.
+            rows: the kind.
+            names: of the tasks to describe; by default all.
+            seconds: to wait at most for heads of large tasks; their cards then say that they are being prepared.
 
         Raises:
             NoMapError, UnknownMapError, NotFoundError: as `Space.mapped`.
             OverloadedError: the identity has too much waiting.
         """
         tasks = await asyncio.to_thread(self._tasks)
+        tasks = [task for task in tasks if names is None or task.name in names]
         missing = [task for task in tasks if self._found(identity, task, rows) is None]
         if missing or not self._holds(identity, rows):
-            await self._heavy.do(identity, partial(self._prepare, identity, missing, rows))
-        found = [(task, self._found(identity, task, rows)) for task in tasks]
-        return [_card(task, served if isinstance(served, ServedTask) else None) for task, served in found]
+            large = [task for task in missing if task.is_large]
+            small = [task for task in missing if not task.is_large]
+            waits = [self._wait_for(identity, small, rows, inf)]
+            if large:
+                waits.append(self._wait_for(identity, large, rows, seconds))
+            await asyncio.gather(*waits)
+        return [_card(task, self._found(identity, task, rows)) for task in tasks]
+
+    def require(self, task: str) -> None:
+        """Refuse a task that is not there.
+
+        Raises:
+            NotFoundError: there is no such task.
+            NoPlanError: it is damaged, as far as is known here.
+        """
+        if not self._store.holds(task):
+            known = ", ".join(self._store.names()) or "none"
+            raise NotFoundError(f"there is no task {task[:64]!r} here; tasks are: {known}")
+        if task not in self._loaded and self._unread.get(task, ("", ""))[0] == self._store.version(task):
+            raise NoPlanError(f"task {task} cannot be served at present; the silo's log says why")
 
     def evaluator(self, identity: str, task: str, rows: RowKind, plan: str, revision: str) -> Evaluator:
         """Return the evaluator that a query asks for, of what this process holds: see :meth:`catch_up`.
@@ -186,9 +127,7 @@ class Classification:
             StalePlanError: head, map or plan have changed since the client asked, or this process knows nothing yet.
             NoPlanError: the task cannot be served to such rows.
         """
-        if not self._store.holds(task):
-            known = ", ".join(self._store.names()) or "none"
-            raise NotFoundError(f"there is no task {task[:64]!r} here; tasks are: {known}")
+        self.require(task)
         if not self._holds(identity, rows):
             self._space.mapped(identity, rows)  # says what is missing
         served = self._held(identity, task, rows)
@@ -206,12 +145,38 @@ class Classification:
             NotFoundError, NoMapError, UnknownMapError: as :meth:`describe`.
         """
         loaded = await asyncio.to_thread(self._task, task)
+        self.require(task)
         if loaded is not None and self._found(identity, loaded, rows) is None:
-            await self._heavy.do(identity, partial(self._prepare, identity, [loaded], rows))
+            await self._wait_for(identity, [loaded], rows, inf)
 
-    def _prepare(self, identity: str, tasks: Sequence[LoadedTask], rows: RowKind) -> None:
+    async def _wait_for(self, identity: str, tasks: Sequence[LoadedTask], rows: RowKind, seconds: float) -> None:
+        """Have heads fitted, or join those who wait for them already, and wait so long; who leaves stops nothing."""
+        wanted = identity, keyed(rows), tuple((task.name, task.version) for task in tasks)
+        work = self._under_way.get(wanted)
+        if work is None:
+            work = self._under_way[wanted] = asyncio.ensure_future(self._prepare_all(identity, tasks, rows))
+            work.add_done_callback(lambda done: self._ended(wanted, done))
+        await asyncio.wait([work], timeout=None if seconds == inf else seconds)
+        if work.done():
+            work.result()
+
+    async def _prepare_all(self, identity: str, tasks: Sequence[LoadedTask], rows: RowKind) -> None:
+        """Prepare small tasks together; large ones in a thread of their own, one by one, the smallest first."""
+        mapped = await self._heavy.do(identity, partial(self._space.mapped, identity, rows))
+        small = [task for task in tasks if not task.is_large]
+        if small:
+            await self._heavy.do(identity, partial(self._prepare, identity, small, mapped, rows))
+        for task in sorted((task for task in tasks if task.is_large), key=lambda task: task.size):
+            await self._long.do(identity, partial(self._prepare, identity, [task], mapped, rows))
+
+    def _ended(self, wanted: Hashable, work: asyncio.Future[None]) -> None:
+        del self._under_way[wanted]
+        error = None if work.cancelled() else work.exception()
+        if error is not None and not isinstance(error, SealignError):  # those are told to whoever waits or asks again
+            _log.error("heads not prepared", reason=_reason(error))
+
+    def _prepare(self, identity: str, tasks: Sequence[LoadedTask], mapped: MappedRows, rows: RowKind) -> None:
         """Fit, plan and publish each task's head; one that cannot be served is left out and the log says why."""
-        mapped = self._space.mapped(identity, rows)
         for task in tasks:
             if self._found(identity, task, rows) is not None:
                 continue
@@ -226,6 +191,8 @@ class Classification:
                 )
                 result, size = _LeftOut(task), 1
             self._served.put(mapped.owner, (task.name, keyed(rows)), result, size)
+            if mapped.fitted is not None and self._store.version(task.name) is None:
+                mapped.fitted.remove(task.name)  # the task was removed meanwhile
 
     def _found(self, identity: str, task: LoadedTask, rows: RowKind) -> ServedTask | _LeftOut | None:
         """Return what is held of this version of a task."""
@@ -253,18 +220,24 @@ class Classification:
                 self._loaded.pop(name, None)
                 return None
             known = self._loaded.get(name)
-            if known is None or known.version != version:
+            if (known is None or known.version != version) and self._unread.get(name, ("", ""))[0] != version:
                 try:
                     self._loaded[name] = LoadedTask.load(name, version, self._store.load(name))
                 except SealignError as error:
+                    self._unread[name] = version, str(error)
                     _log.error("task not read; an earlier version stays", task=name, reason=str(error))
             return self._loaded.get(name)
 
+    def _fault(self, name: str) -> str | None:
+        if name in self._loaded:
+            return self._checked.get(name, ("", None))[1]
+        return self._unread.get(name, ("", None))[1]
 
-def _card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
-    """Return what a client is told about a task; without plans where it is not served to the client's rows."""
+
+def _described(task: LoadedTask) -> TaskCard:
+    """Return what anybody is told about a task."""
     stored = task.stored
-    card = TaskCard(
+    return TaskCard(
         name=task.name,
         description=stored.description or "",
         labels=stored.trained.head.labels,
@@ -274,8 +247,13 @@ def _card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
         plans=(),
         revision="",
     )
-    if served is None:
-        return card
+
+
+def _card(task: LoadedTask, served: ServedTask | _LeftOut | None) -> TaskCard:
+    """Return what a client is told about a task for its rows; without plans where it is not served to them."""
+    card = _described(task)
+    if not isinstance(served, ServedTask):
+        return replace(card, preparing=served is None)
     layout = served.calibrated.head.layout
     return replace(
         card,
@@ -290,5 +268,5 @@ def _card(task: LoadedTask, served: ServedTask | None) -> TaskCard:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, SealignError | MachineError) else type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -68,6 +69,7 @@ class Generation:
         self._options = options
         self._tasks: dict[str, GenerationTask] = {}
         self._loading = Lock()
+        self._checked: dict[str, tuple[tuple[object, ...], str | None]] = {}
         self._served: FairCache[ServedVocabulary] = FairCache(_HELD_BYTES)
 
     def names(self) -> list[str]:
@@ -165,6 +167,35 @@ class Generation:
         """
         _require_plain(rows)
         await self._prepared(identity, await self._heavy_task(identity, name), rows)
+
+    def faults(self) -> dict[str, str]:
+        """Return why tasks can be served to nobody, by name; what is new is read, which takes seconds."""
+        for name in self._store.names():
+            made_of: tuple[object, ...] = (self._store.version(name),)
+            with suppress(SealignError):
+                made_of += tuple(card.digest for card in self._store.space(name).public_sets())
+            if self._checked.get(name, ((), None))[0] != made_of:
+                self._checked[name] = made_of, self._fault(name)
+        found = {name: self._checked[name][1] for name in self._store.names() if name in self._checked}
+        return {name: reason for name, reason in found.items() if reason is not None}
+
+    def _fault(self, name: str) -> str | None:
+        """Return why a task cannot be served: its files, or no plan over any of its public sets."""
+        options, reasons = self._options, list[str]()
+        try:
+            task = self.task(name)
+            self.tokenizer(name)
+            for card in task.space.store.public_sets():
+                vocabulary = self._vocabulary(task, task.space.mapped("", RowKind("", ClientMap(card.digest))))
+                try:
+                    plan_vocabulary(name, vocabulary, options.generation_precision, options.security_table)
+                except NoPlanError as error:
+                    reasons.append(str(error))
+                else:
+                    return None
+        except SealignError as error:
+            return str(error)
+        return reasons[0] if reasons else None
 
     def check(self) -> None:
         """Log, with what to do, what cannot be served, before a client asks for it."""

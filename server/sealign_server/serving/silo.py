@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from sealign.errors import InvalidInputError, NotFoundError
+from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.protocol import EMBEDDINGS, generation_space, generation_task_of
 from sealign_server.ledger import Ledger
 from sealign_server.serving.classification import Classification
@@ -24,9 +25,12 @@ _PRECISIONS = 4
 
 
 def spaces_of(store: SiloStore) -> dict[str, SpaceStore]:
-    """Return the spaces of a silo by name."""
-    tasks = {generation_space(name): store.generation.space(name) for name in store.generation.names()}
-    return {EMBEDDINGS: store.space} | tasks
+    """Return the spaces of a silo by name; without those of generation tasks that are damaged."""
+    spaces = {EMBEDDINGS: store.space}
+    for name in store.generation.names():
+        with suppress(StorageError):
+            spaces[generation_space(name)] = store.generation.space(name)
+    return spaces
 
 
 def map_qualities(store: SiloStore) -> dict[str, list[float]]:
@@ -36,6 +40,24 @@ def map_qualities(store: SiloStore) -> dict[str, list[float]]:
         for name, space in spaces_of(store).items()
     }
     return {name: values for name, values in found.items() if values}
+
+
+@dataclass(frozen=True)
+class TaskStates:
+    """Why tasks can be served to nobody, by name; None where they can be.
+
+    Attributes:
+        tasks: classification tasks; all of them, once they have been looked at.
+        generation_tasks: likewise.
+    """
+
+    tasks: Mapping[str, str | None] = field(default_factory=dict)
+    generation_tasks: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is anything that can be served."""
+        return None in self.tasks.values() or None in self.generation_tasks.values()
 
 
 class Silo:
@@ -54,9 +76,12 @@ class Silo:
         self._coarser: OrderedDict[float, Classification] = OrderedDict()
         self._coarser_generation: OrderedDict[float, Generation] = OrderedDict()
         self.heavy = HeavyWork()
+        self.long = HeavyWork()
         self._embeddings = Space(EMBEDDINGS, store.space, ledger, options)
-        self.classification = Classification(store.tasks, self._embeddings, self.heavy, options)
-        self.generation = Generation(store.generation, ledger, self.heavy, options)
+        self.classification = Classification(store.tasks, self._embeddings, self.heavy, self.long, options)
+        self.generation = Generation(store.generation, ledger, self.long, options)
+        self.states = TaskStates()
+        """As they were last looked at."""
 
     @property
     def name(self) -> str:
@@ -73,20 +98,16 @@ class Silo:
         if precision is None or precision <= self._options.precision:
             return self.classification
         options = replace(self._options, precision=precision)
-        return _held(
-            self._coarser, precision, lambda: Classification(self._store.tasks, self._embeddings, self.heavy, options)
-        )
+        made_of = (self._store.tasks, self._embeddings, self.heavy, self.long, options)
+        return _held(self._coarser, precision, lambda: Classification(*made_of))
 
     def generation_at(self, precision: float | None) -> Generation:
         """Return the generation tasks at the silo's precision, or at a coarser one that is asked for."""
         if precision is None or precision <= self._options.generation_precision:
             return self.generation
         options = replace(self._options, generation_precision=precision)
-        return _held(
-            self._coarser_generation,
-            precision,
-            lambda: Generation(self._store.generation, self._ledger, self.heavy, options),
-        )
+        made_of = (self._store.generation, self._ledger, self.long, options)
+        return _held(self._coarser_generation, precision, lambda: Generation(*made_of))
 
     def spaces(self) -> tuple[str, ...]:
         """Return the names of the spaces; a silo without an encoder has none but its generation tasks'."""
@@ -139,9 +160,23 @@ class Silo:
         self._embeddings.join(public_set, examples, task)
         return examples.texts
 
+    def look_at_tasks(self) -> TaskStates:
+        """Find out which classification tasks can be served; what is new is read."""
+        faults = self.classification.faults()
+        self.states = replace(self.states, tasks={name: faults.get(name) for name in self.classification.names()})
+        return self.states
+
+    def look_at_generation(self) -> TaskStates:
+        """Find out which generation tasks can be served; what is new is read, which takes seconds."""
+        faults = self.generation.faults()
+        found = {name: faults.get(name) for name in self.generation.names()}
+        self.states = replace(self.states, generation_tasks=found)
+        return self.states
+
     def close(self) -> None:
         """End threads."""
         self.heavy.close()
+        self.long.close()
 
 
 def _held(held: OrderedDict[float, _Tasks], precision: float, make: Callable[[], _Tasks]) -> _Tasks:

@@ -14,7 +14,7 @@ from sealign.errors import InvalidInputError, NoMapError, UnknownMapError
 from sealign.protocol import EMBEDDINGS, ClientMap, PublicSetCard, RowKind, SpaceCard
 from sealign_server.ledger import MAP, REGISTRATION, Ledger, Makings, Release, Releases
 from sealign_server.settings import ServingOptions
-from sealign_server.store import OPERATOR, MapRecord, PublicRows, SharedExamples, SpaceStore
+from sealign_server.store import OPERATOR, FittedHeads, MapRecord, PublicRows, SharedExamples, SpaceStore
 
 EVERYBODY = ""
 """Owner of what depends on no identity."""
@@ -34,6 +34,7 @@ class MappedRows:
         row_norm: largest norm of a row.
         channel: from the silo's embeddings to mapped ones; None where nothing is known of the map.
         seen: some public rows as heads get them, (n, d); None where they are not known.
+        fitted: heads that were fitted to the map; None where none are.
     """
 
     owner: str
@@ -43,6 +44,7 @@ class MappedRows:
     row_norm: float
     channel: MappedChannel | None
     seen: NDArray[np.floating] | None
+    fitted: FittedHeads | None = None
 
 
 class Space:
@@ -214,21 +216,29 @@ class Space:
         seen = None if rows is None else learned.apply(_sample(rows))
         key = _digest(b"silo's map\0" + learned.id.encode(), learned.channel)
         return MappedRows(
-            record.identity, key, learned.weight, learned.intercept, record.row_norm, learned.channel, seen
+            record.identity,
+            key,
+            learned.weight,
+            learned.intercept,
+            record.row_norm,
+            learned.channel,
+            seen,
+            None if learned.channel is None else self.store.fitted_to_map(record.identity, record.card.id),
         )
 
     def _applied_there(self, identity: str, applied: ClientMap) -> MappedRows:
         """Rows that a client has mapped and centred; the mean that they lack stays here, as part of a head's bias."""
-        channel, owner = None, EVERYBODY
+        channel, owner, fitted = None, EVERYBODY, None
         if applied.registration is not None:
             owner = identity
             channel = self.store.load_registration(identity, applied.registration)
             if channel is None:
                 raise UnknownMapError("the silo does not hold what was registered about this map; register it again")
+            fitted = self.store.fitted_to_registration(identity, applied.registration)
         public = self.store.load_public_set(applied.public_set).rows.astype(np.float64)
         key = _digest(b"client's map\0" + applied.public_set.encode(), channel)
         mean = public.mean(axis=0)
-        return MappedRows(owner, key, None, mean, mapped_row_norm(public), channel, _sample(public))
+        return MappedRows(owner, key, None, mean, mapped_row_norm(public), channel, _sample(public), fitted)
 
 
 def keyed(rows: RowKind) -> RowKind:

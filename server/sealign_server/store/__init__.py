@@ -18,10 +18,12 @@ that are private or counted (0600). What is wrong with a file is a `StorageError
 from sealign_server.store.audit import AuditTrail
 from sealign_server.store.audit_records import AuditRecord, Verified, audit_records, verify_audit
 from sealign_server.store.files import remove_leftovers
+from sealign_server.store.fitted import FittedHeads
 from sealign_server.store.generation import GenerationDocument, GenerationStore
 from sealign_server.store.plans import plan_from_document, plan_to_document
 from sealign_server.store.silo import SiloDocument, SiloStore
-from sealign_server.store.space import OPERATOR, MapRecord, PublicRows, SpaceStore
+from sealign_server.store.space import SpaceStore
+from sealign_server.store.space_records import OPERATOR, MapRecord, PublicRows
 from sealign_server.store.tasks import SharedExamples, StoredTask, TaskStore
 from sealign_server.store.undelivered import SESSION_BYTES, Undelivered, UndeliveredStore
 
@@ -30,6 +32,7 @@ __all__ = [
     "SESSION_BYTES",
     "AuditRecord",
     "AuditTrail",
+    "FittedHeads",
     "GenerationDocument",
     "GenerationStore",
     "MapRecord",

@@ -25,13 +25,12 @@ from typing import IO, BinaryIO
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.files.atomic import PRIVATE, replacing
 from sealign_server.store.files import private_directory
+from sealign_server.store.fitted import HEADS
 from sealign_server.store.silo import SiloStore
 
 _FORMAT = "sealign.backup/1"
 _MANIFEST = "backup.json"
 _LEDGER = "ledger.sqlite"
-_CACHES = ("embedded", "weights")
-"""Directories of what is computed again when it is needed."""
 _ATTEMPTS = 10
 _MAX_MANIFEST = 64 << 20
 
@@ -128,9 +127,14 @@ def _files(directory: Path) -> Iterator[Path]:
     for path in directory.rglob("*"):
         inside = path.relative_to(directory).parts
         is_temporary = path.name.endswith(".tmp") or path.name == "lock" or path.name.startswith(_LEDGER)
-        if path.is_file() and not is_temporary and not set(inside[:-1]) & set(_CACHES):
+        if path.is_file() and not is_temporary and not _is_cache(inside):
             found.append(path)
     yield from sorted(found, key=lambda path: (path.suffix != ".json" and path.name != "current", path))
+
+
+def _is_cache(inside: tuple[str, ...]) -> bool:
+    """Return whether a file holds what is computed again when it is needed. Tasks may have any name."""
+    return inside[0] == "embedded" or HEADS in inside or (inside[0], inside[2:3]) == ("generation", ("weights",))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: BinaryIO) -> str:

@@ -51,7 +51,7 @@ class SiloStore:
                 f"({error.error_count()} faults). See: sealign-server upgrade {directory}"
             ) from error
         self.space = SpaceStore(directory / "space", self.document.encoder_card)
-        self.tasks = TaskStore(directory / "tasks")
+        self.tasks = TaskStore(directory / "tasks", self.space.remove_fitted)
         self.generation = GenerationStore(directory / "generation")
 
     @classmethod

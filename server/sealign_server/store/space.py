@@ -6,7 +6,9 @@ public/<digest>.texts          its texts, so that shared examples can join them
 maps/<identity>/<id>.json      card of a map; it makes the map
 maps/<identity>/<id>.safetensors  the map
 maps/<identity>/<id>.rows.safetensors  the client's rows that it was learned from (generation tasks alone)
+maps/<identity>/_heads/<id>/   heads that were fitted to it (see `FittedHeads`)
 registrations/<identity>/<id>.safetensors  what a client registered about a map that it applies itself
+registrations/<identity>/_heads/<id>/  heads that were fitted to that
 undelivered/                   cross-covariances that their clients have not confirmed (see `UndeliveredStore`)
 
 An identity's directory is named by the SHA-256 of its name.
@@ -17,7 +19,6 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,6 @@ from sealign.errors import InvalidInputError, SealignError, StorageError
 from sealign.files import ArrayWriter, load_arrays, map_arrays, save_arrays
 from sealign.protocol import MapCard, PublicSetCard, find_public_set
 from sealign_server.store.files import (
-    Document,
     by_age,
     delete,
     named_digest,
@@ -37,26 +37,9 @@ from sealign_server.store.files import (
     read_json,
     write_private,
 )
+from sealign_server.store.fitted import FittedHeads, remove_fitted
+from sealign_server.store.space_records import MapRecord, PublicRows
 from sealign_server.store.undelivered import UndeliveredStore
-
-OPERATOR = "operator"
-"""Identity whose maps everybody may use."""
-
-
-@dataclass(frozen=True)
-class PublicRows:
-    """The silo's rows of a public set, (n, d): row i for text i, or for token i of a generation task."""
-
-    card: PublicSetCard
-    rows: NDArray[np.float32]
-
-
-class MapRecord(Document):
-    """<id>.json: a map's card, whose it is, and how long the rows are that it takes."""
-
-    identity: str
-    row_norm: float
-    card: MapCard
 
 
 class SpaceStore:
@@ -247,6 +230,7 @@ class SpaceStore:
         delete(path.with_suffix(".json"))
         delete(path.with_suffix(".safetensors"))
         delete(_rows_of(path))
+        self.fitted_to_map(identity, map_id).clear()
 
     def evict_maps(self, identity: str, most: int) -> None:
         """Delete an identity's oldest maps beyond ``most``."""
@@ -267,6 +251,7 @@ class SpaceStore:
         save_arrays(path, {part: getattr(channel, part) for part in MappedChannel.ARRAYS}, {})
         for old in by_age(list(path.parent.glob("*.safetensors")))[:-most]:
             delete(old)
+            FittedHeads(old).clear()
 
     def has_registration(self, identity: str, name: str) -> bool:
         """Return whether an identity has a registration."""
@@ -286,6 +271,19 @@ class SpaceStore:
             return MappedChannel(*(arrays[part] for part in MappedChannel.ARRAYS))
         except (KeyError, InvalidInputError) as error:
             raise StorageError(f"{path} is damaged; delete it") from error
+
+    def fitted_to_map(self, identity: str, map_id: str) -> FittedHeads:
+        """Return the heads that were fitted to a map."""
+        return FittedHeads(self._map(identity, map_id).with_suffix(".json"))
+
+    def fitted_to_registration(self, identity: str, name: str) -> FittedHeads:
+        """Return the heads that were fitted to what an identity registered."""
+        return FittedHeads(self._registration(identity, name))
+
+    def remove_fitted(self, task: str) -> None:
+        """Delete a task's heads of all maps and registrations."""
+        for kind in ("maps", "registrations"):
+            remove_fitted(self._directory / kind, task)
 
     def _public(self, digest: str) -> Path:
         return self._directory / "public" / digest

@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -89,10 +89,12 @@ class TaskStore:
 
     Args:
         directory: of the tasks.
+        forget: deletes what is kept of a task elsewhere, once the task is deleted.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, forget: Callable[[str], None]) -> None:
         self._directory = directory
+        self._forget = forget
 
     def names(self) -> list[str]:
         """Return the names of the tasks, sorted."""
@@ -194,6 +196,7 @@ class TaskStore:
         directory = self._current(name).parent
         try:
             (directory / "current").unlink()
+            self._forget(name)
             shutil.rmtree(directory)
         except OSError as error:
             raise StorageError(f"task {name} could not be deleted whole: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,6 +12,8 @@ from pydantic import AfterValidator
 
 from sealign.errors import InvalidInputError
 
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""Variables that gRPC looks at, in its order."""
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 
@@ -42,6 +45,16 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def proxy_variable(address: Address) -> str | None:
+    """Return the variable that makes gRPC ask a proxy for an address; None where it connects by itself."""
+    name = next((name for name in _PROXIES if os.environ.get(name)), None)
+    if name is None or address.is_local:
+        return None
+    from urllib.request import proxy_bypass  # takes its time to import
+
+    return None if proxy_bypass(address.host) else name
 
 
 def parse_address(text: str) -> Address:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from sealign.errors import InvalidInputError
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """In the order in which transformers looks for them."""
 
+_FILES = (".bin", ".gguf", ".json", ".model", ".safetensors", ".txt")
+
 Contents = Iterator[tuple[str, "bytes | memoryview"]]
 
 
@@ -35,7 +38,7 @@ class Checkpoint:
         name: for people: of a directory, its last part.
 
     Raises:
-        InvalidInputError: nothing is named, or a path that is not a directory.
+        InvalidInputError: nothing is named, a path that is not a directory, or what this user cannot read.
     """
 
     def __init__(self, settings: EncoderSettings) -> None:
@@ -45,6 +48,7 @@ class Checkpoint:
                 "transformers:sentence-transformers/all-MiniLM-L6-v2"
             )
         self.model = settings.model
+        self._require_readable(Path(self.model))
         self.local = Path(self.model).is_dir()
         if not self.local and _is_path(self.model):
             raise InvalidInputError(
@@ -54,6 +58,20 @@ class Checkpoint:
         self.name = name if settings.gguf_file is None else f"{name}/{settings.gguf_file}"
         self.offline = self.local or hub_fault() is not None
         self.revision = "main" if self.local else self._commit(settings)
+
+    def _require_readable(self, directory: Path) -> None:
+        """Refuse what is there and cannot be read: libraries would call it missing or damaged."""
+        closed = next((parent for parent in reversed(directory.parents) if _is_closed(parent, os.X_OK)), None)
+        if closed is None and _is_closed(directory, os.R_OK | os.X_OK):
+            closed = directory
+        if closed is None and directory.is_dir():
+            files = (path for path in [*directory.glob("*"), *directory.glob("[!.]*/*")] if path.suffix in _FILES)
+            closed = next((path for path in sorted(files) if _is_closed(path, os.R_OK)), None)
+        if closed is not None:
+            opened = f"a+rX {closed}" if closed in directory.parents else f"-R a+rX {directory}"
+            raise self.refusal(
+                f"{closed} is there, and this user may not read it. Change its owner, or run chmod {opened}"
+            )
 
     def path(self, name: str, *, certain: bool = False) -> Path | None:
         """Where a file lies, fetched from the hub if need be; None if the model has no such file.
@@ -141,6 +159,15 @@ class Checkpoint:
                 raise self.refusal(f"the file {prefix + name} is missing; restore it")
             tensors.update(_safetensors(path) if name.endswith(".safetensors") else _pickled(path))
         yield from sorted(tensors.items())
+
+
+def _is_closed(path: Path, mode: int) -> bool:
+    """Return whether something is there that this user may not use so."""
+    effective = os.access in os.supports_effective_ids
+    try:
+        return path.exists() and not os.access(path, mode, effective_ids=effective)
+    except PermissionError:  # of a directory above, which is named instead
+        return False
 
 
 def _is_path(model: str) -> bool:

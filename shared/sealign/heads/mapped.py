@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import MappedChannel
+from sealign.errors import InvalidInputError
+from sealign.files import load_arrays, save_arrays
 from sealign.heads.calibration import fit_temperature, two_digits
 from sealign.heads.discriminant import discriminant_head
 from sealign.heads.linear import LinearHead
@@ -20,6 +24,9 @@ from sealign.heads.served import ServedHead
 from sealign.heads.trained import TrainedHead
 
 Matrix = NDArray[np.float64]
+
+_FORMAT = "sealign.calibrated-head/1"
+_PROMISES = ("accuracy", "margin", "precision", "fitted")
 
 _PREFERRED = 2.0
 """Standard errors by which the trained head must be better; the discriminant is the prior."""
@@ -58,6 +65,49 @@ class CalibratedHead:
     def unmapped(cls, trained: TrainedHead) -> CalibratedHead:
         """Return the silo's trained head, where nothing is known of the map."""
         return cls(ServedHead(trained.head), None, None, trained.ood, trained.precision, fitted=False)
+
+    def save(self, path: Path, made_of: str) -> None:
+        """Write one safetensors file, atomically, readable by its owner only.
+
+        Args:
+            path: of the file.
+            made_of: names all that the head follows from.
+
+        Raises:
+            StorageError: the file could not be written; the previous one is intact.
+        """
+        head = self.head
+        arrays = {"weight": head.weight, "bias": head.bias}
+        facts = {name: getattr(self, name) for name in _PROMISES} | {
+            "labels": head.head.labels,
+            "reject": head.reject,
+            "ood": list(self.ood.items()),
+        }
+        metadata = {"format": _FORMAT, "made_of": made_of, "facts": json.dumps(facts)}
+        save_arrays(path, arrays, metadata, mode=0o600)
+
+    @classmethod
+    def load(cls, path: Path, made_of: str) -> CalibratedHead | None:
+        """Read what :meth:`save` wrote; None if the file's head follows from something else.
+
+        Raises:
+            StorageError: missing, or not a safetensors file.
+            InvalidInputError: a safetensors file that is not a whole head.
+        """
+        arrays, metadata = load_arrays(path)
+        if (metadata.get("format"), metadata.get("made_of")) != (_FORMAT, made_of):
+            return None
+        try:
+            facts = json.loads(metadata["facts"])
+            weight, bias, labels = arrays["weight"], arrays["bias"], tuple(facts["labels"])
+            if weight.dtype != np.float64 or bias.dtype != np.float64:
+                raise InvalidInputError("arrays are not float64")
+            classes = len(labels)
+            linear = LinearHead(weight[:, :classes], bias[:classes], labels)
+            head = ServedHead(linear, facts["reject"], weight[:, classes:], bias[classes:])
+            return cls(head=head, ood=dict(facts["ood"]), **{name: facts[name] for name in _PROMISES})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(f"{path} is damaged ({error})") from error
 
 
 def head_behind(

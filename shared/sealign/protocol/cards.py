@@ -54,6 +54,7 @@ class SiloCard:
         version: of its software.
         identity: the caller's, as the silo records it.
         spaces, tasks, generation_tasks: by name.
+        faulty_tasks, faulty_generation_tasks: those of them that nobody can use at present.
     """
 
     name: str
@@ -63,6 +64,8 @@ class SiloCard:
     tasks: tuple[str, ...]
     generation_tasks: tuple[str, ...]
     limits: Limits
+    faulty_tasks: tuple[str, ...] = ()
+    faulty_generation_tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ class TaskCard:
         mapped_accuracy: promised for the rows asked about; None where the silo knows too little about the map.
         calibrated: whether temperature and thresholds were measured for the map asked about.
         mapped_accuracy_margin: within which the promise holds in about 95 % of cases.
+        preparing: whether the head for the rows asked about is being fitted.
     """
 
     name: str
@@ -187,6 +191,7 @@ class TaskCard:
     mapped_accuracy: float | None = None
     calibrated: bool = False
     mapped_accuracy_margin: float | None = None
+    preparing: bool = False
 
     @property
     def layout(self) -> OutputLayout:

@@ -14,13 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from sealign.heads.margins import margins
 from sealign_client import Client
-from tests.support.fakesilo import LABELS, Address, FakeSilo
+from tests.support.fakesilo import Address, FakeSilo, clear_labels
 from tests.support.processes import command, environment, script
 from tests.support.views import PUBLIC, client_encoder, installed_views
 
@@ -152,14 +149,6 @@ def test_files_that_cannot_be_used_are_one_line(
     assert message in last
 
 
-def clear_logits(fake: FakeSilo, client: Client, texts: list[str]) -> NDArray[np.float64]:
-    """What the silo would answer without encryption, (n, classes)."""
-    used = client.describe().map
-    assert used is not None
-    (learned,) = (learned for learned in fake.maps if learned.id == used.id)
-    return fake.head.logits(learned.apply(client_encoder().encode(texts)))
-
-
 def test_a_run_that_was_killed_loses_and_repeats_no_row(place: Place, fake: FakeSilo, tmp_path: Path) -> None:
     texts = [f"query {number}" for number in range(6000)]
     file, output = tmp_path / "in.txt", tmp_path / "out.csv"
@@ -167,7 +156,7 @@ def test_a_run_that_was_killed_loses_and_repeats_no_row(place: Place, fake: Fake
     arguments = [script("sealign"), "classify", *map(str, place.options), "--file", str(file), "--output", str(output)]
     journal = tmp_path / "out.csv.journal"
     killed = 0
-    for _ in range(2):
+    for _ in range(20):
         process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env=environment(PYTHONPATH=place.path))
         before, deadline = journal.read_bytes() if journal.exists() else b"", time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
@@ -175,8 +164,12 @@ def test_a_run_that_was_killed_loses_and_repeats_no_row(place: Place, fake: Fake
                 process.send_signal(signal.SIGKILL)
             time.sleep(0.02)
         killed += process.wait() == -signal.SIGKILL
-    assert killed
-    assert not output.exists()
+        if output.exists():  # it was done before this test came to kill it
+            output.unlink()
+            killed = 0
+        if killed == 2:
+            break
+    assert killed == 2
     file.write_text("\n".join(texts) + "\n")  # as it was, and newer: not surely the same
     changed = place.run("--file", file, "--output", output)
     assert (changed.returncode, "another input (changed)" in changed.stderr) == (2, True)
@@ -187,13 +180,10 @@ def test_a_run_that_was_killed_loses_and_repeats_no_row(place: Place, fake: Fake
     assert f"going on after row {facts['rows']}" in ran.stderr
     found = table(output.read_text())
     assert [row["row"] for row in found] == [str(number) for number in range(1, 6001)]
-    clear = clear_logits(fake, place.client, texts)
-    # No logit is off by more than the promised precision: two that are twice as far apart keep their order.
-    certain = margins(clear) > 2 * max(plan.precision for plan in place.client.describe().tasks[0].plans)
+    clear, certain = clear_labels(fake, place.client, texts)
     assert certain.mean() > 0.98
-    labels = [LABELS[winner] for winner in clear.argmax(axis=1)]
     assert [
-        row["row"] for row, label, sure in zip(found, labels, certain, strict=True) if sure and row["label"] != label
+        row["row"] for row, label, sure in zip(found, clear, certain, strict=True) if sure and row["label"] != label
     ] == []
     assert not journal.exists()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sealign.errors import MachineError, OverloadedError, UnavailableError
+from sealign.errors import MachineError, NoPlanError, OverloadedError, UnavailableError
 from sealign_client import AsyncClient, Client, session
 from tests.support.certificates import Authority
 from tests.support.fakesilo import Address, FakeSilo, serving_fake, silo_files
@@ -49,6 +49,32 @@ def test_a_restart_shows_nothing_to_the_caller(tmp_path: Path) -> None:
     with serving_fake(fake, *files, port=first.port):
         assert [r.label for r in client.classify(QUERIES)] == [r.label for r in before]
         client.close()
+
+
+def test_a_head_that_is_being_fitted_is_waited_for_and_nothing_else(
+    client: Client, fake: FakeSilo, address: Address, tmp_path: Path
+) -> None:
+    client.align(PUBLIC)
+    fake.described.clear()
+    fake.preparing = 2
+    assert len(client.classify(QUERIES)) == len(QUERIES)
+    assert fake.described == ["", "colours", "colours"]
+    fake.preparing = 1_000_000
+    settings = address.settings(map_directory=tmp_path / "maps", timeout=1.5)
+    with Client(**settings, encoder=client_encoder()) as hurried:
+        assert hurried.describe().tasks[0].preparing
+        with pytest.raises(OverloadedError, match="still preparing task 'colours' for this client's map"):
+            hurried.classify(QUERIES)
+
+
+def test_a_task_that_nobody_can_use_needs_no_alignment(client: Client, fake: FakeSilo) -> None:
+    fake.faulty = ("broken",)
+    for aligned in (False, True):
+        if aligned:
+            client.align(PUBLIC)
+        with pytest.raises(NoPlanError, match="serve task 'broken' to nobody at present"):
+            client.classify(QUERIES, task="broken")
+    assert len(client.classify(QUERIES, task="colours")) == len(QUERIES)
 
 
 def test_an_overloaded_silo_is_asked_again_when_it_says(client: Client, fake: FakeSilo) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -42,6 +45,30 @@ def test_model_not_found(tmp_path: Path) -> None:
             load_encoder(EncoderSettings(model=model))
     with pytest.raises(InvalidInputError, match="not named"):
         load_encoder(EncoderSettings())
+
+
+@pytest.mark.parametrize(
+    ("closed", "advice"),
+    [("model/model.safetensors", "-R a+rX {}/model"), ("model", "-R a+rX {}/model"), (".", "a+rX {}")],
+)
+def test_a_model_that_this_user_may_not_read(tiny_model: TinyModel, closed: str, advice: str) -> None:
+    """It is there: libraries say that it is not."""
+    with TemporaryDirectory() as made:  # pytest's own directories are closed to others
+        Path(made).chmod(0o755)
+        model = shutil.copytree(tiny_model("bert"), Path(made) / "model")
+        for path in (model, *model.iterdir()):
+            path.chmod(0o755)
+        (Path(made) / closed).chmod(0)
+        own = os.geteuid()
+        if own == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(InvalidInputError, match="is there, and this user may not read it") as caught:
+                load_encoder(EncoderSettings(model=str(model)))
+        finally:
+            os.seteuid(own)
+            (Path(made) / closed).chmod(0o755)
+        assert str(caught.value).endswith(f"run chmod {advice.format(made)}")
 
 
 def test_damaged_weights(tiny_model: TinyModel) -> None:

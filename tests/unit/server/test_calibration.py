@@ -32,7 +32,7 @@ from sealign.heads import (
 from sealign.protocol import PublicSetCard, RowKind, TaskCard
 from sealign_server.ledger import Ledger
 from sealign_server.serving import Silo
-from sealign_server.serving.classification import LoadedTask
+from sealign_server.serving.served_tasks import LoadedTask
 from sealign_server.settings import ServingOptions
 from sealign_server.store import PublicRows, SiloDocument, SiloStore, StoredTask
 from sealign_server.training.embedding import add_public_set, create_silo

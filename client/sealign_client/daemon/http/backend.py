@@ -23,7 +23,7 @@ class TaskStatus:
 
     Attributes:
         labels: in the order of the logits; none for a generation task.
-        ready: whether the encoder or model has been aligned with the silo for it.
+        ready: whether it can be used: the encoder or model has been aligned for it, and the silo serves it to the map.
         held_out_accuracy: of the head on the silo's own embeddings; None for a generation task.
         mapped_accuracy: promised for this daemon's rows; None where the silo knows too little about the map.
     """

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from sealign.errors import NoMapError, NotFoundError, SealignError
+from sealign.errors import NoMapError, NoPlanError, NotFoundError, SealignError
 from sealign_client.daemon.http.backend import SiloStatus, TaskStatus
 from sealign_client.daemon.http.operations import TEXT, Call, Operation, json_response
 from sealign_client.daemon.http.schemas import MAX_TEXTS, Alive, Info, Model, ModelList, Ready, TaskInfo
@@ -26,6 +26,11 @@ async def ready(call: Call) -> Response:
     usable = [task for task in tasks if task.ready]
     if not tasks:
         raise NotFoundError("The silo serves no task. Ask its operator.")
+    if not usable and await backend.maps():
+        raise NoPlanError(
+            "No task is ready for this daemon's map: the silo cannot serve them, or is still preparing them. Ask its "
+            "operator, whose log says which."
+        )
     if not usable:
         raise NoMapError(
             "No task is ready: this daemon's encoder has no map to the silo. Run sealign align --public FILE, or "

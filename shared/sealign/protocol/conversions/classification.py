@@ -34,6 +34,7 @@ def task_to_wire(card: TaskCard) -> pb.TaskCard:
         mapped_accuracy=card.mapped_accuracy,
         calibrated=card.calibrated,
         mapped_accuracy_margin=card.mapped_accuracy_margin,
+        preparing=card.preparing,
     )
 
 
@@ -62,6 +63,7 @@ def task_from_wire(message: pb.TaskCard, table: SecurityTable) -> TaskCard:
         mapped_accuracy=message.mapped_accuracy if message.HasField("mapped_accuracy") else None,
         calibrated=message.calibrated,
         mapped_accuracy_margin=(message.mapped_accuracy_margin if message.HasField("mapped_accuracy_margin") else None),
+        preparing=message.preparing,
     )
     if any(plan.outputs != card.layout.outputs for plan in card.plans):
         raise InvalidInputError(f"the silo published task {name!r} with plans for other than its outputs")

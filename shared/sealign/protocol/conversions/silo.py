@@ -19,6 +19,8 @@ def silo_to_wire(card: SiloCard) -> pb.SiloCard:
         tasks=card.tasks,
         generation_tasks=card.generation_tasks,
         limits=pb.Limits(**vars(card.limits)),
+        faulty_tasks=card.faulty_tasks,
+        faulty_generation_tasks=card.faulty_generation_tasks,
     )
 
 
@@ -38,6 +40,8 @@ def silo_from_wire(message: pb.SiloCard) -> SiloCard:
             may_align=limits.may_align,
             shares_examples=limits.shares_examples,
         ),
+        faulty_tasks=_names(message.faulty_tasks, "faulty tasks"),
+        faulty_generation_tasks=_names(message.faulty_generation_tasks, "faulty generation tasks"),
     )
 
 

@@ -26,6 +26,11 @@ class DescribeTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROWS_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """The one task to describe. Absent for all tasks. Heads of large tasks take seconds to fit: the silo waits for the one
+    that is asked for 10 s at most, for those of all tasks 2 s at most. It goes on to fit them: see TaskCard.preparing.
+    """
     @_builtins.property
     def rows(self) -> _types_pb2.RowKind:
         """Absent to see tasks without plans."""
@@ -34,18 +39,21 @@ class DescribeTasksRequest(_message.Message):
         self,
         *,
         rows: _types_pb2.RowKind | None = ...,
+        task: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_task", b"_task", "rows", b"rows", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_task", b"_task", "rows", b"rows", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__task: _TypeAlias = _typing.Literal["task"]  # noqa: Y015
+    _WhichOneofArgType__task: _TypeAlias = _typing.Literal["_task", b"_task"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__task) -> _WhichOneofReturnType__task | None: ...
 
 Global___DescribeTasksRequest: _TypeAlias = DescribeTasksRequest  # noqa: Y015
 
 @_typing.final
 class DescribeTasksReply(_message.Message):
-    """All tasks that the caller may use."""
+    """The tasks that were asked for, of those that the caller may use."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -86,6 +94,7 @@ class TaskCard(_message.Message):
     MAPPED_ACCURACY_FIELD_NUMBER: _builtins.int
     CALIBRATED_FIELD_NUMBER: _builtins.int
     MAPPED_ACCURACY_MARGIN_FIELD_NUMBER: _builtins.int
+    PREPARING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 characters of a-z, 0-9, ".", "_" and "-"."""
     description: _builtins.str
@@ -108,6 +117,8 @@ class TaskCard(_message.Message):
     """
     mapped_accuracy_margin: _builtins.float
     """The promise holds within this much in about 95 % of cases. Absent if mapped_accuracy is."""
+    preparing: _builtins.bool
+    """Whether the head for the rows asked about is being fitted. Ask again, for this task."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """In the order of the logits. 2 to 2^16."""
@@ -118,7 +129,7 @@ class TaskCard(_message.Message):
 
     @_builtins.property
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Plan]:
-        """Absent if the task is not served to the rows asked about."""
+        """Absent if the task is not served to the rows asked about, or not yet: see `preparing`."""
 
     def __init__(
         self,
@@ -136,10 +147,11 @@ class TaskCard(_message.Message):
         mapped_accuracy: _builtins.float | None = ...,
         calibrated: _builtins.bool = ...,
         mapped_accuracy_margin: _builtins.float | None = ...,
+        preparing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "calibrated", b"calibrated", "description", b"description", "directions", b"directions", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "reject", b"reject", "revision", b"revision", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "calibrated", b"calibrated", "description", b"description", "directions", b"directions", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "preparing", b"preparing", "reject", b"reject", "revision", b"revision", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mapped_accuracy: _TypeAlias = _typing.Literal["mapped_accuracy"]  # noqa: Y015
     _WhichOneofArgType__mapped_accuracy: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy"]  # noqa: Y015

@@ -48,6 +48,8 @@ class SiloCard(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     GENERATION_TASKS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    FAULTY_TASKS_FIELD_NUMBER: _builtins.int
+    FAULTY_GENERATION_TASKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Chosen by the operator."""
     version: _builtins.str
@@ -70,6 +72,14 @@ class SiloCard(_message.Message):
     def limits(self) -> Global___Limits:
         """What the caller may ask for."""
 
+    @_builtins.property
+    def faulty_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of `tasks` that nobody can use at present: damaged, or under no parameter set. The silo's log says why."""
+
+    @_builtins.property
+    def faulty_generation_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of `generation_tasks`, likewise."""
+
     def __init__(
         self,
         *,
@@ -80,10 +90,12 @@ class SiloCard(_message.Message):
         tasks: _abc.Iterable[_builtins.str] | None = ...,
         generation_tasks: _abc.Iterable[_builtins.str] | None = ...,
         limits: Global___Limits | None = ...,
+        faulty_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        faulty_generation_tasks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_tasks", b"generation_tasks", "identity", b"identity", "limits", b"limits", "name", b"name", "spaces", b"spaces", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faulty_generation_tasks", b"faulty_generation_tasks", "faulty_tasks", b"faulty_tasks", "generation_tasks", b"generation_tasks", "identity", b"identity", "limits", b"limits", "name", b"name", "spaces", b"spaces", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
