@@ -72,7 +72,8 @@ async def run_worker(directory: Path, settings: ServeSettings, addresses: Addres
     guards = guards_of(store, ledger, settings)
     service = Service(Silo(store, ledger, settings.serving()), guards, settings.serving(), settings.calls())
     service.record_policy()
-    server = build_server(service, _CHANNEL_OPTIONS)
+    limits = {"grpc.max_allowed_incoming_connections": settings.max_connections}
+    server = build_server(service, _CHANNEL_OPTIONS | limits)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
