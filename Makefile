@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
 
-.PHONY: agreed demo check unit test test-library test-service coverage matrix docs browser-test bench compose-test proto format clean
+.PHONY: agreed demo check unit test test-library test-service load chaos fuzz coverage matrix docs browser-test bench compose-test proto format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m deploy.demo.run
@@ -26,10 +26,21 @@ test: check
 	$(MAKE) --jobs=2 --output-sync=target test-library test-service
 
 test-library: $(INSTALLED)
-	$(BIN)/pytest --durations=15 tests/unit tests/cases tests/benchmarks tests/docs tests/browser
+	$(BIN)/pytest --durations=15 tests/unit tests/cases tests/benchmarks tests/load tests/docs tests/browser
 
 test-service: $(INSTALLED)
 	$(BIN)/pytest --durations=15 tests/security tests/integration
+
+# Each prints a table of what was aimed at and what was measured; a quarter of an hour or so each. `make test` has short
+# versions of the last two.
+load: $(INSTALLED)
+	$(BIN)/python -m tests.load.load 60 2
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m tests.load.chaos 200 30
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.load.fuzz 1000000 50000
 
 # `make unit` on every Python 3.10 to 3.14 that this machine has.
 matrix:

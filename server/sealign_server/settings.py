@@ -132,6 +132,9 @@ class ServeSettings(LayeredSettings):
     max_concurrent: int = Field(
         default=64, ge=1, description="Requests under way in one process. More are refused, not queued."
     )
+    max_connections: int = Field(
+        default=4096, ge=1, le=1 << 20, description="Open connections of one process. More are closed at once."
+    )
     max_streams: int = Field(default=32, ge=1, description="Open streams per identity in one process.")
     max_rows: int = Field(default=1 << 16, ge=1, le=1 << 16, description="Rows in one request.")
     max_rows_per_day: int | None = Field(

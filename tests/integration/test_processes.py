@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -170,6 +171,22 @@ def test_a_dead_worker_is_replaced_while_the_other_serves(aligned: Aligned, tls:
         silo.wait_for("serving", 3)
         assert silo.is_running
         assert silo.end() == 0
+
+
+def test_connections_beyond_the_limit_are_closed_and_the_others_served(
+    aligned: Aligned, tls: Tls, tmp_path: Path
+) -> None:
+    options = (aligned.directory, *tls.serve_options, "--max-connections", 2)
+    with serving("sealign-server", "serve", *options, log=tmp_path / "log") as silo:
+        with ExitStack() as stack:
+            held = [stack.enter_context(raw_stubs(silo.address, tls.authority, tls.client)) for _ in range(3)]
+            served = [RawClient.meet(stubs, aligned.clear.rows) for stubs in held[:2]]
+            with pytest.raises(grpc.RpcError) as caught:
+                held[2].classification.DescribeTasks(pb.DescribeTasksRequest(), timeout=20)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert all(aligned.is_right(raw) for raw in served)
+        with raw_stubs(silo.address, tls.authority, tls.client) as stubs:  # there is room again
+            stubs.classification.DescribeTasks(pb.DescribeTasksRequest(), timeout=60, wait_for_ready=True)
 
 
 def test_workers_do_not_outlive_their_supervisor(aligned: Aligned, tls: Tls, tmp_path: Path) -> None:

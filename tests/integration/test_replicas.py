@@ -9,20 +9,22 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydantic import SecretStr
 
 from sealign.ckks import DEFAULT_PRECISION
 from sealign.encoders import EncoderSettings
-from sealign.errors import BudgetExhaustedError, ReleaseRefusedError, SealignError
+from sealign.errors import BudgetExhaustedError, ReleaseRefusedError
 from sealign_client import Client, ClientSettings
 from sealign_server.ledger import IdentityRegister, Ledger, Usage
 from sealign_server.store import SiloStore, audit_records, verify_audit
 from sealign_server.training.generation import add_public_states, keep_generation
+from tests.load.application import Application, milliseconds, running, wait_for_answers
 from tests.support.balancer import Balancer
 from tests.support.generation import TASK, ClearGenerator, chosen_otherwise, loaded, model_name, public_set
 from tests.support.postgresql import PostgreSQL
@@ -115,9 +117,7 @@ def client_of(replicas: Replicas, balancer: Balancer, identity: str, maps: Path,
     return Client(settings, encoder=None if "model" in fields else client_encoder())
 
 
-def clear_logits(
-    replicas: Replicas, identity: str, rows: Embeddings
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def clear_logits(replicas: Replicas, identity: str, rows: Embeddings) -> NDArray[np.float64]:
     """What the newest map and its head give in the clear."""
     from sealign_server.serving.served_tasks import LoadedTask
     from sealign_server.settings import ServingOptions
@@ -193,32 +193,9 @@ def test_budgets_hold_over_both_and_their_deaths(both: tuple[Replicas, Balancer]
     ledger.close()
 
 
-@dataclass
-class Load:
-    """Queries of one client, one after the other, until it is told to stop."""
-
-    client: Client
-    row: Embeddings
-    expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-    answers: int = 0
-    gaps: list[float] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    over: Event = field(default_factory=Event)
-
-    def run(self) -> None:
-        while not self.over.is_set():
-            began = time.monotonic()
-            try:
-                logits = self.client.logits(self.row)
-                if np.abs(logits - self.expected).max() > DEFAULT_PRECISION:
-                    self.faults.append("a wrong answer")
-            except SealignError as error:
-                self.faults.append(f"{type(error).__name__}: {error}")
-            self.gaps.append(time.monotonic() - began)
-            self.answers += 1
-
-
-def test_an_application_notices_neither_death_nor_restart(both: tuple[Replicas, Balancer], tmp_path: Path) -> None:
+def test_an_application_notices_neither_death_nor_restart(
+    both: tuple[Replicas, Balancer], database: PostgreSQL, tmp_path: Path
+) -> None:
     replicas, balancer = both
     encoder = client_encoder()
     leftover = replicas.directory / "space" / ".map.0123456789ab.tmp"
@@ -229,19 +206,12 @@ def test_an_application_notices_neither_death_nor_restart(both: tuple[Replicas, 
         clients[0].align(PUBLIC)
         rows = encoder.encode([f"busy {number}" for number in range(2)])
         clear = clear_logits(replicas, "busy", rows)
-        loads = [Load(client, rows[n : n + 1], clear[n : n + 1]) for n, client in enumerate(clients)]
-        threads = [Thread(target=load.run) for load in loads]
-        for thread in threads:
-            thread.start()
-
-        def flows() -> None:
-            """Wait until each client has had more answers."""
-            before = [load.answers for load in loads]
-            deadline = time.monotonic() + 60
-            while any(load.answers < count + 5 for load, count in zip(loads, before, strict=True)):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-
+        applications = [
+            Application(client, rows[n : n + 1], partial(_is_near, clear[n : n + 1]))
+            for n, client in enumerate(clients)
+        ]
+        stack.enter_context(running(applications))
+        flows = partial(wait_for_answers, applications, 5)
         flows()
         replicas.servers[0].end(signal.SIGKILL)
         flows()
@@ -250,20 +220,27 @@ def test_an_application_notices_neither_death_nor_restart(both: tuple[Replicas, 
         assert leftover.exists()
         leftover.unlink()
         flows()
+        database.stop()  # what is counted ahead is spent meanwhile, and what is not is asked for again
+        time.sleep(1.0)
+        database.start()
+        flows()
         for number in range(2):  # a rolling restart
             assert replicas.servers[number].end(signal.SIGTERM) == 0
             flows()
             replicas.start(number)
             flows()
-        for load in loads:
-            load.over.set()
-        for thread in threads:
-            thread.join()
-    assert not [fault for load in loads for fault in load.faults]
-    gaps = np.array([gap for load in loads for gap in load.gaps])
+    assert not [fault for application in applications for fault in application.faults]
+    calls, p99, longest = (
+        sum(len(application.seconds) for application in applications),
+        milliseconds(applications, 0.99),
+        milliseconds(applications, 1.0),
+    )
     print(
-        f"{len(gaps)} calls through a kill and a rolling restart: none failed, p99 {np.quantile(gaps, 0.99) * 1e3:.0f} "
-        f"ms, longest {gaps.max() * 1e3:.0f} ms"
+        f"{calls} calls through a kill and a rolling restart: none failed, p99 {p99:.0f} ms, longest {longest:.0f} ms"
     )
     assert not [event for server in replicas.servers for event in server.events("internal error")]
     assert verify_audit(SiloStore(replicas.directory).audit_path).torn == 0
+
+
+def _is_near(clear: NDArray[np.float64], logits: NDArray[np.float64]) -> bool:
+    return bool(np.abs(logits - clear).max() <= DEFAULT_PRECISION)

@@ -1,6 +1,6 @@
 """Facts that must be exact across processes and survive them: releases, maps made, rows used, identities.
 
-SQLite by default (write-ahead log, each commit synced), any SQLAlchemy URL otherwise. What is about to happen is
+SQLite by default (write-ahead log, each commit synced), PostgreSQL if there is a URL. What is about to happen is
 recorded before it happens, so that a crash can only be in the silo's favour.
 """
 

@@ -67,6 +67,7 @@ def postgresql_engine(url: str) -> Engine:
         parsed,
         pool_pre_ping=True,
         pool_timeout=WAIT_SECONDS,
+        isolation_level="READ COMMITTED",  # reads see what was committed before the lock was had
         hide_parameters=True,
         connect_args=defaults | {"prepare_threshold": None},  # poolers may change the server between transactions
     )

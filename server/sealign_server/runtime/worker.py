@@ -31,6 +31,8 @@ _log = structlog.get_logger()
 _SWITCH_SECONDS = 0.001
 """How long a thread of long products keeps the interpreter from the event loop."""
 _QUIET_SECONDS = 0.1
+_STOP_SECONDS = 2.0
+"""For the server to end once all calls have."""
 _reloads: set[asyncio.Future[None]] = set()
 """Reloads under way; the loop itself would let go of them."""
 _PENDING = 48
@@ -77,7 +79,8 @@ async def run_worker(directory: Path, settings: ServeSettings, addresses: Addres
     guards = guards_of(store, ledger, settings)
     service = Service(Silo(store, ledger, settings.serving()), guards, settings.serving(), settings.calls())
     service.record_policy()
-    server = build_server(service, _CHANNEL_OPTIONS)
+    limits = {"grpc.max_allowed_incoming_connections": settings.max_connections}
+    server = build_server(service, _CHANNEL_OPTIONS | limits)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     enable_reflection(server, (*SERVICES, health.SERVICE_NAME))
@@ -97,13 +100,16 @@ async def run_worker(directory: Path, settings: ServeSettings, addresses: Addres
     mutual = settings.tls_client_ca is not None
     _log.info("serving", address=addresses.all, **tokens, pid=os.getpid(), mutual_tls=mutual)
     await stopping.wait()
-    await _drain(service, server, status, settings.drain_seconds)
+    ended = await _drain(service, server, status, settings.drain_seconds)
     for task in beside:
         task.cancel()
     service.close()
     guards.trail.close()
     ledger.close()
     _log.info("stopped")
+    if not ended:  # gRPC would wait for such peers when the interpreter ends, too
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _reload(service: Service, certificates: Certificates) -> None:
@@ -113,8 +119,10 @@ def _reload(service: Service, certificates: Certificates) -> None:
     task.add_done_callback(_reloads.discard)
 
 
-async def _drain(service: Service, server: Any, status: Any, seconds: float) -> None:
+async def _drain(service: Service, server: Any, status: Any, seconds: float) -> bool:
     """Stop so that calls end: health first, then a quiet moment, then no more new ones, then the server.
+
+    Returns whether the server has ended: peers that flood it with pings can keep it from that.
 
     gRPC takes calls before Python sees them, and would cancel those that Python has not seen when the server stops.
     So it is stopped when no call has come for a moment; where they keep coming, new ones are sent elsewhere first.
@@ -126,7 +134,12 @@ async def _drain(service: Service, server: Any, status: Any, seconds: float) -> 
         service.drain.is_closed = True
         await _quiet(service, min(2.0, seconds / 4))
     service.drain.is_closed = True
-    await server.stop(max(0.0, seconds - (monotonic() - began)))
+    left = max(0.0, seconds - (monotonic() - began))
+    stopped: asyncio.Future[None] = asyncio.ensure_future(server.stop(left))
+    await asyncio.wait({stopped}, timeout=left + _STOP_SECONDS)
+    if not stopped.done():
+        _log.warning("some connections do not end; the process does")
+    return stopped.done()
 
 
 async def _quiet(service: Service, seconds: float) -> bool:

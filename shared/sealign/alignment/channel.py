@@ -49,7 +49,7 @@ class MapCovariances:
                 raise InvalidInputError(f"a map's covariances must be square and alike; {name} has shape {array.shape}")
             if not np.isfinite(array).all():
                 raise InvalidInputError(f"a map's covariances hold numbers that are not finite ({name}); align again")
-            array = (array + array.T) / 2
+            array = array / 2 + array.T / 2  # no overflow, however large they are
             array.flags.writeable = False
             object.__setattr__(self, name, array)
 

@@ -7,6 +7,7 @@ import secrets
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from sealign import errors
@@ -86,13 +87,12 @@ def _sent(failure: grpc.aio.AioRpcError | grpc.Call) -> SealignError | None:
 
 
 def _described(value: bytes, message: str) -> SealignError | None:
-    try:
-        details = status_pb2.Status.FromString(value).details
-    except Exception:  # noqa: BLE001 - whatever a peer sends, the status itself still says something
-        return None
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    for detail in details:
-        detail.Unpack(info) or detail.Unpack(retry)
+    try:
+        for detail in status_pb2.Status.FromString(value).details:
+            detail.Unpack(info) or detail.Unpack(retry)
+    except DecodeError:  # whatever a peer sends, the status itself still says something
+        return None
     if info.domain != DOMAIN or info.reason not in _CLASSES:
         return None
     after = retry.retry_delay.ToMilliseconds() / 1e3 if retry.HasField("retry_delay") else None

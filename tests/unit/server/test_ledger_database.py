@@ -12,6 +12,8 @@ from sealign.protocol.status import sendable
 from sealign_server.ledger import Budget, IdentityRegister, Ledger, Snapshot, Usage, UsageKey
 from tests.support.postgresql import PostgreSQL
 
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg (extra `postgresql`)")
+
 KEY = UsageKey("CN=a", "topics", "c" * 64)
 
 
@@ -45,17 +47,23 @@ def test_a_database_that_is_away_is_waited_for_by_the_caller(database: PostgreSQ
 
 def test_a_transaction_is_durable_and_bounded_whatever_the_database_does_by_default(database: PostgreSQL) -> None:
     """A process that is stopped within one would hold all others up for ever."""
-    names = ("synchronous_commit", "lock_timeout", "idle_in_transaction_session_timeout")
-    ledger = Ledger(Path("none"), database.fresh())
+    names = (
+        *("synchronous_commit", "lock_timeout", "idle_in_transaction_session_timeout"),
+        "transaction_isolation",
+    )
+    url = database.fresh()
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = url.rpartition("/")[2]
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_isolation TO serializable".encode())
+    ledger = Ledger(Path("none"), url)
 
     def settings(connection: Connection) -> list[str]:
         return [str(connection.execute(text(f"SHOW {name}")).scalar()) for name in names]
 
-    with ledger.transaction() as connection:
-        assert settings(connection) == ["on", "10s", "10s"]
-    with ledger.reading() as connection:
-        assert settings(connection) == ["off", "0", "0"]
-        assert connection.execute(text("SHOW transaction_isolation")).scalar() == "repeatable read"
+    with ledger.transaction() as inside:
+        assert settings(inside) == ["on", "10s", "10s", "read committed"]
+    with ledger.reading() as inside:
+        assert settings(inside) == ["off", "0", "0", "repeatable read"]
     ledger.close()
 
 

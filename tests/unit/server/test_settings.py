@@ -45,6 +45,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "max_keys_mb": "5",
         "zeros_per_key": "0",
         "max_concurrent": "2",
+        "max_connections": "5",
         "max_streams": "4",
         "max_rows": "100",
         "max_rows_per_day": "1000",

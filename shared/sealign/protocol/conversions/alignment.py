@@ -103,7 +103,9 @@ def _symmetric(values: bytes, dimension: int) -> NDArray[np.float32]:
         )
     matrix = np.zeros((dimension, dimension), dtype=np.float32)
     matrix[np.triu_indices(dimension)] = np.frombuffer(values, dtype="<f4")
-    return np.asarray(matrix + np.triu(matrix, 1).T)
+    below = np.tril_indices(dimension, -1)
+    matrix[below] = matrix.T[below]  # and no sum, which numbers that are not finite would warn of
+    return matrix
 
 
 def rows_from_bytes(values: bytes, dimension: int) -> NDArray[np.float32]:

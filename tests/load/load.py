@@ -1,0 +1,55 @@
+"""A silo under load, beside the targets: what `tests.benchmarks.bench_load` prints, as a table.
+
+Usage: python -m tests.load.load [seconds] [workers]
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+_TARGETS = (
+    ("throughput, d=768, C=4, TLS, budgets and audit on", "at least 600/s"),
+    ("half of that", "p99 at most 50 ms"),
+    ("four times as much", "80 % of the throughput answered; refusals RESOURCE_EXHAUSTED within 50 ms"),
+    ("half of it, 2 s after the flood", "answered as before"),
+)
+_ANSWERED = re.compile(r"\bOK ([\d.]+)/s, p50 ([\d.]+) ms, p99 ([\d.]+) ms")
+_REFUSED = re.compile(r"RESOURCE_EXHAUSTED ([\d.]+)/s, p50 ([\d.]+) ms, p99 ([\d.]+) ms")
+
+
+def met(lines: list[str]) -> list[bool]:
+    """Return which targets the lines of the benchmark meet, in the targets' order."""
+    rates, answered_p99 = zip(*((float(m[1]), float(m[3])) for m in map(_required, lines)), strict=True)
+    refused = _REFUSED.search(lines[2])
+    quick = refused is None or float(refused[3]) <= 50
+    return [
+        rates[0] >= 600,
+        answered_p99[1] <= 50,
+        rates[2] >= 0.8 * rates[0] and quick,
+        rates[3] >= 0.95 * rates[1],
+    ]
+
+
+def _required(line: str) -> re.Match[str]:
+    found = _ANSWERED.search(line)
+    if found is None:
+        raise SystemExit(f"nothing was answered: {line}")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark, print the table, and return its exit status: figures are figures, and fail nothing."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.bench_load", *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    first, *lines = ran.stdout.strip().splitlines()
+    print(f"{first}\n\n| load | target | measured | |\n| --- | --- | --- | --- |")
+    for (what, target), line, good in zip(_TARGETS, lines, met(lines), strict=True):
+        print(f"| {what} | {target} | {line.partition(': ')[2]} | {'met' if good else 'MISSED'} |")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:] or ["60", "2"]))
