@@ -29,7 +29,7 @@ from tests.security.attacker import (
 )
 from tests.unit.ckks.parties import Parties, head, unit_rows
 
-DIMENSION, CLASSES = 768, 4
+DIMENSION, CLASSES = 512, 4
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ coefficient of the key. Against a constant in another reply ciphertext the label
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 
 import numpy as np
 import pytest
 
-from sealign.ckks import EncryptedProduct, ReplyCiphertext, SecurityTable, replies_per_key
+from sealign.ckks import Block, EncryptedProduct, ReplyCiphertext, SecurityTable, replies_per_key
 from sealign.ckks.serialization import pack_words
 from sealign.errors import DecryptionError
 from tests.benchmarks.security_levels import security_bits
@@ -62,9 +62,9 @@ class Oracle:
 
 @pytest.fixture
 def oracle() -> Oracle:
-    parties = Parties.meet(*head(np.random.default_rng(1), 768, LABELS))
-    assert parties.plan.counts[2] == 2
-    return Oracle(parties)
+    met = Parties.meet(*head(np.random.default_rng(1), 768, LABELS))
+    two_replies = replace(met.plan, block=Block(1, 768, LABELS // 2))
+    return Oracle(Parties.under(two_replies, met.shape, met.weight, met.bias))
 
 
 def test_labels_without_a_limit_give_the_key_away(oracle: Oracle) -> None:
