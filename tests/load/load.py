@@ -12,18 +12,18 @@ import sys
 _TARGETS = (
     ("throughput, d=768, C=4, TLS, budgets and audit on", "at least 600/s"),
     ("half of that", "p99 at most 50 ms"),
-    ("four times as much", "80 % of the throughput answered; refusals RESOURCE_EXHAUSTED within 50 ms"),
+    ("four times as much", "80 % of the throughput answered; refusals, which clients retry, within 50 ms"),
     ("half of it, 2 s after the flood", "answered as before"),
 )
 _ANSWERED = re.compile(r"\bOK ([\d.]+)/s, p50 ([\d.]+) ms, p99 ([\d.]+) ms")
-_REFUSED = re.compile(r"RESOURCE_EXHAUSTED ([\d.]+)/s, p50 ([\d.]+) ms, p99 ([\d.]+) ms")
+_REFUSED = re.compile(r"(?:RESOURCE_EXHAUSTED|UNAVAILABLE|CANCELLED) [\d.]+/s, p50 [\d.]+ ms, p99 ([\d.]+) ms")
+"""By Python, or by gRPC's core: see the decision record on the queue."""
 
 
 def met(lines: list[str]) -> list[bool]:
     """Return which targets the lines of the benchmark meet, in the targets' order."""
     rates, answered_p99 = zip(*((float(m[1]), float(m[3])) for m in map(_required, lines)), strict=True)
-    refused = _REFUSED.search(lines[2])
-    quick = refused is None or float(refused[3]) <= 50
+    quick = all(float(p99) <= 50 for p99 in _REFUSED.findall(lines[2]))
     return [
         rates[0] >= 600,
         answered_p99[1] <= 50,

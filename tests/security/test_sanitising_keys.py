@@ -131,7 +131,7 @@ def test_constant_key_reads_one_coefficient_an_output(single: Parties) -> None:
 
 
 def test_best_key_reads_no_more_than_the_stated_capacity(single: Parties) -> None:
-    """More than one coefficient an output, at most bits_per_output / log2(3); 99 of 100 stay hidden."""
+    """More than one coefficient an output, at most bits_per_output / log2(3); what stays hidden gives 128 bits."""
     attack = Attack(single, most_digits(single))
     replies, secrets = attack.run()
     known = [attack.read(reply) for reply in replies]
