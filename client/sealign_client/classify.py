@@ -101,10 +101,15 @@ class Classifier(ClassificationTasks):
         return await self.classify_rows(rows, card.name, verify=verify)
 
     async def classify_rows(
-        self, rows: NDArray[np.floating], task: str | None = None, *, verify: bool | None = None
+        self,
+        rows: NDArray[np.floating],
+        task: str | None = None,
+        progress: Progress | None = None,
+        *,
+        verify: bool | None = None,
     ) -> list[Classification]:
         """Return classifications of embeddings, (n, d), in their order."""
-        ready, outputs = await self.outputs(rows, task, verify=verify)
+        ready, outputs = await self.outputs(rows, task, progress, verify=verify)
         return classifications(ready.card, outputs, self._thresholds(ready))
 
     async def classify_each(self, texts: Iterable[str], task: str | None = None) -> AsyncIterator[Classification]:

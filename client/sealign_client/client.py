@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, overload
 
-from sealign_client.inputs import (
-    Texts,
-    checked_embeddings,
-    checked_public_set,
-    checked_sequence,
-    checked_settings,
-    iterate_texts,
-)
+from sealign_client import inputs
+from sealign_client.inputs import Texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +62,7 @@ class AsyncClient:
         from sealign_client.routes import RouteOptions, Routes
         from sealign_client.session import Session
 
-        settings = checked_settings(settings, encoder, fields)
+        settings = inputs.checked_settings(settings, encoder, fields)
         named = encoder if encoder is not None else settings.encoder
         self.settings = settings
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
@@ -157,7 +151,7 @@ class AsyncClient:
         from sealign_client.options import AlignmentOptions
 
         space = space or EMBEDDINGS
-        wanted, chosen = AlignmentOptions.of(options), checked_public_set(texts)
+        wanted, chosen = AlignmentOptions.of(options), inputs.checked_public_set(texts)
         held = (await self._routes.space(space)).public_sets  # before a model is loaded
         find_public_set(held, chosen.digest, f"the silo's space {space!r}")
         task = generation_task_of(space)
@@ -192,7 +186,7 @@ class AsyncClient:
             UnavailableError: the silo went away; the texts' mean is used already, thresholds are the silo's.
         """
         self.session.require_usable()
-        return await self.classifier.adapt(checked_sequence(texts), progress, thresholds=thresholds, task=task)
+        return await self.classifier.adapt(inputs.checked_sequence(texts), progress, thresholds=thresholds, task=task)
 
     @overload
     async def classify(  # type: ignore[overload-overlap]
@@ -216,7 +210,7 @@ class AsyncClient:
 
         Args:
             texts: one text gives one result; a list, tuple, iterator, numpy array or pandas Series of texts gives a
-                list, in order. Large numbers go in batches.
+                list, in order. So does an array of floats, embeddings of shape (n, d) that this client's encoder made.
             task: name of the silo's task; may be left out if there is only one.
             progress: told how many texts were embedded, which takes nearly all of the time.
             verify: hide check rows in batches, which catch a silo that returns another product than that of the rows
@@ -231,13 +225,15 @@ class AsyncClient:
             UnavailableError, OverloadedError: the silo did not answer within the timeout.
         """
         self.session.require_usable()
-        results = await self.classifier.classify(checked_sequence(texts), task, progress, verify=verify)
+        if inputs.is_embeddings(texts):
+            return await self.classifier.classify_rows(inputs.checked_embeddings(texts), task, progress, verify=verify)
+        results = await self.classifier.classify(inputs.checked_sequence(texts), task, progress, verify=verify)
         return results[0] if isinstance(texts, str) else results
 
     async def classify_each(self, texts: Texts, task: str | None = None) -> AsyncGenerator[Classification, None]:
         """Classify any number of texts in constant memory, and yield results as they are made; see :meth:`classify`."""
         self.session.require_usable()
-        async for result in self.classifier.classify_each(iterate_texts(texts), task):
+        async for result in self.classifier.classify_each(inputs.iterate_texts(texts), task):
             yield result
 
     async def logits(
@@ -254,7 +250,7 @@ class AsyncClient:
             InvalidInputError: wrong shape, or a row that is not finite or not normalised; nothing was sent.
         """
         self.session.require_usable()
-        return await self.classifier.logits(checked_embeddings(rows), task, progress, verify=verify)
+        return await self.classifier.logits(inputs.checked_embeddings(rows), task, progress, verify=verify)
 
     async def generate(
         self,
@@ -297,4 +293,4 @@ class AsyncClient:
         self.session.require_usable()
         from sealign_client.forecast import forecast
 
-        return await forecast(self.generator, checked_sequence(texts), task)
+        return await forecast(self.generator, inputs.checked_sequence(texts), task)

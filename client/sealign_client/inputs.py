@@ -105,6 +105,11 @@ def _require_encoder(given: Any) -> None:
         )
 
 
+def is_embeddings(given: Any) -> bool:
+    """Return whether an application gave an array of floats, which holds embeddings if its shape is right."""
+    return getattr(getattr(given, "dtype", None), "kind", "") == "f" and getattr(given, "ndim", 0) == 2
+
+
 def checked_embeddings(given: Any) -> NDArray[np.floating]:
     """Return embeddings, shape (n, d).
 

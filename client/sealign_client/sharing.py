@@ -157,6 +157,10 @@ class Sharing:
         rows = group[0].rows if len(group) == 1 else _joined([caller.rows for caller in group])
         try:
             ready, outputs = await self._under_way(line, len(rows), self._ask(rows))
+        except asyncio.CancelledError:  # the connection is closed
+            for caller in group:
+                caller.done.cancel()
+            raise
         except Exception as error:  # noqa: BLE001 - it belongs to the callers
             if len(group) > 1 and isinstance(error, SealignError) and not isinstance(error, _OF_ALL):
                 for caller in group:  # a limit or a budget may be enough for one of them

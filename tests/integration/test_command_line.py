@@ -128,6 +128,26 @@ def test_a_shell_completes_commands_and_values(words: str, completed: list[str])
     assert ran.stdout.split() == completed, ran.stderr
 
 
+def test_align_and_adapt_as_json(
+    options: list[str],
+    client: Client,
+    corpus: Corpus,
+    corpus_files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, "align", "--json", "--public", str(corpus_files[1]), *options) == 0
+    aligned = json.loads(capsys.readouterr().out)
+    assert (aligned["space"], aligned["mode"], aligned["rows"]) == ("embeddings", "plain", len(corpus.public))
+    assert aligned["encoder"] == client.encoder.card.fingerprint
+    texts, output = tmp_path / "own.txt", tmp_path / "own.safetensors"
+    texts.write_text("\n".join(item.text.replace("\n", " ") for item in corpus.train[:50]))
+    assert run(monkeypatch, "adapt", "--json", "--texts", str(texts), "--output", str(output), *options) == 0
+    facts = {"output": str(output), "texts": 50, "encoder": aligned["encoder"], "thresholds": None}
+    assert json.loads(capsys.readouterr().out) == facts
+
+
 def test_only_line_feeds_end_lines(options: list[str], client: Client, tmp_path: Path) -> None:
     texts = ["oil\u2028prices rose", "the\x0cbank cut rates", "wheat\x85exports"]
     file = tmp_path / "texts.txt"

@@ -13,7 +13,7 @@ from sealign.errors import InvalidInputError
 from sealign_client import Client
 from sealign_client.inputs import checked_public_set, checked_sequence
 from tests.support.fakesilo import Address
-from tests.support.views import PUBLIC, ViewEncoder, client_encoder
+from tests.support.views import PUBLIC, ViewEncoder, clear_queries, client_encoder
 
 TEXTS = ["one", "two", "three"]
 
@@ -98,6 +98,9 @@ def test_a_public_set_of_a_list() -> None:
     ("use", "message"),
     [
         (lambda client: client.classify("query", task=3), "name of a task is a text"),
+        (lambda client: client.classify(np.ones((1, 7), np.float32)), r"shape \(1, 7\)"),
+        (lambda client: client.classify(np.ones((1, 24), np.float32)), "normalise"),
+        (lambda client: client.classify(np.ones(24, np.float32)), "holds no texts"),
         (lambda client: client.logits(None), "NoneType holds no embeddings"),
         (lambda client: client.logits([[1.0]]), "list holds no embeddings"),
         (lambda client: client.logits(np.ones((1, 24), np.int64)), "array of int64"),
@@ -147,3 +150,13 @@ def test_results_carry_every_label(address: Address) -> None:
     assert result.probabilities is not None
     assert tuple(result.probabilities) == result.labels
     assert result.probabilities[result.label] == result.probability == max(result.probabilities.values())
+
+
+def test_embeddings_are_classified_as_their_texts_are(address: Address) -> None:
+    encoder, texts = client_encoder(), clear_queries(40)
+    with Client(**address.settings(), encoder=encoder) as client:
+        client.align(PUBLIC)
+        done: list[int] = []
+        results = client.classify(encoder.encode(texts), progress=done.append)
+        assert [result.label for result in results] == [result.label for result in client.classify(texts)]
+        assert sum(done) == 40

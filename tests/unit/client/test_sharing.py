@@ -8,14 +8,22 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sealign.errors import BudgetExhaustedError, DecryptionError, InvalidInputError, UnavailableError
+from sealign.errors import (
+    BudgetExhaustedError,
+    DecryptionError,
+    InvalidInputError,
+    OverloadedError,
+    UnavailableError,
+)
 from sealign.protocol import Limits
 from sealign_client import AsyncClient, Client
+from sealign_client.daemon.room import MAX_WAITING, require_room
 from tests.support.fakesilo import Address, FakeSilo
 from tests.support.views import PUBLIC, client_encoder
 
@@ -187,3 +195,28 @@ async def test_a_silo_that_hangs_makes_nobody_wait_twice_the_timeout(client: Asy
     got = [*await each_alone(client), *await first]
     assert {type(error) for error in got} == {UnavailableError}
     assert time.monotonic() - started < 3.5
+
+
+async def test_a_client_that_closes_leaves_nobody_waiting(client: AsyncClient, fake: FakeSilo) -> None:
+    def slow(method: str, reply: Any) -> Any:
+        time.sleep(1.0)
+        return reply
+
+    fake.tamper = slow
+    calls = [asyncio.create_task(client.logits(row[None])) for row in ROWS]
+    await asyncio.sleep(0.2)
+    await client.close()
+    done, left = await asyncio.wait(calls, timeout=10)  # the timeout of a call is 20 s
+    assert not left
+    assert all(call.cancelled() or call.exception() is not None for call in done)
+
+
+def test_more_texts_than_can_wait_are_refused_for_now() -> None:
+    def client_with(waiting: int) -> Any:
+        return SimpleNamespace(classifier=SimpleNamespace(waiting=waiting))
+
+    require_room(client_with(0), 10 * MAX_WAITING)  # alone
+    require_room(client_with(MAX_WAITING - 5), 5)
+    with pytest.raises(OverloadedError, match="Try again later") as caught:
+        require_room(client_with(MAX_WAITING - 5), 6)
+    assert caught.value.retry_after is not None
