@@ -19,7 +19,7 @@ from sealign.ckks import DEFAULT_PRECISION
 from sealign.errors import NotPermittedError, RateLimitedError, UnavailableError
 from sealign.protocol import RowKind
 from sealign.protocol.status import error_of
-from sealign.protocol.v1 import alignment_pb2, generation_pb2, silo_pb2
+from sealign.protocol.v1 import alignment_pb2, classification_pb2, generation_pb2, silo_pb2
 from sealign_server.cli import app
 from sealign_server.ledger import Ledger, Usage
 from sealign_server.store import SiloStore, audit_records
@@ -105,12 +105,14 @@ def test_a_policy_in_force(store: SiloStore, tls: Tls, tmp_path: Path) -> None:
             described = stubs.silo.Describe(silo_pb2.DescribeRequest(), timeout=60)
             assert list(described.tasks) == ["colours"]
             assert (described.limits.rows_per_request, described.limits.may_align) == (1, True)
+            one = classification_pb2.DescribeTasksRequest(task="topics")
             space = alignment_pb2.AlignmentHeader(space="embeddings", public_set=few.digest, rows=len(few))
             space.encoder.dimension = card.dimension
             for ask, deed in (
                 (lambda: stubs.alignment.Align(iter([alignment_pb2.AlignRequest(header=space)])), "align over public"),
                 (lambda: next(stubs.alignment.AlignEncrypted(iter([]))), "align in mode encrypted"),
                 (lambda: stubs.alignment.RegisterMap(alignment_pb2.RegisterMapRequest()), "register maps"),
+                (lambda: stubs.classification.DescribeTasks(one), "use task 'topics'"),
                 (lambda: stubs.alignment.SharedExamples(alignment_pb2.SharedExamplesRequest()), "read shared examples"),
                 (
                     lambda: stubs.generation.DescribeGeneration(generation_pb2.DescribeGenerationRequest(task="x")),
