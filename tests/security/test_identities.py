@@ -24,7 +24,7 @@ from sealign.errors import (
 )
 from sealign.protocol import AlignmentRequest, ClientMap, RowKind
 from sealign.protocol.conversions.alignment import covariances_to_wire, offer_from_wire, request_to_wire
-from sealign.protocol.conversions.types import matrix_to_wire, public_key_to_wire, rows_to_wire
+from sealign.protocol.conversions.types import matrix_to_wire, plan_from_wire, public_key_to_wire, rows_to_wire
 from sealign.protocol.v1 import alignment_pb2 as pb
 from sealign.protocol.v1 import classification_pb2, silo_pb2
 from sealign_server.store import SiloStore
@@ -148,11 +148,21 @@ def test_a_session_of_another_is_not_found(two: Two, card: EncoderCard) -> None:
     other = card.model_copy(update={"fingerprint": "e" * 64})
     request = AlignmentRequest("embeddings", other, PUBLIC.digest, len(two.rows))
     header = pb.AlignEncryptedHeader(alignment=request_to_wire(request))
-    begun = next(iter(two.alice.alignment.AlignEncrypted(iter([pb.AlignEncryptedRequest(header=header)]), timeout=60)))
-    header.session = begun.offer.session
+
+    def offered(stubs: Stubs) -> pb.AlignmentOffer:
+        asked = iter([pb.AlignEncryptedRequest(header=header)])
+        return next(iter(stubs.alignment.AlignEncrypted(asked, timeout=60))).offer
+
+    plan = plan_from_wire(offered(two.alice).plan, SecurityTable.CLASSICAL)
+    header.key.CopyFrom(public_key_to_wire(SecretKey.generate(plan.parameters).public_key))
+    session = offered(two.alice).session
+    header.session = session
+    assert offered(two.bob).session != session  # begun anew, as Bob's own
+    header.parts_received = 1
     with refused(PRECONDITION, UnknownSessionError, "start again"):
-        next(iter(two.bob.alignment.AlignEncrypted(iter([pb.AlignEncryptedRequest(header=header)]), timeout=60)))
-    next(iter(two.alice.alignment.AlignEncrypted(iter([pb.AlignEncryptedRequest(header=header)]), timeout=60)))
+        offered(two.bob)
+    header.parts_received = 0
+    assert offered(two.alice).session == session
 
 
 def test_a_key_of_another_is_unknown(two: Two) -> None:
