@@ -24,10 +24,10 @@ def test_changes_and_harmful_peers_fail_no_call_and_keep_no_silo_from_stopping(f
         wait_for_answers(applications, 3)
         for _ in range(3):
             change_everything(found)
-        wait_for_answers(applications, 5)
+        wait_for_answers(applications, 3)
         for nuisance in NUISANCES:
             with suffering(nuisance, found.silo.port, found.tls):
-                wait_for_answers(applications, 8)
+                wait_for_answers(applications, 4)
     assert not [fault for application in applications for fault in application.faults]
     assert not found.silo.events("internal error")
     with suffering(ping_flood, found.silo.port, found.tls):  # a worker that was flooded never ended

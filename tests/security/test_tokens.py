@@ -224,21 +224,23 @@ def test_a_certificate_or_a_token_is_enough(tls: Tls, tmp_path: Path) -> None:
     options = (*tls.serve_options, "--tokens", "--token-listen", "127.0.0.1:0", "--workers", 2)
     with serving("sealign-server", "serve", store.directory, *options, log=tmp_path / "log", workers=2) as silo:
         port = str(silo.events("serving")[0]["token_address"]).rpartition(":")[2]
-        pair = {"tls_cert": tls.client.certificate, "tls_key": tls.client.key}
+        pair: dict[str, Any] = {"tls_cert": tls.client.certificate, "tls_key": tls.client.key}
 
-        def identity(port: object, **fields: object) -> str:
-            settings = ClientSettings(silo=f"localhost:{port}", tls_ca=tls.authority.certificate, timeout=10, **fields)  # type: ignore[arg-type]
+        def identity(port: object, timeout: float = 20, **fields: object) -> str:
+            known: dict[str, Any] = {"tls_ca": tls.authority.certificate, "timeout": timeout, **fields}
+            settings = ClientSettings(silo=f"localhost:{port}", **known)
             with Client(settings, encoder=client_encoder()) as caller:
                 return caller.silo().identity
 
         assert identity(silo.port, **pair) == tls.client.subject
         assert identity(silo.port, **pair, silo_token=token) == "acme"
         assert identity(port, silo_token=token) == "acme"
-        for fields in ({}, pair, {"silo_token": "sealign_guessed"}):
+        wrong: list[dict[str, Any]] = [{}, pair, {"silo_token": "sealign_guessed"}]
+        for fields in wrong:
             with pytest.raises(AuthenticationError):
                 identity(port, **fields)
         with pytest.raises(SealignError):
-            identity(silo.port, silo_token=token)
+            identity(silo.port, timeout=1, silo_token=token)  # TLS refuses it, which looks as if nobody were there
 
 
 # Many at once
