@@ -67,7 +67,8 @@ ALIGNED = changed(
     daemon__maps__existingClaim="maps",
     daemon__networkPolicy__siloCidr="192.0.2.7/32",
 )
-CASES = {"silo": SILO, "several": SEVERAL, "daemon": DAEMON, "aligned": ALIGNED}
+SAVED = changed(SILO, backup={"enabled": True, "existingClaim": "backups"})
+CASES = {"silo": SILO, "saved": SAVED, "several": SEVERAL, "daemon": DAEMON, "aligned": ALIGNED}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,9 @@ def rendered(chart: Any, values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [found["spec"]["template"]["spec"] for found in objects if "template" in found.get("spec", {})]
+    specs = [found.get("spec", {}) for found in objects]
+    specs += [spec["jobTemplate"]["spec"] for spec in specs if "jobTemplate" in spec]
+    return [spec["template"]["spec"] for spec in specs if "template" in spec]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -105,6 +108,7 @@ def test_kinds(chart: Any) -> None:
     silo = ["Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service"]
     assert kinds == {
         "silo": silo,
+        "saved": sorted([*silo, "CronJob"]),
         "several": sorted([*silo, "HorizontalPodAutoscaler"]),
         "daemon": ["Deployment", "NetworkPolicy", "Service"],
         "aligned": ["Deployment", "Job", "NetworkPolicy", "Service"],
@@ -132,7 +136,8 @@ def test_a_token_for_the_silo_comes_from_a_secret(chart: Any) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_programs_take_the_variables(chart: Any, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for pod in pods(rendered(chart, CASES[case])):
+    objects = [found for found in rendered(chart, CASES[case]) if found["kind"] != "CronJob"]
+    for pod in pods(objects):
         variables = {entry["name"]: entry.get("value", "sqlite://") for entry in pod["containers"][0]["env"]}
         with monkeypatch.context() as patch:
             for name, value in variables.items():
@@ -184,6 +189,10 @@ def test_another_public_set_is_another_job(chart: Any) -> None:
     [
         ({}, "anyOf"),
         ({**SILO, "sillo": {}}, "sillo"),
+        (changed(SILO, backup__enabled=True), "backup/existingClaim"),
+        (changed(SAVED, backup__schedule="nightly"), "backup/schedule"),
+        (changed(SAVED, backup__keepDays=0), "backup/keepDays"),
+        (changed(DAEMON, backup=SAVED["backup"]), "Set silo.enabled"),
         (changed(SILO, silo__tls__secretName=""), "silo/tls/secretName"),
         (changed(SILO, silo__tls__secretName="Not a name"), "silo/tls/secretName"),
         (changed(SILO, silo__probe={}), "silo/probe/secretName"),
