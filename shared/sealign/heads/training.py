@@ -75,16 +75,20 @@ def train_head(
         losses.append(log_losses(head.logits(held_x), held_y))
         if len(losses) > 1 and losses[-1].mean() > losses[-2].mean():
             break
-    means = np.array([loss.mean() for loss in losses])
-    best = int(means.argmin())
-    standard_error = losses[best].std() / np.sqrt(len(held_y))
-    chosen = int(np.argmax(means <= means[best] + standard_error))
-
+    chosen = _simplest(losses)
     measured = calibrate(heads[chosen], held_x, [names[k] for k in held_y])
     penalty = strongest_first[chosen]
     (final,) = _fit_path(x, targets, names, [penalty])
     step(1)
     return replace(measured, head=final.scaled(1.0 / measured.temperature), penalty=penalty)
+
+
+def _simplest(losses: Sequence[Matrix]) -> int:
+    """Which head to take: the first whose mean loss is within one standard error of the smallest."""
+    means = np.array([loss.mean() for loss in losses])
+    best = int(means.argmin())
+    standard_error = losses[best].std() / np.sqrt(len(losses[best]))
+    return int(np.argmax(means <= means[best] + standard_error))
 
 
 def stratified_hold_out(targets: Indices, names: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
