@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -69,10 +70,18 @@ class Client:
         """Close the connection; keys that are not stored are gone. Closing twice is harmless."""
         if self._loop.is_closed() or not self._thread.is_alive():  # closed, or in a forked process
             return
-        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        """Close the connection, and end what other threads still wait for."""
+        await self._client.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     @property
     def encoder(self) -> Encoder:
@@ -153,7 +162,11 @@ class Client:
         except BaseException:
             work.close()
             raise
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except CancelledError:
+            self._client.session.require_usable()  # another thread has closed the client
+            raise
 
     def _iterate(self, items: AsyncGenerator[_T, None]) -> Iterator[_T]:
         """Yield what an asynchronous generator does."""

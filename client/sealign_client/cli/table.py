@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -122,23 +123,24 @@ class Table:
         advance: Callable[[int], None],
     ) -> int:
         faulty = 0
-        for piece, found in self._pieces(records, classifier, task):
-            for record in piece:
-                result = next(found) if record.fault is None else InvalidInputError(record.fault)
-                if isinstance(result, Classification):
-                    write(Answer(record, result), record.number)
-                    continue
-                faulty += 1
-                if self.on_error is OnError.FAIL:
-                    raise InvalidInputError(f"{_name(self.file)}: row {record.number}: {result}")
-                answer = Answer(record, None, str(result)) if self.on_error is OnError.LABEL else None
-                write(answer, record.number)
-            advance(len(piece))
+        with closing(self._pieces(records, classifier, task)) as pieces:  # no thread outlives an error
+            for piece, found in pieces:
+                for record in piece:
+                    result = next(found) if record.fault is None else InvalidInputError(record.fault)
+                    if isinstance(result, Classification):
+                        write(Answer(record, result), record.number)
+                        continue
+                    faulty += 1
+                    if self.on_error is OnError.FAIL:
+                        raise InvalidInputError(f"{_name(self.file)}: row {record.number}: {result}")
+                    answer = Answer(record, None, str(result)) if self.on_error is OnError.LABEL else None
+                    write(answer, record.number)
+                advance(len(piece))
         return faulty
 
     def _pieces(
         self, records: Iterator[Record], classifier: Classifies, task: str | None
-    ) -> Iterator[tuple[list[Record], Iterator[Classification | InvalidInputError]]]:
+    ) -> Generator[tuple[list[Record], Iterator[Classification | InvalidInputError]], None, None]:
         """Yield pieces of rows, and a result for each good one; some are embedded while others are at the silo."""
         under_way: deque[tuple[list[Record], Future[Sequence[Classification | InvalidInputError]]]] = deque()
         pool = ThreadPoolExecutor(_LANES, thread_name_prefix="sealign-rows")

@@ -102,7 +102,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(run: Run, options: tuple[
     process = run.start(*options)
     assert process.stdout is not None
     assert process.stderr is not None
-    assert process.stdout.readline()
+    assert process.stdout.readline(), process.communicate()[1]
     process.stdout.close()
     errors = process.stderr.read()
     assert process.wait(timeout=60) == 1, errors

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,33 @@ def test_a_closed_client_says_so_and_closes_twice(client: Client) -> None:
     ):
         with pytest.raises(MachineError, match="closed"):
             use()
+
+
+def test_threads_that_wait_when_a_client_closes_are_told(client: Client, fake: FakeSilo) -> None:
+    client.align(PUBLIC)
+    client.classify(QUERIES[0])
+    asked = threading.Barrier(len(QUERIES) + 1)
+
+    def slow(method: str, reply: Any) -> Any:
+        time.sleep(2.0)
+        return reply
+
+    def ask(query: str) -> BaseException | None:
+        asked.wait()
+        try:
+            client.classify(query)
+        except BaseException as error:  # noqa: BLE001 - it is looked at
+            return error
+        return None
+
+    fake.tamper = slow
+    with ThreadPoolExecutor(len(QUERIES)) as pool:
+        waiting = [pool.submit(ask, query) for query in QUERIES]
+        asked.wait()
+        time.sleep(0.3)
+        client.close()
+        errors = [one.result(timeout=10) for one in waiting]
+    assert {type(error) for error in errors} == {MachineError}
 
 
 def test_a_client_is_not_sent_to_another_process(client: Client) -> None:
