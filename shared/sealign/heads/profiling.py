@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealign.alignment import MappedChannel
-from sealign.alignment.content import row_keys
 from sealign.errors import InvalidInputError
 from sealign.heads.calibration import fit_temperature, log_losses, two_digits
 from sealign.heads.discriminant import ClassStatistics, Outliers, discriminant_head
+from sealign.heads.folds import folds_of
 from sealign.heads.linear import LinearHead, checked_rows, class_indices
 from sealign.heads.ood import auroc
 from sealign.heads.profile import Measures, TaskProfile
@@ -140,7 +140,7 @@ class _Folds:
             raise InvalidInputError(
                 f"class {name!r} has {counts.min()} rows; give at least two, or leave the class out"
             )
-        fold = _folds(rows, targets, seed)
+        fold = folds_of(rows, targets, FOLDS, seed)
         names = np.array(labels)
         rest = [(rows[fold != number], names[fold != number].tolist()) for number in range(FOLDS)]
         return cls(
@@ -190,19 +190,6 @@ class _Folds:
         for number, head in enumerate(heads):
             outputs[fold == number] = head.outputs(mapped[fold == number])
         return outputs
-
-
-def _folds(rows: Matrix, targets: Indices, seed: int) -> Indices:
-    """The fold of each row, by its content: one row more or less moves no other, and equal rows stay together.
-
-    A class that has come into one fold whole gives one row to the next, so that the others always know it.
-    """
-    fold: Indices = (row_keys(rows, seed) % np.uint64(FOLDS)).astype(np.intp)
-    for number in range(int(targets.max()) + 1):
-        members = np.flatnonzero(targets == number)
-        if len(set(fold[members])) == 1:
-            fold[members[0]] = (fold[members[0]] + 1) % FOLDS
-    return fold
 
 
 @dataclass(frozen=True, eq=False)
