@@ -182,7 +182,9 @@ def test_temperature_holds_for_the_client(store: SiloStore, planted: Planted, se
     assert 0.7 < task.temperature / oracle < 2.0
     assert expected_calibration_error(softmax(logits / task.temperature), targets) < 0.12
     assert task.held_out_accuracy == own.held_out_accuracy
-    assert task.mapped_accuracy == pytest.approx(np.mean(logits.argmax(axis=1) == targets), abs=0.12)
+    assert task.mapped_accuracy is not None
+    # And so is the promise: 0.12 less on average, and noise of 0.012.
+    assert -0.2 < task.mapped_accuracy - np.mean(logits.argmax(axis=1) == targets) < 0.05
 
 
 def test_a_head_that_is_fitted_to_the_map_is_better_than_the_silos_own(store: SiloStore, planted: Planted) -> None:
