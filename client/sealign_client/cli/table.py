@@ -20,7 +20,7 @@ from sealign_client.cli.records import Columns, Format, Record, iterate_records,
 from sealign_client.cli.results_file import ResultsFile
 from sealign_client.results import Classification
 
-_PIECE = 128
+_PIECE, _PIECE_OF_EMBEDDINGS = 128, 4096
 _LANES = 3
 """Pieces under way: one is embedded, one is at the silo, one waits."""
 
@@ -36,8 +36,8 @@ class OnError(str, enum.Enum):
 class Classifies(Protocol):
     """A client, or a running daemon."""
 
-    def classify(self, texts: list[str], task: str | None = None) -> list[Classification]:
-        """Return the classifications of texts, in their order."""
+    def classify(self, texts: Any, task: str | None = None) -> list[Classification]:
+        """Return the classifications of a list of texts, or of embeddings (n, d) if it is a client, in their order."""
         ...
 
 
@@ -144,11 +144,12 @@ class Table:
         """Yield pieces of rows, and a result for each good one; some are embedded while others are at the silo."""
         under_way: deque[tuple[list[Record], Future[Sequence[Classification | InvalidInputError]]]] = deque()
         pool = ThreadPoolExecutor(_LANES, thread_name_prefix="sealign-rows")
+        size = _PIECE_OF_EMBEDDINGS if self.kind is Format.NPY else _PIECE
         try:
             while True:
-                while len(under_way) < _LANES and (piece := list(islice(records, _PIECE))):
-                    texts = [record.text for record in piece if record.fault is None]
-                    under_way.append((piece, pool.submit(_answers, classifier, task, texts)))
+                while len(under_way) < _LANES and (piece := list(islice(records, size))):
+                    good = [record for record in piece if record.fault is None]
+                    under_way.append((piece, pool.submit(_answers, classifier, task, good)))
                 if not under_way:
                     return
                 piece, answers = under_way.popleft()
@@ -158,18 +159,28 @@ class Table:
 
 
 def _answers(
-    classifier: Classifies, task: str | None, texts: list[str]
+    classifier: Classifies, task: str | None, records: list[Record]
 ) -> Sequence[Classification | InvalidInputError]:
-    """Return a result for each text, or why it has none: a piece with faulty texts is halved until they are alone."""
-    if not texts:
+    """Return a result for each row, or why it has none: a piece with faulty rows is halved until they are alone."""
+    if not records:
         return []
     try:
-        return classifier.classify(texts, task)
+        return classifier.classify(_content(records), task)
     except InvalidInputError as error:
-        if len(texts) == 1:
+        if len(records) == 1:
             return [error]
-        half = len(texts) // 2
-        return [*_answers(classifier, task, texts[:half]), *_answers(classifier, task, texts[half:])]
+        half = len(records) // 2
+        return [*_answers(classifier, task, records[:half]), *_answers(classifier, task, records[half:])]
+
+
+def _content(records: list[Record]) -> Any:
+    """Return the texts of rows, or their embeddings, (n, d)."""
+    embeddings = [record.embedding for record in records if record.embedding is not None]
+    if not embeddings:
+        return [record.text for record in records]
+    import numpy as np
+
+    return np.stack(embeddings)
 
 
 def _name(file: Path) -> str:
