@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sealign.errors import InvalidInputError, NotFoundError
-from sealign_server.access import Identities, Policies, Policy
+from sealign_server.access import Identities, Policies, Policy, TrustedProxies
 from sealign_server.ledger import IdentityRegister, Ledger, Usage
 from sealign_server.observe import Metrics, SiloState, TraceLayer
 from sealign_server.rpc.server import Guards
@@ -37,7 +37,10 @@ def guards_of(store: SiloStore, ledger: Ledger, settings: ServeSettings) -> Guar
         NotFoundError, InvalidInputError: the policy cannot be used.
     """
     identities = Identities(
-        IdentityRegister(ledger), accepts_tokens=settings.tokens, allows_anonymous=settings.allows_anonymous
+        IdentityRegister(ledger),
+        accepts_tokens=settings.tokens,
+        allows_anonymous=settings.allows_anonymous,
+        proxies=TrustedProxies(settings.trusted_proxies),
     )
     identities.refresh()
     return Guards(

@@ -57,7 +57,7 @@ SEVERAL = changed(
     silo__autoscaling__enabled=True,
     silo__ledger__secretName="ledger",
     silo__volume__accessMode="ReadWriteMany",
-    silo__settings={"workers": 4, "batch_rows": [1, 64], "drain_seconds": 20},
+    silo__settings={"workers": 4, "batch_rows": [1, 64], "drain_seconds": 20, "trusted_proxies": ["dns:a", "dns:b"]},
     silo__tolerations=[{"key": "dedicated", "operator": "Exists"}],
     silo__nodeSelector={"kubernetes.io/arch": "amd64"},
 )
@@ -149,6 +149,7 @@ def test_programs_take_the_variables(chart: Any, case: str, monkeypatch: pytest.
         if case == "several":
             assert isinstance(settings, ServeSettings)
             assert (settings.workers, settings.batch_rows, settings.ledger) == (4, (1, 64), "sqlite://")
+            assert settings.trusted_proxies == ("dns:a", "dns:b")
             assert pod["terminationGracePeriodSeconds"] > 5 + settings.drain_seconds
 
 
@@ -205,6 +206,7 @@ def test_another_public_set_is_another_job(chart: Any) -> None:
         (changed(SILO, silo__settings={"worker": 2}), "silo/settings"),
         (changed(SILO, silo__settings={"tls_key": "/key"}), "silo/settings"),
         (changed(SILO, silo__settings={"workers": None}), "silo/settings/workers"),
+        (changed(SILO, silo__settings={"trusted_proxies": "dns:a"}), "silo/settings/trusted_proxies"),
         (changed(SILO, silo__settings={"workers": {}}), "silo/settings/workers"),
         (changed(SILO, silo__service__type="ExternalName"), "silo/service/type"),
         (changed(SILO, silo__service__port=70_000), "silo/service/port"),
