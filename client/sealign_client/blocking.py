@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sealign_client.inputs import Texts
     from sealign_client.local.recentring import Recentring
     from sealign_client.results import (
+        CanaryReport,
         Classification,
         Description,
         Forecast,
@@ -96,6 +97,9 @@ class Client:
 
     def describe_generation(self, *, refresh: bool = True) -> tuple[GenerationDescription, ...]:
         return self._wait(self._client.describe_generation(refresh=refresh))
+
+    def canaries(self) -> tuple[CanaryReport, ...]:
+        return self._wait(self._client.canaries())
 
     def align(self, texts: PublicSet, space: str | None = None, **options: Any) -> MapCard:
         return self._wait(self._client.align(texts, space, **options))
