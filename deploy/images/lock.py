@@ -34,7 +34,9 @@ _HEADER = "# Written by deploy/images/lock.py from pyproject.toml and constraint
 def main() -> None:
     """Write every lock file."""
     if sys.version_info[:2] != _PYTHON:
-        sys.exit("Run this with the images' Python, 3.11: pip reads conditions of packages for the one that it runs in.")
+        sys.exit(
+            "Run this with the images' Python, 3.11: pip reads conditions of packages for the one that it runs in."
+        )
     LOCKS.mkdir(exist_ok=True)
     for name, wanted in WANTED.items():
         pins = _resolved(wanted, _MACHINES[0])
@@ -62,7 +64,7 @@ def _report(machine: str, *wanted: str) -> dict[str, set[str]]:
     platforms = [f"--platform={tag}_{machine}" for tag in tags]
     options = ["--quiet", "--dry-run", "--ignore-installed", "--report=-", "--only-binary=:all:", "--target=unused"]
     command = [sys.executable, "-m", "pip", "install", *options, *platforms, "--constraint=constraints.txt", *wanted]
-    ran = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     pins = {}
     for entry in json.loads(ran.stdout)["install"]:
         name = re.sub(r"[-_.]+", "-", entry["metadata"]["name"]).lower()

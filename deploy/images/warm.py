@@ -26,9 +26,8 @@ def main() -> None:
 
 
 def _run_models() -> None:
-    from tests.support.tiny_models import model_folder
-
     from sealign.encoders import EncoderSettings, load_encoder
+    from tests.support.tiny_models import model_folder
 
     for kind in _ARCHITECTURES:
         with TemporaryDirectory() as folder:
