@@ -5,8 +5,16 @@ models). What needs torch lies in its own module, `sealign.generation.kl`, which
 """
 
 from sealign.generation.forecast import Compatibility, TokenCost, compare_tokenizers, token_cost
-from sealign.generation.measures import Agreement, measure_agreement, models_agreement
+from sealign.generation.measures import (
+    Agreement,
+    Predictor,
+    measure_agreement,
+    measure_predictions,
+    models_agreement,
+    predictor,
+)
 from sealign.generation.positions import Match, match_positions
+from sealign.generation.rewriting import Rewriting
 from sealign.generation.sampling import Choice, Sampler, Sampling, StopStrings
 
 __all__ = [
@@ -14,6 +22,8 @@ __all__ = [
     "Choice",
     "Compatibility",
     "Match",
+    "Predictor",
+    "Rewriting",
     "Sampler",
     "Sampling",
     "StopStrings",
@@ -21,6 +31,8 @@ __all__ = [
     "compare_tokenizers",
     "match_positions",
     "measure_agreement",
+    "measure_predictions",
     "models_agreement",
+    "predictor",
     "token_cost",
 ]

@@ -112,6 +112,7 @@ def test_a_pair_is_measured(report: Report) -> None:
     assert 350 < pair.positions <= 400
     assert 1 < pair.own_perplexity < pair.best.perplexity < 2 * pair.own_perplexity
     assert 0.3 < pair.best.top1 < pair.best.top5 < 1
+    assert 0.5 * pair.own_perplexity < pair.control.perplexity < 2 * pair.own_perplexity
     assert 0.2 < pair.own_agreement < 1
     assert 0 < pair.jaccard < pair.exact_match < pair.boundary_match < 1
     assert pair.curve["ridge"] == {1000: pytest.approx(pair.curve["ridge"][1000]), 3000: pair.ridge.perplexity}
@@ -208,6 +209,7 @@ def test_report_has_a_section_for_generation_alone(report: Report, tmp_path: Pat
     assert page.count("<svg") == 2
     pair = report.generation[0]
     assert f"| three-two | 3,000 | {pair.own_perplexity:.1f} | {pair.ridge.perplexity:.1f} |" in text
+    assert f"| {pair.best.perplexity / pair.own_perplexity:.2f} | {pair.control.perplexity:.1f} |" in text
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def _generation(name: str, *, refined: bool = True) -> GenerationResult:
         boundary_match=0.875,
         ridge=ridge,
         refined=Prediction(top1=0.5, top5=0.8, perplexity=90.0, divergence=0.8) if refined else None,
+        control=Prediction(top1=0.45, top5=0.75, perplexity=70.0, divergence=0.9),
         curve={"ridge": {1000: 150.0, 2000: 120.0}, "refined": {1000: 110.0, 2000: 90.0}}
         if refined
         else {"ridge": {2000: 120.0}},
@@ -216,8 +217,8 @@ def test_generation_stands_beside_classification(report: Report) -> None:
     both = report.model_copy(update={"generation": (_generation("x-y"), _generation("y-x", refined=False))})
     text = markdown(both)
     assert text.startswith(markdown(report).rstrip())
-    assert "| x-y | 2,000 | 60.0 | 120.0 | 90.0 | 1.50 | 40.0 | 50.0 | 70.0 | 80.0 | 50.0 | 100 % |" in text
-    assert "| y-x | 2,000 | 60.0 | 120.0 | – | 2.00 | 40.0 | – | 70.0 | – | 50.0 | 80 % |" in text
+    assert "| x-y | 2,000 | 60.0 | 120.0 | 90.0 | 1.50 | 70.0 | 40.0 | 50.0 | 70.0 | 80.0 | 50.0 | 100 % |" in text
+    assert "| y-x | 2,000 | 60.0 | 120.0 | – | 2.00 | 70.0 | 40.0 | – | 70.0 | – | 50.0 | 80 % |" in text
     assert "| x-y | 490 | 0.250 | 75.0 | 87.5 | 0.600 | 32 | 100.0 | 0.060 | 0.125 | 12 | 1 | – | – |" in text
     assert "| x-y | KL | 110.0 | 90.0 | 60.0 |" in text
     assert "| <b>$x_1$</b> & \\|co\\| | a b | c |" in text

@@ -24,7 +24,7 @@ class CausalResult(Result):
 
 
 class Prediction(Result):
-    """What the silo's head predicts from mapped states, over the test texts.
+    """What is predicted of the silo's tokens over the test texts, by its head from mapped states or otherwise.
 
     Attributes:
         top1: share of positions where the same token is likeliest as from the silo's own state.
@@ -82,6 +82,7 @@ class GenerationResult(Result):
         boundary_match: share of them at whose end one of the client's tokens ends.
         ridge: the map that ridge regression gives.
         refined: that map refined by divergence; None without epochs.
+        control: the client's own next-token distribution rewritten as the silo's tokens: no silo, no map.
         curve: perplexity by number of positions, for each map.
         encrypted: of the last map; None if it was not asked for.
         samples: by the last map.
@@ -102,6 +103,7 @@ class GenerationResult(Result):
     boundary_match: float
     ridge: Prediction
     refined: Prediction | None
+    control: Prediction
     curve: dict[str, dict[int, float]]
     encrypted: EncryptedPrediction | None
     samples: tuple[Sample, ...]

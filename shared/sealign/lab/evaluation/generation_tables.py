@@ -22,6 +22,7 @@ def predictions(pairs: Sequence[GenerationResult]) -> Table:
         (
             pair.name, f"{pair.rows:,}", f"{pair.own_perplexity:.1f}", f"{pair.ridge.perplexity:.1f}",
             refined(pair, lambda found: f"{found.perplexity:.1f}"), f"{pair.best.perplexity / pair.own_perplexity:.2f}",
+            f"{pair.control.perplexity:.1f}",
             _percent(pair.ridge.top1), refined(pair, lambda found: _percent(found.top1)),
             _percent(pair.ridge.top5), refined(pair, lambda found: _percent(found.top5)),
             _percent(pair.own_agreement), share(pair.best.top1 / pair.own_agreement if pair.own_agreement else None),
@@ -32,11 +33,13 @@ def predictions(pairs: Sequence[GenerationResult]) -> Table:
         "What the silo's head predicts from the client's hidden states behind a map, against what it predicts from its "
         "own model's. Positions are the silo's tokens of public texts over which the map was learned; KL is the map of "
         "ridge regression refined by divergence. Perplexity is of the tokens that follow in test texts; ratio is the "
-        "last map's over the silo's own. Top-1, in percent: the same token is likeliest both ways; top-5: the silo's "
-        "likeliest is among the five likeliest. Own agreement is how often both models, unaligned, find the same text "
-        "likeliest; the last column is top-1 as a share of it.",
-        ("pair", "positions", "own perplexity", "ridge", "KL", "ratio", "top-1, ridge", "top-1, KL", "top-5, ridge",
-         "top-5, KL", "own agreement", "top-1 of it"),
+        "last map's over the silo's own. Client alone is the control: the client's own next-token distribution "
+        "rewritten as the silo's tokens through the text that they write, with neither silo nor map. Where it is below "
+        "the map's perplexity, the silo is worth nothing on these texts. Top-1, in percent: the same token is "
+        "likeliest both ways; top-5: the silo's likeliest is among the five likeliest. Own agreement is how often both "
+        "models, unaligned, find the same text likeliest; the last column is top-1 as a share of it.",
+        ("pair", "positions", "own perplexity", "ridge", "KL", "ratio", "client alone", "top-1, ridge", "top-1, KL",
+         "top-5, ridge", "top-5, KL", "own agreement", "top-1 of it"),
         lines,
     )  # fmt: skip
 

@@ -14,11 +14,14 @@ from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError
 from sealign.generation import (
     Agreement,
+    Rewriting,
     Sampler,
     Sampling,
     compare_tokenizers,
     measure_agreement,
+    measure_predictions,
     models_agreement,
+    predictor,
 )
 from sealign.generation.kl import HELD_OUT, refine_by_divergence
 from sealign.lab.evaluation.code import code_digest
@@ -116,6 +119,7 @@ class GenerationRunner:
             boundary_match=alike.boundary_match,
             ridge=_prediction(found["ridge"]),
             refined=_prediction(found["refined"]) if spec.epochs else None,
+            control=_prediction(_control(pair, test)),
             curve={kind: {size: by_size[size][kind].perplexity for size in by_size} for kind in maps},
             encrypted=encrypted,
             samples=_samples(pair, last),
@@ -176,6 +180,18 @@ def _agreements(silo: CausalModel, maps: dict[str, AffineMap], test: States) -> 
         kind: measure_agreement(silo.head, learned.apply(test.client), test.silo, test.following)
         for kind, learned in maps.items()
     }
+
+
+def _control(pair: _Pair, test: States) -> Agreement:
+    """The client's own distribution rewritten as the silo's tokens."""
+    client, silo = pair.client, pair.silo
+    rewriting = Rewriting(client.tokenizer, silo.tokenizer, silo.card.vocabulary, pair.public)
+    return measure_predictions(
+        predictor(silo.head, test.silo),
+        lambda rows: rewriting.log_probabilities(client.head.logits(test.client[rows])),
+        test.silo,
+        test.following,
+    )
 
 
 def _prediction(found: Agreement) -> Prediction:
