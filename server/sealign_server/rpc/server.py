@@ -22,6 +22,7 @@ from sealign_server.access import Allowance, AuditLayer, Bench, Identities, Poli
 from sealign_server.ledger import Ledger, Usage
 from sealign_server.observe import Metrics, MetricsLayer, RecordLayer, TraceLayer
 from sealign_server.rpc.alignment import AlignmentHandlers
+from sealign_server.rpc.callers import CallersLayer
 from sealign_server.rpc.classification import ClassificationHandlers
 from sealign_server.rpc.generation import GenerationHandlers
 from sealign_server.rpc.layers import DrainLayer, IdentityLayer, PolicyLayer, RateLayer, StreamsLayer
@@ -93,6 +94,7 @@ class Service:
         self.accounts = RowAccounts(Usage(guards.ledger), self._allowance)
         self.audit = AuditLayer(guards.trail)
         self.drain = DrainLayer()
+        self.callers = CallersLayer()
         self._identities, self._policies = guards.identities, guards.policies
         self._options = options
         self._limits = limits
@@ -100,6 +102,7 @@ class Service:
         layers = [
             *([] if guards.traces is None else [guards.traces]),
             *([] if guards.metrics is None else [MetricsLayer(guards.metrics)]),
+            self.callers,
             RecordLayer(),
             self.audit,
             IdentityLayer(guards.identities),
