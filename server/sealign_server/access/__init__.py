@@ -6,7 +6,7 @@ from sealign_server.access.auditing import AuditLayer
 from sealign_server.access.identities import ANONYMOUS, Identities, identity_of
 from sealign_server.access.policies import Policies
 from sealign_server.access.policy import POLICY_FILE, AlignMode, Policy, Tier
-from sealign_server.access.rates import Rates
+from sealign_server.access.rates import Buckets, Rates, shared_buckets
 
 __all__ = [
     "ANONYMOUS",
@@ -15,6 +15,7 @@ __all__ = [
     "Allowance",
     "AuditLayer",
     "Bench",
+    "Buckets",
     "Identities",
     "Policies",
     "Policy",
@@ -23,4 +24,5 @@ __all__ = [
     "Share",
     "Tier",
     "identity_of",
+    "shared_buckets",
 ]

@@ -61,6 +61,7 @@ class Guards:
         keys: sign cards.
         identities: who may call.
         policies: what each may do.
+        rates: how often.
         metrics: counts and times; None for none.
         traces: spans of calls; None for none.
     """
@@ -70,6 +71,7 @@ class Guards:
     keys: SigningKeys
     identities: Identities
     policies: Policies
+    rates: Rates
     metrics: Metrics | None = None
     traces: TraceLayer | None = None
 
@@ -107,7 +109,7 @@ class Service:
             self.audit,
             IdentityLayer(guards.identities),
             self.drain,
-            RateLayer(Rates(guards.policies)),
+            RateLayer(guards.rates),
             PolicyLayer(guards.policies, silo.base_of),
             StreamsLayer(_STREAMS, limits.streams),
         ]

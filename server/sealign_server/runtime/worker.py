@@ -73,12 +73,19 @@ class Addresses:
     tokens: str | None = None
 
 
-async def run_worker(directory: Path, settings: ServeSettings, addresses: Addresses) -> None:
-    """Serve until a signal comes, or the supervisor ends; then drain."""
+async def run_worker(directory: Path, settings: ServeSettings, addresses: Addresses, buckets: Path) -> None:
+    """Serve until a signal comes, or the supervisor ends; then drain.
+
+    Args:
+        directory: the silo's.
+        settings: of serving.
+        addresses: where to listen.
+        buckets: file that all workers count requests in.
+    """
     sys.setswitchinterval(_SWITCH_SECONDS)
     store = SiloStore(directory)
     ledger = Ledger(store.ledger_path, settings.ledger)
-    guards = guards_of(store, ledger, settings)
+    guards = guards_of(store, ledger, settings, buckets)
     service = Service(Silo(store, ledger, settings.serving()), guards, settings.serving(), settings.calls())
     service.record_policy()
     limits = {"grpc.max_allowed_incoming_connections": settings.max_connections}
