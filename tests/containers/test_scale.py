@@ -6,6 +6,7 @@ it found it, running.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from time import perf_counter
@@ -84,6 +85,18 @@ def test_each_replica_answers_and_prometheus_shows_it(demo: Composition) -> None
     wait_until(lambda: bool(_queried('envoy_cluster_upstream_rq_total{envoy_cluster_name="silo"}')), "Envoy's counters")
     rules = httpx.get("http://127.0.0.1:9090/api/v1/rules", timeout=60).json()["data"]["groups"]
     assert rules[0]["rules"]
+
+
+def test_replicas_know_the_client_and_not_only_the_proxy(demo: Composition) -> None:
+    (first, *_) = _replicas(demo)
+    records = [
+        json.loads(line) for line in docker("exec", first, "sealign-server", "audit", "export", "/silo").splitlines()
+    ]
+    assert "CN=sealign scale" in {record["identity"] for record in records}
+    # Envoy is the only way to them.
+    networks = json.loads(docker("inspect", first))[0]["NetworkSettings"]["Networks"]
+    assert demo.reaches("envoy", networks[f"{demo.project}_inside"]["IPAddress"], 7443)
+    assert not any(demo.reaches("daemon", found["IPAddress"], 7443) for found in networks.values())
 
 
 def test_a_killed_replica_fails_no_call(demo: Composition) -> None:

@@ -38,7 +38,7 @@ def constrained() -> dict[str, str]:
     return {canonicalize_name(found.name): str(found.specifier).removeprefix("==") for found in held}
 
 
-@pytest.mark.parametrize("name", ["silo", "encoder", "client", "trainer", "demo"])
+@pytest.mark.parametrize("name", ["silo", "encoder", "client", "trainer", "demo", "scale"])
 def test_versions_are_those_of_the_constraints(name: str) -> None:
     versions, held = locked(name), constrained()
     assert {package: version for package, version in versions.items() if held.get(package, version) != version} == {}
