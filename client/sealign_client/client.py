@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sealign_client.generate import Generator
     from sealign_client.local.recentring import Recentring
     from sealign_client.results import (
+        CanaryReport,
         Classification,
         Description,
         Forecast,
@@ -56,22 +57,17 @@ class AsyncClient:
     ) -> None:
         from sealign.encoders import EncoderSettings  # here, so that importing this module stays fast
         from sealign_client.classify import Classifier
-        from sealign_client.local.directory import MAPS, data_directory
-        from sealign_client.local.keys import KeyRing, KeyStore
-        from sealign_client.local.maps import ClientMaps
-        from sealign_client.routes import RouteOptions, Routes
-        from sealign_client.session import Session
+        from sealign_client.parts import canaries_of, routes_of
 
         settings = inputs.checked_settings(settings, encoder, fields)
         named = encoder if encoder is not None else settings.encoder
         self.settings = settings
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
-        keys = KeyRing(KeyStore(settings.key_directory, self._passphrase, settings.security_table))
-        self.session = Session(settings.endpoint, keys, settings.timeout, observe)
-        maps = ClientMaps(settings.map_directory or data_directory() / MAPS)
-        self._routes = Routes(self.session, maps, RouteOptions(settings.placement, settings.register_maps))
+        self._routes = routes_of(settings, self._passphrase, observe)
+        self.session = self._routes.session
         parsed = EncoderSettings.parse(named) if isinstance(named, str) else named
-        self.classifier = Classifier(self._routes, parsed, settings.recentring)
+        canaries = canaries_of(settings, self._routes)
+        self.classifier = Classifier(self._routes, parsed, settings.recentring, canaries)
         self._model = None if settings.model is None else EncoderSettings.parse(settings.model)
         self._generator: Generator | None = None
         self._classifies = named is not None
@@ -84,6 +80,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; keys that are not stored are gone. Closing twice is harmless."""
+        self.classifier.canaries.close()
         await self.session.close()
 
     @property
@@ -124,6 +121,11 @@ class AsyncClient:
         self.session.require_usable()
         return await self.generator.describe(refresh=refresh)
 
+    async def canaries(self) -> tuple[CanaryReport, ...]:
+        """Return how the silo has answered canaries, for each version of a task; see the setting ``canaries``."""
+        self.session.require_usable()
+        return tuple(await self.classifier.canaries.reports())
+
     async def align(self, texts: PublicSet, space: str | None = None, **options: Any) -> MapCard:
         """Learn the map from this client's embedding space to one of the silo's, and use it from now on.
 
@@ -157,9 +159,8 @@ class AsyncClient:
         task = generation_task_of(space)
         source = await (self.classifier.source() if task is None else self.generator.source(task))
         learned = await Aligner(self._routes, source, space, self._passphrase).align(chosen, wanted)
-        await (self.classifier.note_alignment() if task is None else self.generator.note_alignment(task))
-        if task is not None and wanted.mixture_positions:
-            await self.generator.fit_mixture(chosen, task, wanted.mixture_positions)
+        aligned = self.classifier.note_alignment() if task is None else self.generator.aligned(chosen, task, wanted)
+        await aligned
         return learned
 
     async def adapt(
@@ -261,7 +262,6 @@ class AsyncClient:
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
         alternatives: int = 0,
-        *,
         mixture: bool = False,
     ) -> AsyncGenerator[GeneratedToken, None]:
         """Continue a prompt with the silo's language-model head, token by token.

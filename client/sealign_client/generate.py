@@ -20,6 +20,7 @@ from sealign_client.exchange import Exchange, Target
 from sealign_client.generation_tasks import GenerationTasks
 from sealign_client.local.mixtures import StoredMixture, load_mixture, save_mixture
 from sealign_client.mixing import Mixing, fitted_mixture, require_current, spread_positions
+from sealign_client.options import AlignmentOptions
 from sealign_client.results import Finish, GeneratedToken, Mixture
 from sealign_client.retry import RETRIED
 from sealign_client.routes import Route, no_map
@@ -107,6 +108,17 @@ class Generator(GenerationTasks):
             yield GeneratedToken(written, choice.id, choice.log_probability, choice.alternatives, finish, silo)
             if finish is not None:
                 return
+
+    async def aligned(self, texts: PublicSet, task: str, options: AlignmentOptions) -> None:
+        """Use a new map from now on, and fit a mixture behind it if that is wanted.
+
+        Raises:
+            NoPlanError: the silo can serve the task behind it under no parameter set.
+            InvalidInputError, DecryptionError, UnavailableError: as :meth:`fit_mixture`; the map stays.
+        """
+        await self.note_alignment(task)
+        if options.mixture_positions:
+            await self.fit_mixture(texts, task, options.mixture_positions)
 
     async def fit_mixture(self, texts: PublicSet, task: str, positions: int) -> Mixture:
         """Ask the silo about public positions, fit the weight of a mixture, and keep it beside the map.

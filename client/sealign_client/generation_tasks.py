@@ -222,9 +222,9 @@ class GenerationTasks:
 
 
 def _loaded(settings: EncoderSettings) -> CausalModel:
-    from sealign.encoders.causal import client_model  # needs torch
+    from sealign.encoders.causal import CausalModel  # needs torch
 
-    return client_model(settings)
+    return CausalModel(settings)
 
 
 def _read(

@@ -59,6 +59,28 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class CanaryReport:
+    """How a silo has answered canaries since it first did, for one version of a task through one map.
+
+    Attributes:
+        task: its name.
+        compared: answers that were compared with the first ones.
+        wrong: those that were further from them than both promises of precision allow.
+        is_alarm: whether an honest silo would have answered so with a chance of one in a million at most.
+        confidence: 1 less the chance that an honest silo looks as bad as this; 0 while nothing is wrong.
+        undetected_share: share of wrong answers up to which all of these would have been right in 1 case of 100 or
+            more, if none is wrong: what is smaller may have been missed.
+    """
+
+    task: str
+    compared: int
+    wrong: int
+    is_alarm: bool
+    confidence: float
+    undetected_share: float
+
+
+@dataclass(frozen=True)
 class Transfer:
     """How far an encrypted alignment has come.
 

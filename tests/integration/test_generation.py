@@ -49,7 +49,6 @@ from tests.support.generation import (
     model_name,
     own_silo,
     public_set,
-    served,
 )
 from tests.support.processes import Server, command, serving
 from tests.support.silo import Tls
@@ -369,7 +368,7 @@ class TestDamage:
     def test_a_map_that_leads_to_another_model(self, copy: Path, tls: Tls, tmp_path: Path) -> None:
         """As when the silo's model, or its tokenizer, was exchanged after the map was learned."""
         file = copy / "generation" / TASK / "generation.json"
-        fingerprint = served("two").card.fingerprint
+        fingerprint = loaded("two").card.fingerprint
         file.write_text(file.read_text().replace(fingerprint, "f" * 64))
         assert_not_generated(copy, tls, tmp_path / "log", "leads to another encoder")
 
@@ -409,7 +408,7 @@ class TestAlignment:
             assert learned.explained_variance > 0.4
             (found,) = client.describe_generation()
             assert found.card.plan is not None
-            assert found.card.plan.dimension == served("two").card.dimension
+            assert found.card.plan.dimension == loaded("two").card.dimension
             assert found.space.public_sets[0].releases_left == 0
             tokens = list(client.generate(PROMPT, max_tokens=20))
             assert len(tokens) == 20
@@ -450,7 +449,7 @@ def test_a_mixture_is_fitted_at_alignment_and_reported(
         assert [token.HasField("silo_log_probability") for token in streamed] == [True, True]
         assert [token.id for token in streamed] == [token.id for token in tokens[:2]]
     clear = ClearGenerator.load(copy, model)
-    two = served("two").tokenizer
+    two = loaded("two").tokenizer
     allowed = two.allowed(1024)
     rewriting = Rewriting(model.tokenizer, two, token_counts(two, 1024, public_set().texts))
     session, text = model.session(), PROMPT
@@ -490,7 +489,7 @@ def test_a_client_that_sends_its_own_forecast(copy: Path, tls: Tls, tmp_path: Pa
     clear, whitening = ClearGenerator.load(copy, model), Whitening.load(file)
     assert found.card.plan is not None
     assert found.card.plan.dimension == model.card.dimension > model.hidden
-    two = served("two").tokenizer
+    two = loaded("two").tokenizer
     sampler = Sampler(Sampling(), two.allowed(1024), two.encode(PROMPT).ids.tolist())
     session, text = model.session(), PROMPT
     for token in tokens:

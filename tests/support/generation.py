@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
-from sealign.encoders.causal import CausalModel, client_model
+from sealign.encoders.causal import CausalModel
 from sealign.generation.sampling import Sampler, Sampling
 from sealign.generation.states import client_rows
 from sealign.generation.vocabulary import VocabularyHead
@@ -43,14 +43,8 @@ def model_name(name: str) -> str:
     return f"{small_lm(name)}?device=cpu&threads=1"
 
 
-def served(name: str) -> CausalModel:
-    """A small model as a silo loads it."""
-    return CausalModel(EncoderSettings.parse(model_name(name)))
-
-
 def loaded(name: str) -> CausalModel:
-    """A small model as a client loads it."""
-    return client_model(EncoderSettings.parse(model_name(name)))
+    return CausalModel(EncoderSettings.parse(model_name(name)))
 
 
 def empty_silo(directory: Path) -> SiloStore:

@@ -34,6 +34,8 @@ class ClassificationCalls:
         request = pb.DescribeTasksRequest(rows=None if rows is None else rows_to_wire(rows), task=task)
         reply = await self._connection.call(self._stub.DescribeTasks(request, timeout=timeout))
         bounded_count(reply.tasks, "tasks")
+        for card in reply.tasks:
+            await self._connection.signed(card, request.rows, timeout)
         return tuple(task_from_wire(card, self._connection.table) for card in reply.tasks)
 
     async def classify(

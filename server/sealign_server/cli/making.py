@@ -72,8 +72,8 @@ def train(
     outliers: Annotated[
         Path | None,
         typer.Option(
-            help="General texts that are not of the task, one per line, to tell outliers by; by default those of the "
-            "public sets."
+            help="General texts that are not of the task, one per line, to tell outliers by. Default: 344 English "
+            "sentences that ship with Sealign."
         ),
     ] = None,
 ) -> None:

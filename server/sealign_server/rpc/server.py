@@ -29,7 +29,7 @@ from sealign_server.rpc.queries import Queries
 from sealign_server.rpc.silo import SiloHandlers
 from sealign_server.serving import PublicKeys, Silo
 from sealign_server.settings import CallLimits, ServingOptions
-from sealign_server.store import AuditTrail
+from sealign_server.store import AuditTrail, SigningKeys
 
 _log = structlog.get_logger()
 
@@ -57,6 +57,7 @@ class Guards:
     Attributes:
         ledger: what is counted.
         trail: records what callers do.
+        keys: sign cards.
         identities: who may call.
         policies: what each may do.
         metrics: counts and times; None for none.
@@ -65,6 +66,7 @@ class Guards:
 
     ledger: Ledger
     trail: AuditTrail
+    keys: SigningKeys
     identities: Identities
     policies: Policies
     metrics: Metrics | None = None
@@ -85,6 +87,7 @@ class Service:
         self.silo = silo
         self._metrics = guards.metrics
         self._trail = guards.trail
+        self._signing = guards.keys
         self.bench = Bench(limits.concurrent)
         self.keys = PublicKeys(limits.key_bytes, limits.zeros_per_key)
         self.accounts = RowAccounts(Usage(guards.ledger), self._allowance)
@@ -114,10 +117,11 @@ class Service:
         """Register the handlers with a gRPC server."""
         silo, options = self.silo, self._options
         queries = Queries(self.keys, self.accounts, self.bench, options.security_table)
-        add_SiloServicer_to_server(SiloHandlers(silo, self.bench, self._policies, self._limits), server)
-        add_AlignmentServicer_to_server(AlignmentHandlers(silo, self.bench, options), server)
-        add_ClassificationServicer_to_server(ClassificationHandlers(silo, queries, self._policies), server)
-        add_GenerationServicer_to_server(GenerationHandlers(silo, queries, self._policies), server)
+        keys, policies = self._signing, self._policies
+        add_SiloServicer_to_server(SiloHandlers(silo, self.bench, policies, self._limits, keys), server)
+        add_AlignmentServicer_to_server(AlignmentHandlers(silo, self.bench, options, keys), server)
+        add_ClassificationServicer_to_server(ClassificationHandlers(silo, queries, policies, keys), server)
+        add_GenerationServicer_to_server(GenerationHandlers(silo, queries, policies, keys), server)
 
     def beside(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what is to be done beside serving, none of which returns."""

@@ -45,7 +45,8 @@ def guards_of(store: SiloStore, ledger: Ledger, settings: ServeSettings) -> Guar
     identities.refresh()
     return Guards(
         ledger=ledger,
-        trail=AuditTrail(store.audit_path, settings.audit_file_mb << 20),
+        trail=AuditTrail(store.audit_path, store.signing, settings.audit_file_mb << 20),
+        keys=store.signing,
         identities=identities,
         policies=policies_of(store, settings),
         metrics=None if settings.metrics_listen is None else Metrics(),

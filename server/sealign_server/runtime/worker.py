@@ -98,7 +98,8 @@ async def run_worker(directory: Path, settings: ServeSettings, addresses: Addres
     beside.append(asyncio.create_task(readiness.keep_true()))
     tokens = {} if addresses.tokens is None else {"token_address": addresses.tokens}
     mutual = settings.tls_client_ca is not None
-    _log.info("serving", address=addresses.all, **tokens, pid=os.getpid(), mutual_tls=mutual)
+    key = store.signing.public.hex()
+    _log.info("serving", address=addresses.all, **tokens, pid=os.getpid(), mutual_tls=mutual, signing_key=key)
     await stopping.wait()
     ended = await _drain(service, server, status, settings.drain_seconds)
     for task in beside:

@@ -18,12 +18,9 @@ from sealign.encoders.fingerprint import checkpoint_contents, fingerprint
 from sealign.encoders.forecasting import Forecast
 from sealign.encoders.pretrained import load_pretrained, torch_device
 from sealign.encoders.sanity import check_tokenizer
-from sealign.encoders.settings import EncoderSettings, StateKind
+from sealign.encoders.settings import EncoderSettings
 from sealign.encoders.tokenizer import CausalTokenizer, Ids, Tokens
 from sealign.errors import InvalidInputError
-
-CLIENT_STATES: StateKind = "last"
-"""What a client's model sends unless its settings say otherwise."""
 
 _UNLIMITED = 1 << 20
 _TOLERANCE = 1e-3
@@ -221,15 +218,6 @@ class CausalModel:
                 "or scaled), so no encrypted product gives them; choose another model"
             )
         return head
-
-
-def client_model(settings: EncoderSettings) -> CausalModel:
-    """Load a client's causal model, which sends what `CLIENT_STATES` says unless ``settings.states`` is given.
-
-    Raises:
-        InvalidInputError: as `CausalModel`.
-    """
-    return CausalModel(settings.model_copy(update={"states": settings.states or CLIENT_STATES}))
 
 
 class CausalSession:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sealign.encoders import EncoderSettings
-from sealign.encoders.causal import CausalModel, client_model
+from sealign.encoders.causal import CausalModel
 from sealign.encoders.forecasting import Forecast
 from sealign.errors import InvalidInputError
 from tests.support import small_lms
@@ -41,8 +41,6 @@ def test_expected_embedding_and_entropy_are_those_of_the_models_distribution() -
 def test_kinds_are_encoders_of_their_own() -> None:
     last, forecast = CausalModel(settings(states="last")), CausalModel(settings(states="forecast"))
     assert CausalModel(settings()).card == last.card
-    assert client_model(settings()).card == forecast.card
-    assert client_model(settings(states="last")).card == last.card
     assert last.card.fingerprint != forecast.card.fingerprint
     assert last.card.dimension == last.hidden == forecast.hidden
     assert forecast.card.dimension == 2 * last.hidden + 1
@@ -56,7 +54,7 @@ def test_kinds_are_encoders_of_their_own() -> None:
 
 
 def test_the_appended_columns_are_of_the_size_of_a_state() -> None:
-    model = client_model(settings())
+    model = CausalModel(settings(states="forecast"))
     (read,) = model.states(small_lms.test_texts(1))
     rows = model.sent(read.states)
     hidden, appended = (np.linalg.norm(part, axis=1).mean() for part in np.split(rows, [model.hidden], axis=1))

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="needs the extra `evaluate`")
 
 from sealign.alignment import RidgeStatistics, fit_ridge
-from sealign.encoders.causal import CausalModel, client_model
+from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.generation import measure_agreement
 from sealign.generation.states import client_rows, silo_rows
@@ -156,7 +156,7 @@ def test_ciphertexts_change_no_prediction_that_is_clearer_than_their_noise(direc
 
 
 def test_figures_are_those_of_all_rows_in_order(directory: Path, report: Report) -> None:
-    client, silo = client_model(small_lms.settings("three")), CausalModel(small_lms.settings("two"))
+    client, silo = CausalModel(small_lms.settings("three")), CausalModel(small_lms.settings("two"))
 
     def read(name: str, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         texts = (directory / f"{name}.txt").read_text(encoding="utf-8").splitlines()

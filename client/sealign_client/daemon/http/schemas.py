@@ -175,6 +175,16 @@ class Completion(BaseModel):
     usage: Usage | None = None
 
 
+class Canaries(BaseModel):
+    """How the silo has answered canaries, for one version of a task; see the setting `canaries`."""
+
+    task: str
+    compared: int = Field(description="Answers that were compared with the first ones.")
+    wrong: int = Field(description="Those further from them than the promised precision allows.")
+    is_alarm: bool = Field(description="Whether an honest silo answers so in 1 case of 1,000,000 at most.")
+    confidence: float = Field(description="1 less the chance that an honest silo looks as bad as this.")
+
+
 class Model(BaseModel):
     """A task, as OpenAI describes a model."""
 
@@ -229,3 +239,4 @@ class Info(BaseModel):
     silo: str | None = Field(description="null while the silo cannot be reached.")
     identity: str | None = Field(description="Of this daemon, as the silo records it.")
     tasks: list[TaskInfo]
+    canaries: list[Canaries] = Field(description="Empty while no answer is known.")

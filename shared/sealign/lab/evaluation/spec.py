@@ -107,7 +107,7 @@ class EvaluationSpec(_Table):
         few_shot: numbers of unlabelled task texts that few-shot methods may use.
         encrypted: methods sent through the encrypted path, beside the best one of each cell.
         encrypted_examples: test texts sent through it; fewer if the test set is smaller.
-        exposure: texts for outlier exposure, one a line.
+        exposure: texts for outlier exposure, one a line; by default those that ship with Sealign.
         max_exposure: most of them.
         methods: by name; all if empty.
         curve: methods whose accuracy is measured at all sizes.

@@ -10,7 +10,7 @@ from time import perf_counter
 from sealign.alignment import AffineMap, PublicSet, RidgeStatistics, fit_ridge
 from sealign.app.progress import progress
 from sealign.encoders import EncoderSettings
-from sealign.encoders.causal import CausalModel, client_model
+from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError
 from sealign.generation import Agreement, compare_tokenizers, measure_agreement, models_agreement
 from sealign.generation.kl import HELD_OUT, refine_by_divergence
@@ -45,7 +45,7 @@ class GenerationRunner:
 
     def __init__(self, spec: EvaluationSpec, pairs: Sequence[GenerationSpec], directory: Path) -> None:
         self._encoders = spec.encoders
-        self._models: dict[tuple[str, str], CausalModel] = {}
+        self._models: dict[str, CausalModel] = {}
         self._states = StateCache(directory)
         self._code = code_digest(_MEASURING)
         texts = {path: PublicSet.from_file(path).texts for pair in pairs for path in (pair.public, pair.test)}
@@ -130,13 +130,14 @@ class GenerationRunner:
 
     def _model(self, spec: GenerationSpec, side: str) -> CausalModel:
         name = getattr(spec, side)
-        if (side, name) not in self._models:
-            load = client_model if side == "client" else CausalModel
+        if name not in self._models:
             try:
-                self._models[side, name] = load(EncoderSettings.parse(self._encoders[name]))
+                self._models[name] = CausalModel(EncoderSettings.parse(self._encoders[name]))
             except InvalidInputError as error:
                 raise InvalidInputError(f"generation {spec.name}, {side} {name}: {error}") from error
-        return self._models[side, name]
+        if side == "silo" and self._models[name].whitens:
+            raise InvalidInputError(f"generation {spec.name}, silo {name}: a silo's model has no option states")
+        return self._models[name]
 
     def _read(self, pair: Pair, texts: Texts, rows: int) -> States:
         with progress(f"reading for {pair.spec.name}", len(texts)) as advance:
