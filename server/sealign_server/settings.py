@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from sealign.app.addresses import ListenAddress, parse_address
+from sealign.app.addresses import ListenAddress, TrustedPeer, parse_address
 from sealign.app.settings import LayeredSettings, contents_of
 from sealign.ckks import DEFAULT_PRECISION, SecurityTable
 from sealign.defaults import BATCH_BYTES, BATCH_ROWS, OOD_DIRECTIONS
@@ -102,6 +102,11 @@ class ServeSettings(LayeredSettings):
         description="Address and port for callers with a token and no certificate, beside `listen`, which then demands "
         "certificates.",
     )
+    trusted_proxies: tuple[TrustedPeer, ...] = Field(
+        default=(),
+        description="Proxies whose header x-forwarded-client-cert names the caller: dns:NAME or uri:NAME of their "
+        "certificate, IP addresses, or CIDR ranges.",
+    )
     anonymous: bool = Field(
         default=False,
         description="Serve clients without certificate and token, all as one identity that may query and nothing else.",
@@ -187,8 +192,7 @@ class ServeSettings(LayeredSettings):
 
     @model_validator(mode="after")
     def _says_who_may_call(self) -> ServeSettings:
-        identified = self.tls_client_ca is not None or self.tokens
-        if not identified and not self.anonymous and not parse_address(self.listen).is_local:
+        if self.allows_anonymous and not self.anonymous and not parse_address(self.listen).is_local:
             raise ValueError(
                 f"Anybody could call {self.listen} without a certificate: give --tls-client-ca or --tokens, or "
                 "--anonymous if everybody who can connect may query."
@@ -200,12 +204,17 @@ class ServeSettings(LayeredSettings):
                 "--token-listen is for tokens where --listen demands certificates: give --tokens and --tls-client-ca, "
                 "or leave it out."
             )
+        if self.tls_client_ca is None and any(entry.startswith(("dns:", "uri:")) for entry in self.trusted_proxies):
+            raise ValueError(
+                "--trusted-proxies names certificates, and nobody shows one without --tls-client-ca: give it, or the "
+                "proxies' addresses."
+            )
         return self
 
     @property
     def allows_anonymous(self) -> bool:
         """Whether callers need neither certificate nor token."""
-        return self.anonymous or not (self.tls_client_ca or self.tokens)
+        return self.anonymous or not (self.tls_client_ca or self.tokens or self.trusted_proxies)
 
     def serving(self) -> ServingOptions:
         """Return what the serving code takes."""

@@ -25,6 +25,9 @@ class _Context:
     def auth_context(self) -> dict[str, list[bytes]]:
         return {}
 
+    def peer(self) -> str:
+        return "ipv4:192.0.2.1:5000"
+
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return (("user-agent", "grpc"),)
 

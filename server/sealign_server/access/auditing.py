@@ -19,7 +19,7 @@ _REFUSALS = frozenset({"RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICAT
 _SYNC_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 60.0
 
-_Refusal = tuple[str, str, str]
+_Refusal = tuple[str, str, str, str]
 
 
 class AuditLayer(Layer):
@@ -42,12 +42,12 @@ class AuditLayer(Layer):
         Raises:
             StorageError: it could not be recorded; the deed must not be done.
         """
-        self._trail.append(kind, call.identity, {"request": call.request_id, **facts})
+        self._trail.append(kind, call.identity, {"request": call.request_id, **_by(call.proxy), **facts})
 
     def on_end(self, call: Call, ending: Ending) -> None:
         """Record a refusal; a call that is refused stays so where that cannot be recorded."""
         if ending.status in _REFUSALS:
-            self._refused((call.identity, call.method, ending.code))
+            self._refused((call.identity, call.proxy, call.method, ending.code))
 
     async def keep(self) -> None:
         """Bring records to the disk every second, and sign the chain every minute; never returns."""
@@ -62,9 +62,10 @@ class AuditLayer(Layer):
         """Record repeated refusals, bring everything to the disk, and sign the chain; what fails is logged."""
         repeated, self._repeated = self._repeated, Counter()
         try:
-            for (identity, method, code), count in repeated.items():
+            for (identity, proxy, method, code), count in repeated.items():
                 if count > 1:
-                    self._trail.append("refusal", identity, {"rpc": method, "reason": code, "repeated": count - 1})
+                    facts = {"rpc": method, **_by(proxy), "reason": code, "repeated": count - 1}
+                    self._trail.append("refusal", identity, facts)
             if sign:
                 number, digest = self._trail.checkpoint()
                 _log.info("audit checkpoint", record=number, hash=digest)
@@ -76,8 +77,13 @@ class AuditLayer(Layer):
         self._repeated[refusal] += 1
         if self._repeated[refusal] > 1:
             return
-        identity, method, code = refusal
+        identity, proxy, method, code = refusal
         try:
-            self._trail.append("refusal", identity, {"rpc": method, "reason": code})
+            self._trail.append("refusal", identity, {"rpc": method, **_by(proxy), "reason": code})
         except StorageError as error:
             _log.error("the audit trail cannot be written", reason=str(error))
+
+
+def _by(proxy: str) -> dict[str, Fact]:
+    """Return the fact that a proxy named the caller."""
+    return {"proxy": proxy} if proxy else {}

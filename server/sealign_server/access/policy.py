@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sealign.app.settings import contents_of
 from sealign.errors import InvalidInputError, NotPermittedError
 from sealign.protocol import generation_task_of
-from sealign_server.access.identities import ANONYMOUS
+from sealign_server.access.certificate_names import ANONYMOUS
 from sealign_server.ledger import Budget
 
 POLICY_FILE = "policy.toml"

@@ -38,14 +38,20 @@ class IdentityLayer(Layer):
 
     def on_begin(self, call: Call) -> None:
         """Set the call's identity."""
-        context = call.context
-        found = self._identities.of(context.auth_context(), context.invocation_metadata() or ())
-        call.identity, call.credential = found
+        peer = self._identities.peer_of(call.context)
+        if peer.is_proxy:
+            call.proxy = peer.name
+            call.note(proxy=peer.name)
+        else:
+            call.identity = peer.name  # a refusal is recorded under it
+        call.identity, call.credential = self._identities.of(peer, call.context.invocation_metadata() or ())
 
     def on_request(self, call: Call, message: Message) -> None:
-        """Refuse further messages of a stream whose caller was revoked."""
+        """Refuse further messages of a stream whose caller, or the proxy before it, was revoked."""
         del message
         self._identities.require_valid(call.identity, call.credential)
+        if call.proxy:
+            self._identities.require_valid(call.proxy, "")
 
 
 class PolicyLayer(Layer):

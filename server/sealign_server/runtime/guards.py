@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sealign.errors import InvalidInputError, NotFoundError
-from sealign_server.access import Buckets, Identities, Policies, Policy, Rates
+from sealign_server.access import Buckets, Identities, Policies, Policy, Rates, TrustedProxies
 from sealign_server.ledger import IdentityRegister, Ledger, Usage
 from sealign_server.observe import Metrics, SiloState, TraceLayer
 from sealign_server.rpc.server import Guards
@@ -39,7 +39,10 @@ def guards_of(store: SiloStore, ledger: Ledger, settings: ServeSettings, buckets
         NotFoundError, InvalidInputError: the policy cannot be used.
     """
     identities = Identities(
-        IdentityRegister(ledger), accepts_tokens=settings.tokens, allows_anonymous=settings.allows_anonymous
+        IdentityRegister(ledger),
+        accepts_tokens=settings.tokens,
+        allows_anonymous=settings.allows_anonymous,
+        proxies=TrustedProxies(settings.trusted_proxies),
     )
     identities.refresh()
     policies = policies_of(store, settings)

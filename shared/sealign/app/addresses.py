@@ -101,6 +101,30 @@ def parse_host(text: str) -> str:
     return name
 
 
+def parse_trusted_peer(text: str) -> str:
+    """Return, in canonical form, the name or range that says which peers to trust.
+
+    It is ``dns:`` or ``uri:`` and an alternative name of the peers' certificate, or an IP address or CIDR range.
+
+    Raises:
+        InvalidInputError: the text is neither, or holds every address.
+    """
+    kind, _, name = text.partition(":")
+    if kind == "dns" and name:
+        return f"dns:{parse_host(name)}"
+    if kind == "uri" and ":" in name and name.isprintable() and " " not in name:
+        return text
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"Peer {text!r} must be dns:NAME or uri:NAME of a certificate, an IP address, or a CIDR range: {error}."
+        ) from None
+    if not network.prefixlen:
+        raise InvalidInputError(f"Range {text!r} holds every address: anybody could claim to be anybody. Narrow it.")
+    return str(network)
+
+
 def _listening(text: str) -> str:
     return str(parse_address(text))
 
@@ -117,3 +141,6 @@ ListenAddress = Annotated[str, AfterValidator(_listening)]
 
 PeerAddress = Annotated[str, AfterValidator(_reachable)]
 """Text of an address to connect to, in canonical form."""
+
+TrustedPeer = Annotated[str, AfterValidator(parse_trusted_peer)]
+"""Text that says which peers to trust: ``dns:NAME``, ``uri:NAME`` or a CIDR range, in canonical form."""

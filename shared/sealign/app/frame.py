@@ -44,6 +44,7 @@ class Call:
         context: gRPC's; for layers.
         identity: of the caller; a layer sets it.
         credential: digest of what proved it, if that can end before the call does; the same layer sets it.
+        proxy: trusted peer that named the caller; empty for none. The same layer sets it.
         idle_seconds: how long a stream may be silent.
         facts: names and counts for the log; never content.
         layers: that the call passes, which are told what happens to it.
@@ -55,6 +56,7 @@ class Call:
     idle_seconds: float
     identity: str = ""
     credential: str = ""
+    proxy: str = ""
     facts: dict[str, Fact] = field(default_factory=dict)
     started: float = field(default_factory=perf_counter)
     layers: tuple[Layer, ...] = ()

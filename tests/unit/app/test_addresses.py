@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from sealign.app.addresses import ListenAddress, PeerAddress, parse_address, parse_host
+from sealign.app.addresses import ListenAddress, PeerAddress, parse_address, parse_host, parse_trusted_peer
 from sealign.errors import InvalidInputError
 
 
@@ -102,3 +102,36 @@ def test_fields_of_settings() -> None:
     assert peer.validate_python("unix:///run/x") == "unix:/run/x"
     with pytest.raises(ValidationError, match="must have a port from 1 to 65535"):
         peer.validate_python("localhost:0")
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("dns:Envoy.Silo.Example", "dns:envoy.silo.example"),
+        ("uri:spiffe://silo/envoy?a=b", "uri:spiffe://silo/envoy?a=b"),
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+    ],
+)
+def test_peers_to_trust(text: str, canonical: str) -> None:
+    assert parse_trusted_peer(text) == parse_trusted_peer(canonical) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("envoy.silo.example", "dns:NAME"),
+        ("dns:", "dns:NAME"),
+        ("dns:*.silo.example", "neither a host name"),
+        ("uri:envoy", "dns:NAME"),
+        ("uri:spiffe://silo/a b", "dns:NAME"),
+        ("192.0.2.7/24", "host bits set"),
+        ("0.0.0.0/0", "holds every address"),
+        ("::/0", "holds every address"),
+        ("", "dns:NAME"),
+    ],
+)
+def test_peers_that_cannot_be_trusted(text: str, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says):
+        parse_trusted_peer(text)

@@ -67,6 +67,7 @@ def test_every_setting_can_be_a_variable(tmp_path: Path, monkeypatch: pytest.Mon
         "audit_file_mb": "8",
         "otlp_endpoint": "http://127.0.0.1:4317",
         "metrics_listen": "127.0.0.1:7444",
+        "trusted_proxies": "192.0.2.7",
         "log_level": "debug",
     }
     assert set(values) == set(ServeSettings.model_fields)
@@ -160,3 +161,16 @@ def test_a_port_for_tokens_is_beside_one_that_demands_certificates(tmp_path: Pat
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:7443", "[::1]:7443"])
 def test_on_loopback_callers_may_be_anonymous(tmp_path: Path, listen: str) -> None:
     assert serve_settings(tmp_path, {**FILES, "listen": listen}).tls_client_ca is None
+
+
+def test_proxies_are_known_by_what_they_show(tmp_path: Path) -> None:
+    anywhere: dict[str, Any] = {**FILES, "listen": "0.0.0.0:1"}
+    by_name: dict[str, Any] = {"trusted_proxies": "dns:Envoy.example, 192.0.2.0/24"}
+    known = serve_settings(tmp_path, {**anywhere, **by_name, "tls_client_ca": Path("ca.pem")})
+    assert known.trusted_proxies == ("dns:envoy.example", "192.0.2.0/24")
+    with pytest.raises(InvalidInputError, match="nobody shows one without --tls-client-ca"):
+        serve_settings(tmp_path, {**anywhere, **by_name})
+    # Who is known by address alone names every caller, so that nobody is anonymous.
+    assert not serve_settings(tmp_path, {**anywhere, "trusted_proxies": "192.0.2.7"}).allows_anonymous
+    with pytest.raises(InvalidInputError, match=r"trusted_proxies, entry 1: .*holds every address"):
+        serve_settings(tmp_path, {**anywhere, "trusted_proxies": "192.0.2.7,0.0.0.0/0"})
