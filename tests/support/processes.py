@@ -18,8 +18,8 @@ _START_SECONDS = 120.0
 
 
 def script(name: str) -> str:
-    """Path of an installed console script."""
-    return str(Path(sys.executable).with_name(name))
+    """Path of an installed console script, or of a program that is given by its path."""
+    return str(Path(sys.executable).parent / name)
 
 
 def environment(**extra: str) -> dict[str, str]:

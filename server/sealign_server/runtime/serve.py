@@ -20,7 +20,7 @@ from sealign_server.runtime.guards import policies_of, state_of
 from sealign_server.runtime.reload import known_as_serving
 from sealign_server.runtime.supervisor import supervise
 from sealign_server.runtime.tls import Certificates
-from sealign_server.runtime.worker import Addresses, run_worker
+from sealign_server.runtime.worker import Addresses, leave, run_worker
 from sealign_server.serving import Silo
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore, remove_leftovers
@@ -61,9 +61,12 @@ def serve(directory: Path, settings: ServeSettings) -> None:
         # Beside serving, since large vocabularies take seconds.
         Thread(target=_check, args=(store, settings), daemon=True).start()
         if settings.workers == 1:
-            asyncio.run(run_worker(directory, settings, addresses, buckets))
+            is_left = asyncio.run(run_worker(directory, settings, addresses, buckets))
         else:
+            is_left = False
             supervise(directory, settings, addresses, buckets)
+    if is_left:
+        leave()
 
 
 def _check(store: SiloStore, settings: ServeSettings) -> None:

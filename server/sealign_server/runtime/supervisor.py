@@ -16,7 +16,7 @@ import structlog
 from sealign.app.logs import configure_logs, direct_stderr
 from sealign.errors import UnavailableError
 from sealign_server.observe import forget_worker
-from sealign_server.runtime.worker import Addresses, run_worker
+from sealign_server.runtime.worker import Addresses, leave, run_worker
 from sealign_server.settings import ServeSettings
 
 _log = structlog.get_logger()
@@ -115,4 +115,5 @@ def _work(directory: Path, settings: dict[str, object], addresses: Addresses, bu
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor forwards what it gets
     restored = ServeSettings.model_validate(settings)
     configure_logs(restored.log_level)
-    asyncio.run(run_worker(directory, restored, addresses, buckets))
+    if asyncio.run(run_worker(directory, restored, addresses, buckets)):
+        leave()

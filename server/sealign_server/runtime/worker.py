@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
@@ -73,8 +73,10 @@ class Addresses:
     tokens: str | None = None
 
 
-async def run_worker(directory: Path, settings: ServeSettings, addresses: Addresses, buckets: Path) -> None:
+async def run_worker(directory: Path, settings: ServeSettings, addresses: Addresses, buckets: Path) -> bool:
     """Serve until a signal comes, or the supervisor ends; then drain.
+
+    Returns whether something is left that the end of the interpreter would wait for: see `leave`.
 
     Args:
         directory: the silo's.
@@ -118,10 +120,21 @@ async def run_worker(directory: Path, settings: ServeSettings, addresses: Addres
     service.close()
     guards.trail.close()
     ledger.close()
-    _log.info("stopped")
-    if not ended:  # gRPC would wait for such peers when the interpreter ends, too
-        sys.stderr.flush()
-        os._exit(0)
+    is_busy = service.silo.is_busy
+    _log.info("stopped", unfinished_work=is_busy)
+    if not ended:
+        leave()
+    return is_busy
+
+
+def leave() -> NoReturn:
+    """End this process at once, with status 0.
+
+    Peers that flood a connection, and heads that are being fitted, would keep the interpreter from ending. Files are
+    replaced as a whole or not at all, so that what is cut off is made again.
+    """
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _reload(service: Service, certificates: Certificates) -> None:

@@ -22,6 +22,12 @@ class HeavyWork:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="heavy")
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: dict[str, int] = {}
+        self._running: set[asyncio.Future[object]] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether work has begun that has not ended."""
+        return bool(self._running)
 
     async def do(self, identity: str, work: Callable[[], _Result]) -> _Result:
         """Do work and return its result; what has begun ends, even if its caller leaves.
@@ -38,6 +44,8 @@ class HeavyWork:
         try:
             async with lock:
                 running = asyncio.get_running_loop().run_in_executor(self._thread, work)
+                self._running.add(running)  # type: ignore[arg-type]
+                running.add_done_callback(self._running.discard)
                 return await asyncio.shield(running)
         finally:
             self._waiting[identity] -= 1

@@ -173,6 +173,11 @@ class Silo:
         self.states = replace(self.states, generation_tasks=found)
         return self.states
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether heavy work has begun that has not ended; what it has not written is made again."""
+        return self.heavy.is_busy or self.long.is_busy
+
     def close(self) -> None:
         """End threads."""
         self.heavy.close()
