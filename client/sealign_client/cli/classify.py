@@ -6,7 +6,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from sealign.app.terminal import visible
 from sealign.errors import InvalidInputError
 from sealign_client.cli.common import AsJson, Config, iterate_file, settings_of, single_command
 from sealign_client.cli.formats import Answer, ResultFormat, Writer
+from sealign_client.cli.proposal import ProposesAdapt
 from sealign_client.cli.records import Columns, Format, Record, require_faultless
 from sealign_client.cli.table import OnError, Table
 from sealign_client.results import Classification
@@ -129,8 +130,8 @@ def _classify_texts(
 
     seen = sys.stdout is not None and sys.stdout.isatty()
     show = nullcontext(_ignore) if seen else progress("classifying", count)
-    with _classifier(settings, use_daemon) as classifier, show as advance:
-        for number, result in enumerate(classifier.classify_each(drawing(), task), 1):
+    with _classifier(settings, use_daemon) as classifier, _proposing(classifier, settings) as watched, show as advance:
+        for number, result in enumerate(watched.classify_each(drawing(), task), 1):
             typer.echo(shown(Answer(Record(number, drawn.popleft(), str(number)), result)), nl=False)
             advance(1)
 
@@ -155,8 +156,9 @@ def _classify_table(table: Table, settings: ClientSettings, task: str | None, us
     from sealign.app.progress import progress
 
     decisive = {"silo": settings.silo, "encoder": settings.encoder, "recentring": str(settings.recentring)}
-    with _classifier(settings, use_daemon) as classifier, progress("classifying", None) as advance:
-        faulty = table.classify(classifier, task, decisive, advance)
+    bar = progress("classifying", None)
+    with _classifier(settings, use_daemon) as classifier, _proposing(classifier, settings) as watched, bar as advance:
+        faulty = table.classify(watched, task, decisive, advance)
     if faulty:
         done = "labelled" if table.on_error is OnError.LABEL else "skipped"
         typer.echo(f"{faulty} rows could not be classified and were {done}", err=True)
@@ -172,6 +174,20 @@ def _classifier(settings: ClientSettings, use_daemon: bool) -> RunningDaemon | C
     from sealign_client.blocking import Client
 
     return Client(settings)
+
+
+@contextmanager
+def _proposing(
+    classifier: RunningDaemon | Client, settings: ClientSettings
+) -> Iterator[RunningDaemon | Client | ProposesAdapt]:
+    """Propose a recentring file at the end where none is used and it would probably help."""
+    if settings.recentring is not None:
+        yield classifier
+        return
+    watched = ProposesAdapt(classifier)
+    yield watched
+    if watched.proposal is not None:
+        typer.echo(watched.proposal, err=True)
 
 
 def _ignore(_: int) -> None:
