@@ -14,7 +14,9 @@ from sealign.lab.evaluation.generation_results import (
     CausalResult,
     EncryptedPrediction,
     GenerationResult,
+    MixedPrediction,
     Prediction,
+    Repetition,
     Sample,
 )
 from sealign.lab.evaluation.html import html
@@ -98,6 +100,20 @@ def _report(cells: tuple[Cell, ...]) -> Report:
     )
 
 
+_REPETITION = Repetition(
+    tokens=100,
+    texts=3,
+    own_distinct=1.0,
+    mapped_distinct=1.0,
+    own_loops=0,
+    mapped_loops=0,
+    free_own_distinct=0.25,
+    free_mapped_distinct=0.5,
+    free_own_loops=2,
+    free_mapped_loops=1,
+)
+
+
 def _generation(name: str, *, refined: bool = True) -> GenerationResult:
     model = CausalResult(name=_NASTY, model=_NASTY, dimension=8, vocabulary=1000, fingerprint="1" * 64)
     ridge = Prediction(top1=0.4, top5=0.7, perplexity=120.0, divergence=1.0)
@@ -116,6 +132,8 @@ def _generation(name: str, *, refined: bool = True) -> GenerationResult:
         boundary_match=0.875,
         ridge=ridge,
         refined=Prediction(top1=0.5, top5=0.8, perplexity=90.0, divergence=0.8) if refined else None,
+        control=Prediction(top1=0.45, top5=0.75, perplexity=70.0, divergence=0.9),
+        mixture=MixedPrediction(top1=0.55, top5=0.85, perplexity=55.0, divergence=0.6, weight=0.625),
         curve={"ridge": {1000: 150.0, 2000: 120.0}, "refined": {1000: 110.0, 2000: 90.0}}
         if refined
         else {"ridge": {2000: 120.0}},
@@ -123,6 +141,7 @@ def _generation(name: str, *, refined: bool = True) -> GenerationResult:
         if refined
         else None,
         samples=(Sample(prompt=_NASTY, own="a\nb", mapped="c"),) if refined else (),
+        repetition=_REPETITION if refined else None,
         seconds={"reading": 12.4, "ridge": 1.0},
     )
 
@@ -247,10 +266,14 @@ def test_generation_stands_beside_classification(report: Report) -> None:
     both = report.model_copy(update={"generation": (_generation("x-y"), _generation("y-x", refined=False))})
     text = markdown(both)
     assert text.startswith(markdown(report).rstrip())
-    assert "| x-y | 2,000 | 60.0 | 120.0 | 90.0 | 1.50 | 40.0 | 50.0 | 70.0 | 80.0 | 50.0 | 100 % |" in text
-    assert "| y-x | 2,000 | 60.0 | 120.0 | – | 2.00 | 40.0 | – | 70.0 | – | 50.0 | 80 % |" in text
+    assert (
+        "| x-y | 2,000 | 60.0 | 120.0 | 90.0 | 1.50 | 70.0 | 55.0 | 0.62 | 40.0 | 50.0 | 70.0 | 80.0 | 50.0 | 100 % |"
+        in text
+    )
+    assert "| y-x | 2,000 | 60.0 | 120.0 | – | 2.00 | 70.0 | 55.0 | 0.62 | 40.0 | – | 70.0 | – | 50.0 | 80 % |" in text
     assert "| x-y | 490 | 0.250 | 75.0 | 87.5 | 0.600 | 32 | 100.0 | 0.060 | 0.125 | 12 | 1 | – | – |" in text
     assert "| x-y | KL | 110.0 | 90.0 | 60.0 |" in text
+    assert "| x-y | 3 | 100 | 25.0 | 2 | 50.0 | 1 | 100.0 | 0 | 100.0 | 0 |" in text
     assert "| <b>$x_1$</b> & \\|co\\| | a b | c |" in text
     page = _Page()
     page.feed(html(both))

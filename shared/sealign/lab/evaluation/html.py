@@ -56,7 +56,7 @@ def html(report: Report) -> str:
 def _generation(pairs: Sequence[GenerationResult]) -> list[_Section]:
     if not pairs:
         return []
-    curve = generation_tables.perplexities(pairs)
+    curve, repetition = generation_tables.perplexities(pairs), generation_tables.repetition(pairs)
     return [
         _Section(
             "generation",
@@ -65,6 +65,7 @@ def _generation(pairs: Sequence[GenerationResult]) -> list[_Section]:
             open=[
                 generation_tables.predictions(pairs),
                 generation_tables.circumstances(pairs),
+                repetition,
                 generation_tables.causal_models(pairs),
             ],
             folded=[] if curve is None else [curve],

@@ -72,6 +72,7 @@ def _generation(pairs: Sequence[GenerationResult]) -> list[str]:
         generation_tables.predictions(pairs),
         generation_tables.circumstances(pairs),
         generation_tables.perplexities(pairs),
+        generation_tables.repetition(pairs),
     )
     sampled = [table for table in map(generation_tables.samples, pairs) if table is not None]
     return [

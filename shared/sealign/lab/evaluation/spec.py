@@ -88,7 +88,7 @@ class GenerationSpec(_Table):
     epochs: Annotated[int, Field(ge=0)] = Field(default=5, description="Of refining by divergence; 0 for none.")
     encrypted_rows: Annotated[int, Field(ge=0)] = Field(default=32, description="Of the test's, through ciphertexts.")
     prompts: tuple[str, ...] = Field(default=(), description="Beginnings of samples.")
-    tokens: Count = Field(default=40, description="Of a sample.")
+    tokens: Count = Field(default=100, description="Of a sample.")
 
     @property
     def name(self) -> str:
