@@ -1,11 +1,12 @@
 """Measures what a silo promises of a head behind a map against what happens to a client's texts.
 
-    python -m tests.benchmarks.promises [CACHE] [tasks=trec,r8] [public=wiki] [outliers=general] [--names]
+    python -m tests.benchmarks.promises [CACHE] [tasks=trec,r8] [public=wiki] [outliers=shipped] [--without-names]
 
-Six tasks, all-MiniLM-L6-v2 and Google USE each as client and as silo, two or three public sets. A line per cell says:
-accuracy of the silo's own encoder, of its trained head behind the map, of the fitted one, of the one that is served;
-the promise; in-distribution texts kept and others kept at the deciding threshold; with ``--names``, accuracy of the
-fitted head once label names and the task's description have joined the public texts. Embeddings are cached in CACHE.
+Six tasks, all-MiniLM-L6-v2 and Google USE each as client and as silo, two or three public sets; names of labels join
+them. A line per cell says: accuracy of the silo's own encoder, of its trained head behind the map, of the fitted one,
+of the one that is served; the promise; in-distribution texts kept and others kept at the deciding threshold. Test sets
+differ from training sets, natively too: TREC's is easier by five points. So ``unseen`` is the accuracy of what is
+served on rows of the training set that the silo did not train on, where there are some. Embeddings are cached in CACHE.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.demo import data
-from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge, public_names, weigh_shared
+from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge, shared_names, weigh_shared
 from sealign.encoders import EncoderSettings, load_encoder
 from sealign.heads import (
     LinearHead,
@@ -45,12 +46,12 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 ENCODERS = {"minilm": "transformers:{}?threads=1&device=cpu&max_length=128", "use": "use:?max_length=64"}
 PAIRS = (("minilm", "use"), ("use", "minilm"))
 TASKS = {
-    "trec": ("subj", "Questions, by the kind of answer: abbreviation, description, entity, human, location, number."),
-    "subj": ("trec", "Sentences about films, subjective (opinion) or objective (plot)."),
-    "clinc": ("oos", "Requests to a voice assistant, by intent: banking, travel, work, home, kitchen, small talk."),
-    "r8": ("news", "Reuters newswire by topic: acquisitions, crude oil, earnings, grain, money, shipping, trade."),
-    "news": ("r8", "Newsgroup posts by group: computers, vehicles, sport, science, politics, religion, for sale."),
-    "movies": ("r8", "Film reviews, positive or negative."),
+    "trec": "subj",
+    "subj": "trec",
+    "clinc": "oos",
+    "r8": "news",
+    "news": "r8",
+    "movies": "r8",
 }
 PUBLIC = ("wiki", "pubnews", "pubmovies")
 """Wikipedia sentences, openings of newsgroup posts (of the kind of ``news``), openings of film reviews (of the kind of
@@ -151,8 +152,10 @@ class Cell:
         return statistics
 
     def with_names(self, labels: tuple[str, ...]) -> AffineMap:
-        """Return the map once names and description have joined the public texts."""
-        named = public_names(labels, TASKS[self.task][1])
+        """Return the map once names of labels have joined the public texts."""
+        named = shared_names(labels)
+        if not named:
+            return fit(self.statistics(self.public))
         X, Y = (self.embeddings.of_texts(list(named), side) for side in (self.client, self.silo))
         few = RidgeStatistics(X.shape[1], Y.shape[1])
         few.update(X, Y)
@@ -198,8 +201,8 @@ def measure(cell: Cell, outliers: str, names: bool) -> dict[str, float]:
     wanted = [label for _, label in texts(f"{task}_test")]
     known = np.array([label in head.labels for label in wanted])
     targets = np.array([head.labels.index(label) for label in wanted if label in head.labels])
-    learned = fit(cell.statistics(cell.public))
-    far = TASKS[task][0]
+    learned = cell.with_names(head.labels) if names else fit(cell.statistics(cell.public))
+    far = TASKS[task]
     mapped, other = (
         learned.apply(of.of(name, cell.client)) for name in (f"{task}_test", far if far == "oos" else f"{far}_test")
     )
@@ -227,12 +230,13 @@ def measure(cell: Cell, outliers: str, names: bool) -> dict[str, float]:
     threshold = served.ood.get(deciding, np.nan)
     found["kept"] = float(np.mean(inside[deciding] >= threshold)) if served.ood else np.nan
     found["others kept"] = float(np.mean(outside[deciding] >= threshold)) if served.ood else np.nan
-    if names:
-        named = cell.with_names(head.labels)
-        assert named.channel is not None
-        found["names"] = right(
-            fitted(profile.statistics.through(named.channel)), named.apply(of.of(f"{task}_test", cell.client))[known]
-        )
+    rest = [label for _, label in texts(f"{task}_train")][TRAINING_ROWS:]
+    rows = [row for row, label in enumerate(rest) if label in head.labels]
+    found["unseen"] = np.nan
+    if rows:
+        unseen = learned.apply(of.of(f"{task}_train", cell.client)[TRAINING_ROWS:][rows])
+        answers = served.head.head.logits(unseen).argmax(axis=1)
+        found["unseen"] = float(np.mean(answers == [head.labels.index(rest[row]) for row in rows]))
     return found
 
 
@@ -247,17 +251,22 @@ def main(arguments: list[str]) -> None:
         for client, silo in PAIRS:
             for public in options.get("public", ",".join(PUBLIC)).split(","):
                 figures = measure(
-                    Cell(of, task, public, client, silo), options.get("outliers", "general"), "--names" in arguments
+                    Cell(of, task, public, client, silo),
+                    options.get("outliers", "shipped"),
+                    "--without-names" not in arguments,
                 )
                 found.append(figures)
                 line = json.dumps({name: round(float(value), 3) for name, value in figures.items()})
                 print(f"{task} {public} {client}→{silo} {line}", flush=True)
-    errors = np.array([one["promised"] - one["served"] for one in found])
-    print(
-        f"promise less measured: mean {errors.mean():+.3f}, mean absolute {np.abs(errors).mean():.3f}, "
-        f"from {errors.min():+.3f} to {errors.max():+.3f}, root mean square {np.sqrt(np.mean(errors**2)):.3f}; within "
-        f"the margin {np.mean([abs(one['promised'] - one['served']) <= one['margin'] for one in found]):.2f}"
-    )
+    for what in ("served", "unseen"):
+        errors = np.array([one["promised"] - one[what] for one in found if np.isfinite(one[what])])
+        margins = np.array([one["margin"] for one in found if np.isfinite(one[what])])
+        if len(errors):
+            print(
+                f"promised less {what}, {len(errors)} cells: mean {errors.mean():+.3f}, mean absolute "
+                f"{np.abs(errors).mean():.3f}, from {errors.min():+.3f} to {errors.max():+.3f}, root mean square "
+                f"{np.sqrt(np.mean(errors**2)):.3f}; within the margin {np.mean(np.abs(errors) <= margins):.2f}"
+            )
 
 
 if __name__ == "__main__":

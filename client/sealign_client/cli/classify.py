@@ -6,7 +6,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from sealign.errors import InvalidInputError
 from sealign_client.cli.bulk import BulkOptions, classify_on_ray, deciding, say_faulty
 from sealign_client.cli.common import AsJson, Config, iterate_file, settings_of, single_command
 from sealign_client.cli.formats import Answer, ResultFormat, Writer
+from sealign_client.cli.proposal import ProposesAdapt
 from sealign_client.cli.table import Table
 from sealign_client.records import Columns, Format, Record, require_faultless
 from sealign_client.results import Classification
@@ -156,8 +157,8 @@ def _classify_texts(
 
     seen = sys.stdout is not None and sys.stdout.isatty()
     show = nullcontext(_ignore) if seen else progress("classifying", count)
-    with _classifier(settings, use_daemon) as classifier, show as advance:
-        for number, result in enumerate(classifier.classify_each(drawing(), task), 1):
+    with _classifier(settings, use_daemon) as classifier, _proposing(classifier, settings) as watched, show as advance:
+        for number, result in enumerate(watched.classify_each(drawing(), task), 1):
             typer.echo(shown(Answer(Record(number, drawn.popleft(), str(number)), result)), nl=False)
             advance(1)
 
@@ -181,8 +182,9 @@ def _shown(written: ResultFormat | None, as_json: bool) -> Callable[[Answer], st
 def _classify_table(table: Table, settings: ClientSettings, task: str | None, use_daemon: bool) -> None:
     from sealign.app.progress import progress
 
-    with _classifier(settings, use_daemon) as classifier, progress("classifying", None) as advance:
-        faulty = table.classify(classifier, task, deciding(settings), advance)
+    bar = progress("classifying", None)
+    with _classifier(settings, use_daemon) as classifier, _proposing(classifier, settings) as watched, bar as advance:
+        faulty = table.classify(watched, task, deciding(settings), advance)
     say_faulty(faulty, table.on_error)
 
 
@@ -196,6 +198,20 @@ def _classifier(settings: ClientSettings, use_daemon: bool) -> RunningDaemon | C
     from sealign_client.blocking import Client
 
     return Client(settings)
+
+
+@contextmanager
+def _proposing(
+    classifier: RunningDaemon | Client, settings: ClientSettings
+) -> Iterator[RunningDaemon | Client | ProposesAdapt]:
+    """Propose a recentring file at the end where none is used and it would probably help."""
+    if settings.recentring is not None:
+        yield classifier
+        return
+    watched = ProposesAdapt(classifier)
+    yield watched
+    if watched.proposal is not None:
+        typer.echo(watched.proposal, err=True)
 
 
 def _ignore(_: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from sealign.encoders.encoder import Encoder, PlugIn, TextEncoder, one_line
+from sealign.encoders.joined import JoinedEncoder
 from sealign.encoders.settings import ENTRY_POINT_GROUP, EncoderSettings, installed_families
 from sealign.errors import InvalidInputError
 
@@ -18,6 +19,10 @@ def load_encoder(settings: EncoderSettings) -> TextEncoder:
         InvalidInputError: the family is unknown, a package it needs is missing, the model cannot be loaded, or it
             fails the checks that follow loading.
     """
+    if settings.beside is not None:
+        return JoinedEncoder(
+            [load_encoder(settings.model_copy(update={"beside": None})), load_encoder(settings.beside)]
+        )
     families = installed_families()
     if settings.family not in families:
         raise InvalidInputError(

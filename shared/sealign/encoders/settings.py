@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import parse_qsl
@@ -74,6 +75,10 @@ class EncoderSettings(BaseModel):
         default=None, description="Processor threads; the family's own default where unset."
     )
 
+    beside: EncoderSettings | None = Field(
+        default=None, description="A second encoder, whose embeddings are put beside the first one's."
+    )
+
     @model_validator(mode="after")
     def _one_prompt(self) -> EncoderSettings:
         if self.prompt is not None and self.prompt_text is not None:
@@ -84,13 +89,20 @@ class EncoderSettings(BaseModel):
     def parse(cls, spec: str) -> EncoderSettings:
         """Read the command-line form ``family:model?option=value&option=value``.
 
-        Without the name of an installed family in front, the whole is a transformers model.
+        Without the name of an installed family in front, the whole is a transformers model. ``a+b`` names two encoders
+        side by side; the second one begins with its family.
         Examples: ``transformers:sentence-transformers/all-MiniLM-L6-v2``, ``use``,
-        ``./my-model?pooling=cls&max_length=128``.
+        ``./my-model?pooling=cls&max_length=128``, ``./my-model+use``.
 
         Raises:
             InvalidInputError: nothing is named, or an option is unknown, repeated or out of range.
         """
+        families = "|".join(map(re.escape, installed_families()))
+        first, *others = re.split(rf"\+(?=(?:{families})(?:[:?+]|$))", spec)
+        if others:
+            if len(others) > 1:
+                raise InvalidInputError(f"the encoder {spec!r} names {1 + len(others)} encoders; give two at most")
+            return cls.parse(first).model_copy(update={"beside": cls.parse(others[0])})
         source, _, query = spec.partition("?")
         family, _, model = source.partition(":")
         if family not in installed_families():
@@ -110,12 +122,14 @@ class EncoderSettings(BaseModel):
         for option, value in options:
             if option in fields:
                 raise InvalidInputError(f"the encoder's option {option!r} is given twice; drop one")
+            if option == "beside":
+                raise InvalidInputError("a second encoder is named after a plus: FIRST+FAMILY:MODEL")
             fields[option] = value
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             wrong = "; ".join(": ".join([*map(str, item["loc"][:1]), item["msg"]]) for item in error.errors())
-            known = ", ".join(name for name in cls.model_fields if name not in ("family", "model"))
+            known = ", ".join(name for name in cls.model_fields if name not in ("family", "model", "beside"))
             raise InvalidInputError(
                 f"the encoder {spec!r} cannot be used ({wrong}); its options are {known}"
             ) from error
