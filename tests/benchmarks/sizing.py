@@ -255,7 +255,7 @@ def limits_table(found: Measured) -> Iterator[str]:
 def simulation_table(found: Measured) -> Iterator[str]:
     """Yield the table of the simulated fleet."""
     rate = 0.6 * PODS * 1e3 / found.query
-    load = {"pods": PODS, "clients": CLIENTS, "rate": rate, "seconds": 5.0}
+    load: dict[str, Any] = {"pods": PODS, "clients": CLIENTS, "rate": rate, "seconds": 5.0}
     replaced: dict[str, Any] = {**load, "seconds": 10.0, "restart": 1.0}
     flood: dict[str, Any] = {**load, "flood": rate}
     cases = {
