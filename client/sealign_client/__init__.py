@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from sealign.errors import SealignError as SealignError
     from sealign.errors import StorageError as StorageError
     from sealign.errors import UnavailableError as UnavailableError
+    from sealign.errors import UntrustedCardError as UntrustedCardError
     from sealign.errors import VerificationError as VerificationError
+    from sealign.errors import WrongAnswersError as WrongAnswersError
     from sealign.generation.sampling import Sampling as Sampling
     from sealign.protocol import MapCard as MapCard
     from sealign.protocol import Placement as Placement
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from sealign_client.options import AlignmentOptions as AlignmentOptions
     from sealign_client.pipelines import TextClassificationPipeline as TextClassificationPipeline
     from sealign_client.pipelines import pipeline as pipeline
+    from sealign_client.results import CanaryReport as CanaryReport
     from sealign_client.results import Classification as Classification
     from sealign_client.results import Description as Description
     from sealign_client.results import Finish as Finish
@@ -53,7 +56,8 @@ _HOMES = {
     "sealign.errors": (
         "AuthenticationError", "BudgetExhaustedError", "DecryptionError", "InvalidInputError", "MachineError",
         "NoMapError", "NoPlanError", "NotFoundError", "NotPermittedError", "OverloadedError", "PeerFailedError",
-        "ReleaseRefusedError", "SealignError", "StorageError", "UnavailableError", "VerificationError",
+        "ReleaseRefusedError", "SealignError", "StorageError", "UnavailableError", "UntrustedCardError",
+        "VerificationError", "WrongAnswersError",
     ),
     "sealign.generation.sampling": ("Sampling",),
     "sealign.protocol": ("MapCard", "Placement"),
@@ -63,8 +67,8 @@ _HOMES = {
     "sealign_client.options": ("AlignmentMode", "AlignmentOptions"),
     "sealign_client.pipelines": ("TextClassificationPipeline", "pipeline"),
     "sealign_client.results": (
-        "Classification", "Description", "Finish", "Forecast", "GeneratedToken", "GenerationDescription", "Timing",
-        "Transfer",
+        "CanaryReport", "Classification", "Description", "Finish", "Forecast", "GeneratedToken",
+        "GenerationDescription", "Timing", "Transfer",
     ),
     "sealign_client.settings": ("ClientSettings", "client_settings"),
     "sealign_client.version": ("__version__",),

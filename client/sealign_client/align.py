@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING
 from sealign.alignment import AffineMap, PublicSet, require_enough_texts
 from sealign.errors import InvalidInputError, ReleaseRefusedError, SealignError
 from sealign.files import write_atomically
-from sealign.protocol import AlignmentRequest, MapCard, Placement, PublicSetCard, SpaceCard, find_public_set
+from sealign.protocol import (
+    EMBEDDINGS,
+    AlignmentRequest,
+    MapCard,
+    Placement,
+    PublicSetCard,
+    SpaceCard,
+    find_public_set,
+)
 from sealign_client.encrypted_alignment import AlignmentTask, EncryptedAlignment
+from sealign_client.local.canaries import CanaryStore
 from sealign_client.local.directory import private
 from sealign_client.local.maps import Lane, Pin
 from sealign_client.local.unfinished import UnfinishedAlignment
@@ -73,6 +82,7 @@ class Aligner:
         require_better_than_chance(card.explained_variance, options)
         lane = await self._routes.lane(space, self._source.encoder)
         await self._session.run(self._routes.maps.pin, Pin(lane, Placement.SILO, card))
+        await self._draw_canaries(rows)
         return card
 
     async def _encrypted(
@@ -91,9 +101,16 @@ class Aligner:
 
         alignment = EncryptedAlignment(self._session, task, unfinished, keep, options.transfer)
         learned = await alignment.learn()
+        await self._draw_canaries(rows)
         if options.register:
             await self._register(lane, learned)
         return MapCard.of(learned)
+
+    async def _draw_canaries(self, rows: Rows) -> None:
+        """Keep rows of some public texts, whatever the setting `canaries` says now."""
+        if self._space == EMBEDDINGS:
+            store = CanaryStore(self._routes.maps.directory)
+            await self._session.run(store.draw, self._source.encoder.fingerprint, rows)
 
     async def _register(self, lane: Lane, learned: AffineMap) -> None:
         """Register the map now; if that fails, it is registered when it is first used."""

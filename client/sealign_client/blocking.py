@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sealign_client.inputs import Texts
     from sealign_client.local.recentring import Recentring
     from sealign_client.results import (
+        CanaryReport,
         Classification,
         Description,
         Forecast,
@@ -97,6 +98,9 @@ class Client:
     def describe_generation(self, *, refresh: bool = True) -> tuple[GenerationDescription, ...]:
         return self._wait(self._client.describe_generation(refresh=refresh))
 
+    def canaries(self) -> tuple[CanaryReport, ...]:
+        return self._wait(self._client.canaries())
+
     def align(self, texts: PublicSet, space: str | None = None, **options: Any) -> MapCard:
         return self._wait(self._client.align(texts, space, **options))
 
@@ -150,8 +154,9 @@ class Client:
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
         alternatives: int = 0,
+        mixture: bool = False,
     ) -> Iterator[GeneratedToken]:
-        return self._iterate(self._client.generate(prompt, task, max_tokens, sampling, alternatives))
+        return self._iterate(self._client.generate(prompt, task, max_tokens, sampling, alternatives, mixture))
 
     def forecast(self, texts: Texts, task: str | None = None) -> Forecast:
         return self._wait(self._client.forecast(texts, task))

@@ -21,6 +21,7 @@ from sealign.encoders.checks import as_texts
 from sealign.encoders.encoder import Embeddings
 from sealign.encoders.settings import LongTexts
 from sealign.errors import InvalidInputError, SealignError, UnknownMapError
+from sealign_client.canaries import Canaries, at_most
 from sealign_client.classification_tasks import ClassificationTasks, Progress, Ready
 from sealign_client.exchange import Exchange, Matrix
 from sealign_client.feed import Feed
@@ -68,10 +69,14 @@ class Classifier(ClassificationTasks):
     """Classifies with one encoder through one silo.
 
     Concurrent callers share passes of the encoder, and ciphertexts where the plans say that this is cheaper.
+    Canaries stand among the rows.
     """
 
-    def __init__(self, routes: Routes, encoder: Encoder | EncoderSettings | None, recentring: Path | None) -> None:
+    def __init__(
+        self, routes: Routes, encoder: Encoder | EncoderSettings | None, recentring: Path | None, canaries: Canaries
+    ) -> None:
         super().__init__(routes, encoder, recentring)
+        self.canaries = canaries
         self._passes = Passes(self._pass)
         self._sharing = Sharing(self._asked, self._session.timeout)
 
@@ -186,6 +191,11 @@ class Classifier(ClassificationTasks):
     async def _asked(
         self, given: CheckedRows, progress: Progress | None = None, *, verify: bool | None = None
     ) -> Answer:
+        """Ask for the outputs of rows, with canaries among them if there are to be any."""
+        told = None if progress is None else at_most(len(given), progress)
+        return await self.canaries.asked(given, partial(self._asked_all, progress=told, verify=verify))
+
+    async def _asked_all(self, given: CheckedRows, progress: Progress | None, *, verify: bool | None) -> Answer:
         """Ask for the outputs of rows, batch by batch, until all have come."""
         ready, rows, done = given.ready, given.prepared, list[Matrix]()
         retry, alone = self._session.patience(), False

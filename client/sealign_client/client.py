@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sealign_client.generate import Generator
     from sealign_client.local.recentring import Recentring
     from sealign_client.results import (
+        CanaryReport,
         Classification,
         Description,
         Forecast,
@@ -56,22 +57,17 @@ class AsyncClient:
     ) -> None:
         from sealign.encoders import EncoderSettings  # here, so that importing this module stays fast
         from sealign_client.classify import Classifier
-        from sealign_client.local.directory import MAPS, data_directory
-        from sealign_client.local.keys import KeyRing, KeyStore
-        from sealign_client.local.maps import ClientMaps
-        from sealign_client.routes import RouteOptions, Routes
-        from sealign_client.session import Session
+        from sealign_client.parts import canaries_of, routes_of
 
         settings = inputs.checked_settings(settings, encoder, fields)
         named = encoder if encoder is not None else settings.encoder
         self.settings = settings
         self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
-        keys = KeyRing(KeyStore(settings.key_directory, self._passphrase, settings.security_table))
-        self.session = Session(settings.endpoint, keys, settings.timeout, observe)
-        maps = ClientMaps(settings.map_directory or data_directory() / MAPS)
-        self._routes = Routes(self.session, maps, RouteOptions(settings.placement, settings.register_maps))
+        self._routes = routes_of(settings, self._passphrase, observe)
+        self.session = self._routes.session
         parsed = EncoderSettings.parse(named) if isinstance(named, str) else named
-        self.classifier = Classifier(self._routes, parsed, settings.recentring)
+        canaries = canaries_of(settings, self._routes)
+        self.classifier = Classifier(self._routes, parsed, settings.recentring, canaries)
         self._model = None if settings.model is None else EncoderSettings.parse(settings.model)
         self._generator: Generator | None = None
         self._classifies = named is not None
@@ -84,6 +80,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; keys that are not stored are gone. Closing twice is harmless."""
+        self.classifier.canaries.close()
         await self.session.close()
 
     @property
@@ -124,6 +121,11 @@ class AsyncClient:
         self.session.require_usable()
         return await self.generator.describe(refresh=refresh)
 
+    async def canaries(self) -> tuple[CanaryReport, ...]:
+        """Return how the silo has answered canaries, for each version of a task; see the setting ``canaries``."""
+        self.session.require_usable()
+        return tuple(await self.classifier.canaries.reports())
+
     async def align(self, texts: PublicSet, space: str | None = None, **options: Any) -> MapCard:
         """Learn the map from this client's embedding space to one of the silo's, and use it from now on.
 
@@ -135,7 +137,7 @@ class AsyncClient:
             texts: the public set; the silo must hold the same.
             space: "generation/TASK" for the token states of a generation task; by default the encoder's embeddings.
             options: fields of :class:`AlignmentOptions`: ``mode``, ``register``, ``shared_examples``,
-                ``accept_examples``, ``accept_poor_map``, ``progress``, ``transfer``.
+                ``accept_examples``, ``mixture_positions``, ``accept_poor_map``, ``progress``, ``transfer``.
 
         Raises:
             NotFoundError: the silo does not hold this public set, or no examples of the task.
@@ -157,7 +159,8 @@ class AsyncClient:
         task = generation_task_of(space)
         source = await (self.classifier.source() if task is None else self.generator.source(task))
         learned = await Aligner(self._routes, source, space, self._passphrase).align(chosen, wanted)
-        await (self.classifier.note_alignment() if task is None else self.generator.note_alignment(task))
+        aligned = self.classifier.note_alignment() if task is None else self.generator.aligned(chosen, task, wanted)
+        await aligned
         return learned
 
     async def adapt(
@@ -259,6 +262,7 @@ class AsyncClient:
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
         alternatives: int = 0,
+        mixture: bool = False,
     ) -> AsyncGenerator[GeneratedToken, None]:
         """Continue a prompt with the silo's language-model head, token by token.
 
@@ -268,18 +272,18 @@ class AsyncClient:
             max_tokens: maximum number of new tokens; by default 64. The silo may impose a lower limit.
             sampling: how tokens are chosen; by default the likeliest each time.
             alternatives: number of likeliest tokens reported with each token.
+            mixture: sample from the mixture fitted at alignment; each token then has ``silo_log_probability`` too.
 
         Raises:
             NotFoundError, NoMapError, NoPlanError: no such task; never aligned with it; no parameter set can serve it.
-            DecryptionError: a text so unlike the public ones that logits leave the promised range; what was yielded
-                stands.
-            InvalidInputError: an empty prompt, or one beyond the model's window; nothing was sent.
+            DecryptionError: a text so unlike the public ones that logits leave the range; what was yielded stands.
+            InvalidInputError: an empty prompt, or one beyond the model's window, or no mixture; nothing was sent.
             UnavailableError: the silo went away and did not come back in time; what was yielded stands.
         """
         self.session.require_usable()
         from sealign_client.generate import Generation
 
-        wanted = Generation(prompt, task, max_tokens, sampling, alternatives)
+        wanted = Generation(prompt, task, max_tokens, sampling, alternatives, mixture)
         async for token in self.generator.generate(wanted):
             yield token
 

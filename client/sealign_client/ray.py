@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray import data
@@ -188,7 +189,13 @@ _BLOCK = pa.schema(
             "records",
             pa.list_(
                 pa.struct(
-                    [("number", pa.int64()), ("text", pa.string()), ("name", pa.string()), ("fault", pa.string())]
+                    [
+                        ("number", pa.int64()),
+                        ("text", pa.string()),
+                        ("name", pa.string()),
+                        ("fault", pa.string()),
+                        ("embedding", pa.list_(pa.float32())),
+                    ]
                 )
             ),
         ),
@@ -197,7 +204,11 @@ _BLOCK = pa.schema(
 
 
 def _block(row: dict[str, Any]) -> Block:
-    return Block(row["file"], row["number"], tuple(Record(**record) for record in row["records"]))
+    return Block(row["file"], row["number"], tuple(_record(**record) for record in row["records"]))
+
+
+def _record(embedding: list[float] | None, **facts: Any) -> Record:
+    return Record(**facts, embedding=None if embedding is None else np.array(embedding, dtype=np.float32))
 
 
 def _known(error: BaseException | None) -> SealignError | None:

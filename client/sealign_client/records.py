@@ -1,4 +1,7 @@
-"""Texts in files: lines, CSV, TSV, JSON lines, also packed with gzip, or Parquet; read in turn, in constant memory."""
+"""Rows of files, in constant memory.
+
+They are texts in lines, CSV, TSV or JSON lines, also packed with gzip, or in Parquet; or embeddings in .npy.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from sealign.app.terminal import standard_input
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.lines import LONGEST_LINE, iterate_lines
+
+if TYPE_CHECKING:
+    from sealign_client.npy import Row
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
 _DELIMITERS = ",;\t|"
@@ -29,19 +35,21 @@ _NO_TEXT = "has an empty text, or one with a NUL character; remove the row"
 
 
 class Format(str, enum.Enum):
-    """How texts stand in a file."""
+    """What rows a file has."""
 
     LINES = "lines"
     CSV = "csv"
     TSV = "tsv"
     JSONL = "jsonl"
+    NPY = "npy"
     PARQUET = "parquet"
 
     @classmethod
     def of(cls, file: Path) -> Format:
         """Return the format that a file's name says: by default, lines."""
         name = file.name.removesuffix(".gz").lower()
-        endings = {".csv": cls.CSV, ".tsv": cls.TSV, ".jsonl": cls.JSONL, ".ndjson": cls.JSONL, ".parquet": cls.PARQUET}
+        tables = {".csv": cls.CSV, ".tsv": cls.TSV, ".jsonl": cls.JSONL, ".ndjson": cls.JSONL}
+        endings = {**tables, ".parquet": cls.PARQUET, ".npy": cls.NPY}
         return next((found for ending, found in endings.items() if name.endswith(ending)), cls.LINES)
 
 
@@ -51,15 +59,17 @@ class Record:
 
     Attributes:
         number: from 1, the header aside.
-        text: to classify; empty if the row is faulty.
+        text: to classify; empty if the row is faulty or an embedding.
         name: what the results call the row: its number, or the cell of the column that names rows.
         fault: why the row cannot be used; None if it can.
+        embedding: to classify in place of a text, (d,).
     """
 
     number: int
     text: str
     name: str
     fault: str | None = None
+    embedding: Row | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,11 @@ def iterate_records(stream: BinaryIO, kind: Format, columns: Columns, name: str)
         elif kind is Format.JSONL:
             for line in iterate_lines(stream):
                 yield _of_object(line.number, line.text, columns, line.fault)
+        elif kind is Format.NPY:
+            from sealign_client.npy import iterate_rows
+
+            for number, row in enumerate(iterate_rows(stream, name), 1):
+                yield Record(number, "", str(number), embedding=row)
         elif kind is Format.PARQUET:
             yield from _of_parquet(stream, columns, name)
         else:

@@ -59,6 +59,28 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class CanaryReport:
+    """How a silo has answered canaries since it first did, for one version of a task through one map.
+
+    Attributes:
+        task: its name.
+        compared: answers that were compared with the first ones.
+        wrong: those that were further from them than both promises of precision allow.
+        is_alarm: whether an honest silo would have answered so with a chance of one in a million at most.
+        confidence: 1 less the chance that an honest silo looks as bad as this; 0 while nothing is wrong.
+        undetected_share: share of wrong answers up to which all of these would have been right in 1 case of 100 or
+            more, if none is wrong: what is smaller may have been missed.
+    """
+
+    task: str
+    compared: int
+    wrong: int
+    is_alarm: bool
+    confidence: float
+    undetected_share: float
+
+
+@dataclass(frozen=True)
 class Transfer:
     """How far an encrypted alignment has come.
 
@@ -92,6 +114,25 @@ class Description:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """A mixture of the silo's next-token distribution and the client's own, rewritten as the silo's tokens.
+
+    Attributes:
+        weight: of the client's own distribution, 0 to 1.
+        positions: public ones that it was fitted on.
+        perplexity: of the tokens that follow them, by the mixture.
+        silo_perplexity: the same by the silo's distribution alone.
+        own_perplexity: the same by the client's own alone.
+    """
+
+    weight: float
+    positions: int
+    perplexity: float
+    silo_perplexity: float
+    own_perplexity: float
+
+
+@dataclass(frozen=True)
 class GenerationDescription:
     """What a generation task offers to a client's causal model.
 
@@ -99,11 +140,13 @@ class GenerationDescription:
         card: without a plan before an alignment.
         space: of the token states that the model is aligned with.
         map: the map in use; None before an alignment.
+        mixture: fitted behind this map; None if none was.
     """
 
     card: GenerationCard
     space: SpaceCard
     map: MapCard | None
+    mixture: Mixture | None = None
 
 
 class Finish(str, enum.Enum):
@@ -126,9 +169,11 @@ class GeneratedToken:
     Attributes:
         text: what can be shown now; empty while it may be the beginning of a stop text.
         id: of the token in the silo's vocabulary.
-        log_probability: natural, under the silo's head for the mapped state, temperature 1, exact to the precision.
+        log_probability: natural, at temperature 1, under what was sampled from: the silo's head for the mapped state,
+            exact to the precision, or the mixture with the client's own distribution.
         alternatives: the likeliest tokens and their log-probabilities, as many as requested.
         finish: of the last token, why it is the last.
+        silo_log_probability: with a mixture, under the silo's head alone; None without one.
     """
 
     text: str
@@ -136,6 +181,7 @@ class GeneratedToken:
     log_probability: float
     alternatives: tuple[tuple[int, float], ...] = ()
     finish: Finish | None = None
+    silo_log_probability: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from sealign.errors import InvalidInputError
 from sealign_client.records import Record
@@ -22,8 +22,8 @@ class OnError(str, enum.Enum):
 class Classifies(Protocol):
     """A client, or a running daemon."""
 
-    def classify(self, texts: list[str], task: str | None = None) -> list[Classification]:
-        """Return the classifications of texts, in their order."""
+    def classify(self, texts: Any, task: str | None = None) -> list[Classification]:
+        """Return the classifications of a list of texts, or of embeddings (n, d) if it is a client, in their order."""
         ...
 
 
@@ -37,18 +37,28 @@ def answers(classifier: Classifies, task: str | None, records: Sequence[Record])
     Raises:
         SealignError: as `Client.classify`, for reasons that are not a row's.
     """
-    found = iter(_of_texts(classifier, task, [record.text for record in records if record.fault is None]))
+    found = iter(_of_good(classifier, task, [record for record in records if record.fault is None]))
     return [next(found) if record.fault is None else InvalidInputError(record.fault) for record in records]
 
 
-def _of_texts(classifier: Classifies, task: str | None, texts: list[str]) -> Sequence[RowAnswer]:
-    """Return an answer for each text: a piece with faulty texts is halved until they are alone."""
-    if not texts:
+def _of_good(classifier: Classifies, task: str | None, records: Sequence[Record]) -> Sequence[RowAnswer]:
+    """Return an answer for each row: a piece with rows that are refused is halved until they are alone."""
+    if not records:
         return []
     try:
-        return classifier.classify(texts, task)
+        return classifier.classify(_content(records), task)
     except InvalidInputError as error:
-        if len(texts) == 1:
+        if len(records) == 1:
             return [error]
-        half = len(texts) // 2
-        return [*_of_texts(classifier, task, texts[:half]), *_of_texts(classifier, task, texts[half:])]
+        half = len(records) // 2
+        return [*_of_good(classifier, task, records[:half]), *_of_good(classifier, task, records[half:])]
+
+
+def _content(records: Sequence[Record]) -> Any:
+    """Return the texts of rows, or their embeddings, (n, d)."""
+    embeddings = [record.embedding for record in records if record.embedding is not None]
+    if not embeddings:
+        return [record.text for record in records]
+    import numpy as np
+
+    return np.stack(embeddings)

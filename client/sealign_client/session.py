@@ -15,6 +15,7 @@ from sealign.errors import MachineError, SealignError, UnavailableError, Unknown
 from sealign.protocol import SiloCard
 from sealign_client.endpoint import Endpoint
 from sealign_client.local.keys import KeyRing
+from sealign_client.local.silo_keys import SiloTrust
 from sealign_client.results import Timing
 from sealign_client.retry import RETRIED, Retry
 
@@ -55,6 +56,7 @@ class Session:
     Args:
         endpoint: where the silo is.
         keys: secret keys for queries.
+        trust: knows the silo's signing key.
         timeout: seconds that a request may take, retries included.
         observe: called with the `Timing` of every request that carries one batch, or asks for one token.
     """
@@ -63,6 +65,7 @@ class Session:
         self,
         endpoint: Endpoint,
         keys: KeyRing,
+        trust: SiloTrust,
         timeout: float,
         observe: Callable[[Timing], None] | None = None,
     ) -> None:
@@ -70,6 +73,7 @@ class Session:
         self.timeout = timeout
         self.observe = observe
         self._endpoint = endpoint
+        self._trust = trust
         self._calls: Calls | None = None
         self._connecting = asyncio.Lock()
         self._answered = False
@@ -152,7 +156,7 @@ class Session:
         from sealign_client import transport  # imports gRPC
 
         credentials: grpc.ChannelCredentials = await self.run(transport.credentials_of, self._endpoint)
-        connection = transport.SiloConnection(self._endpoint, credentials)
+        connection = transport.SiloConnection(self._endpoint, credentials, self._trust)
         return Calls(
             connection,
             transport.AlignmentCalls(connection),

@@ -39,6 +39,11 @@ class ClientSettings(LayeredSettings):
     silo_token_file: Path | None = Field(
         default=None, description="File that holds this token; read again for each call."
     )
+    silo_key: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="Signing key of the silo, as its operator shows it; without it the first one is pinned.",
+    )
     key_directory: Path | None = Field(
         default=None, description="Store secret keys in this directory; without it they live as long as the client."
     )
@@ -55,6 +60,15 @@ class ClientSettings(LayeredSettings):
     )
     placement: Placement | None = Field(
         default=None, description="Where the map is applied; without it at the client if it has a map of its own."
+    )
+    canaries: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of rows that are added as canaries, whose answers are known; they count against budgets.",
+    )
+    canary_alarm: Literal["warn", "refuse"] = Field(
+        default="warn", description="When canaries show that the silo's answers have changed: warn, or refuse to go on."
     )
     security_table: SecurityTable = Field(
         default=SecurityTable.CLASSICAL, description="Security table that the silo's plans must satisfy."

@@ -2,9 +2,10 @@
 
     python application.py TEXTS.tsv --daemon http://localhost:7480 --token-file daemon.token
 
-Reads a table with the columns ``label`` and ``text``, tab-separated. Prints each text with the label it was given, and
-a sum at the end of the table. With ``--pause`` it goes on with one text at a time until it is stopped. While the
-silo is away it says so, and tries again. The standard library is enough for this, and for the same in any language.
+Reads a table with the columns ``label`` and ``text``, tab-separated. Waits until the daemon can classify. Prints each
+text with the label it was given, and a sum at the end of the table. With ``--pause`` it goes on with one text at a time
+until it is stopped. While the silo is away it says so, and tries again. The standard library is enough for this, and
+for the same in any language.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 _RETRY_SECONDS = 1.0
+_READY_SECONDS = 0.2
 
 
 class NotAnsweredError(Exception):
@@ -76,7 +78,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
 
     rows = [line.split("\t", 1) for line in options.texts.read_text(encoding="utf-8").splitlines()[1:]]
-    daemon = Daemon(options.daemon.rstrip("/"), Path(options.token_file).read_text(encoding="ascii").strip())
+    url = options.daemon.rstrip("/")
+    while not _is_ready(url):  # it makes its token file before
+        time.sleep(_READY_SECONDS)
+    daemon = Daemon(url, Path(options.token_file).read_text(encoding="ascii").strip())
     right = 0
     for expected, text in rows:
         right += _show(daemon, options.task, text) == expected
@@ -85,6 +90,15 @@ def main() -> None:
         for _, text in cycle(rows):
             time.sleep(options.pause)
             _show(daemon, options.task, text)
+
+
+def _is_ready(url: str) -> bool:
+    """Return whether the daemon can classify."""
+    try:
+        with urlopen(f"{url}/ready", timeout=90):  # noqa: S310 - the user's URL
+            return True
+    except OSError:  # it is not reached, or says what is missing
+        return False
 
 
 def _show(daemon: Daemon, task: str | None, text: str) -> str:

@@ -151,6 +151,20 @@ class VerificationError(DecryptionError):
     code = "VERIFICATION_FAILED"
 
 
+class UntrustedCardError(SealignError):
+    """A card that is not signed by the silo's key, or a silo with another key than the one that the client pinned."""
+
+    code = "UNTRUSTED_CARD"
+    status = "DATA_LOSS"
+
+
+class WrongAnswersError(SealignError):
+    """A silo whose answers to canaries are not those that it gave at first."""
+
+    code = "WRONG_ANSWERS"
+    status = "DATA_LOSS"
+
+
 class PeerFailedError(SealignError):
     """The other side failed, for a reason of its own; its log has the reason under the id in the message."""
 

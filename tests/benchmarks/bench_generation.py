@@ -25,6 +25,7 @@ from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.generation.vocabulary import VocabularyHead
 from sealign.protocol import PublicSetCard, RowKind
 from sealign_client.endpoint import Endpoint
+from sealign_client.local.silo_keys import SiloKeys, SiloTrust
 from sealign_client.transport import GenerationCalls, Query, SiloConnection, credentials_of
 from sealign_server.store import OPERATOR, PublicRows, SiloDocument, SiloStore
 from sealign_server.store.generation import ModelHead
@@ -87,7 +88,8 @@ def states_like(seed: int, rows: int, dimension: int) -> NDArray[np.float64]:
 async def measure(name: str, silo: Server, authority: Path, head: VocabularyHead, kind: RowKind) -> None:
     """Ask for tokens one after the other, and print a row."""
     size, endpoint = SIZES[name], Endpoint(f"localhost:{silo.port}", authority)
-    connection = SiloConnection(endpoint, credentials_of(endpoint))
+    trust = SiloTrust(endpoint.address, SiloKeys(authority.parent / "maps"), None)
+    connection = SiloConnection(endpoint, credentials_of(endpoint), trust)
     calls = GenerationCalls(connection)
     started = perf_counter()
     card = await calls.task(TASK, kind)

@@ -53,12 +53,12 @@ async def measured(directory: Path) -> dict[str, float]:
     from sealign_server.ledger import Budget, IdentityRegister, Ledger, Usage, UsageKey
     from sealign_server.observe import Metrics, MetricsLayer
     from sealign_server.rpc.layers import IdentityLayer, PolicyLayer
-    from sealign_server.store import AuditTrail
+    from sealign_server.store import AuditTrail, SigningKeys
 
     ledger = Ledger(directory / "ledger.sqlite")
     identities = Identities(IdentityRegister(ledger), accepts_tokens=True, allows_anonymous=True)
     identities.refresh()
-    audit = AuditLayer(AuditTrail(directory / "audit"))
+    audit = AuditLayer(AuditTrail(directory / "audit", SigningKeys(directory / "signing" / "keys.json")))
     policies = Policies(directory / "policy.toml", Policy.built_in(None))
     accounts = RowAccounts(Usage(ledger), lambda _: Allowance(1024, Budget(10**9, 10**9, 10**9)))
     key, request = UsageKey("CN=client,O=acme", "topics", "c" * 64), ClassifyRequest(task="topics")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sealign.errors import InvalidInputError, NotFoundError
 from sealign_client import Client
+from sealign_client.local.silo_keys import SiloKeys, SiloTrust
 from sealign_client.transport import ClassificationCalls, Query, SiloConnection, credentials_of
 from tests.support.corpus import Corpus
 from tests.support.processes import Server
@@ -67,14 +69,15 @@ def test_unknown_task(silo: Server, client: Client, corpus: Corpus) -> None:
         client.classify([corpus.queries[0].text], task="weather")
 
 
-async def test_a_stream_whose_queries_fail_ends(silo: Server, tls: Tls, client: Client) -> None:
+async def test_a_stream_whose_queries_fail_ends(silo: Server, tls: Tls, client: Client, tmp_path: Path) -> None:
     async def queries() -> AsyncIterator[Query]:
         raise InvalidInputError("the query cannot be made")
         yield  # an asynchronous generator
 
     settings = tls.client_settings(silo.port)
     endpoint = settings.endpoint
-    connection = SiloConnection(endpoint, credentials_of(endpoint))
+    trust = SiloTrust(endpoint.address, SiloKeys(tmp_path), None)
+    connection = SiloConnection(endpoint, credentials_of(endpoint), trust)
     plan = client.describe().tasks[0].plans[0]
     with pytest.raises(InvalidInputError, match="cannot be made"):
         async for _ in ClassificationCalls(connection).classify_stream(queries(), plan, timeout=30.0):

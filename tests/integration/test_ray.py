@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 
@@ -208,3 +209,19 @@ def test_a_dataset_gets_columns_and_errors_are_the_silos(cluster: Cluster, tmp_p
     assert [(number, text) for number, text, _ in answered] == list(enumerate(texts))
     assert all(label == labels[number] for number, _, label in answered if certain[number])
     assert "nothing" in error
+
+
+def test_embeddings_are_classified_as_their_texts_are(cluster: Cluster, tmp_path: Path) -> None:
+    from pyarrow import dataset
+
+    cluster.fake.tamper = lambda _, reply: reply
+    np.save(tmp_path / "in.npy", client_encoder().encode(TEXTS[:300]))
+    run = cluster.classify(tmp_path / "in.npy", tmp_path / "out")
+    _, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    found = {
+        row["row"]: row["label"] for row in dataset.dataset(tmp_path / "out", format="parquet").to_table().to_pylist()
+    }
+    labels, certain = clear_labels(cluster.fake, cluster.client, TEXTS[:300])
+    assert len(found) == 300
+    assert all(found[str(n + 1)] == labels[n] for n in range(300) if certain[n])

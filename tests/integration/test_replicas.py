@@ -239,7 +239,8 @@ def test_an_application_notices_neither_death_nor_restart(
         f"{calls} calls through a kill and a rolling restart: none failed, p99 {p99:.0f} ms, longest {longest:.0f} ms"
     )
     assert not [event for server in replicas.servers for event in server.events("internal error")]
-    assert verify_audit(SiloStore(replicas.directory).audit_path).torn == 0
+    store = SiloStore(replicas.directory)
+    assert verify_audit(store.audit_path, store.signing.known()).torn == 0
 
 
 def _is_near(clear: NDArray[np.float64], logits: NDArray[np.float64]) -> bool:

@@ -81,7 +81,7 @@ def killed(kind: str, directory: Path, kills: int, limit: int) -> Survived:
     ran = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60 + 2 * kills)
     assert ran.returncode == 0, ran.stderr
     answered = json.loads(ran.stdout.splitlines()[-1])
-    verified = verify_audit(store.audit_path)
+    verified = verify_audit(store.audit_path, store.signing.known())
     recorded = sum(record.kind == kind for record in audit_records(store.audit_path))
     assert verified.records >= recorded
     counted = {"budget": _rows, "map": _maps, "release": _releases}[kind](store)
@@ -124,7 +124,7 @@ def _releases(store: SiloStore) -> int:
 async def _spend(store: SiloStore, limit: int, done: Callable[[], None]) -> None:
     allowance = Allowance(10, Budget(lifetime=limit))
     accounts = RowAccounts(Usage(Ledger(store.ledger_path)), lambda _: allowance)
-    trail = AuditTrail(store.audit_path, _SEGMENT)
+    trail = AuditTrail(store.audit_path, store.signing, _SEGMENT)
     while True:
         await accounts.spend(_KEY, 1)
         trail.append("budget", "CN=a", {"rows": 1})
@@ -132,7 +132,11 @@ async def _spend(store: SiloStore, limit: int, done: Callable[[], None]) -> None
 
 
 async def _learn(store: SiloStore, limit: int, done: Callable[[], None]) -> None:
-    trail, rng, identity = AuditTrail(store.audit_path, _SEGMENT), np.random.default_rng(os.getpid()), f"CN={limit % 2}"
+    trail, rng, identity = (
+        AuditTrail(store.audit_path, store.signing, _SEGMENT),
+        np.random.default_rng(os.getpid()),
+        f"CN={limit % 2}",
+    )
     for number in count():
         weight = rng.normal(size=(CLIENT_DIMENSION, SILO_DIMENSION))
         target = store.document.encoder_card.fingerprint
@@ -148,7 +152,7 @@ async def _learn(store: SiloStore, limit: int, done: Callable[[], None]) -> None
 
 async def _release(store: SiloStore, limit: int, done: Callable[[], None]) -> None:
     releases = Releases(Ledger(store.ledger_path), limit)
-    trail = AuditTrail(store.audit_path, _SEGMENT)
+    trail = AuditTrail(store.audit_path, store.signing, _SEGMENT)
     plan = candidates(product_shape(np.ones((8, 3)), np.zeros(3), rows=4), SecurityTable.CLASSICAL)[0]
     while True:
         session = os.urandom(SESSION_BYTES)

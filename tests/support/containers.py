@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -68,6 +69,23 @@ def _answers(environment: Any) -> bool:
         return False
 
 
+@contextmanager
+def small_volume(name: str, directory: Path, megabytes: int) -> Iterator[tuple[Path, Path]]:
+    """Yield a file system in memory, and a compose file that makes a volume of it.
+
+    It needs the rights to mount, and an engine on this machine.
+    """
+    place, override = directory / "volume", directory / "override.yaml"
+    place.mkdir()
+    options = {"type": "none", "o": "bind", "device": str(place)}
+    override.write_text(json.dumps({"volumes": {name: {"driver": "local", "driver_opts": options}}}))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "sealign-test", place], check=True)
+    try:
+        yield place, override
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
     """Wait for a condition."""
     deadline = monotonic() + seconds
@@ -89,13 +107,15 @@ class Composition:
     Args:
         file: name of the compose file in deploy.
         screen: file that gets what the user sees.
+        override: another compose file, which changes the first.
     """
 
-    def __init__(self, file: str, screen: Path) -> None:
+    def __init__(self, file: str, screen: Path, override: Path | None = None) -> None:
         self.project = "sealign-test"
         self._screen = screen
         self._up: subprocess.Popen[bytes] | None = None
-        self._command = ("compose", "--project-name", self.project, "--file", f"deploy/{file}")
+        files = ["--file", f"deploy/{file}", *([] if override is None else ["--file", str(override)])]
+        self._command = ("compose", "--project-name", self.project, *files)
 
     def up(self) -> None:
         """Start it as the documentation says, in the foreground of a process."""
@@ -152,3 +172,18 @@ class Composition:
         opening = f"exec 3<>/dev/tcp/{host}/{port}"
         words = (*self._command, "exec", "--no-TTY", service, "timeout", "3", "bash", "-c", opening)
         return subprocess.run(["docker", *words], capture_output=True, cwd=ROOT).returncode == 0
+
+
+def stages(demo: Composition) -> str:
+    """Return when each container started, in seconds after the first was created."""
+    found = [json.loads(docker("inspect", name))[0] for name in demo.run("ps", "--all", "--quiet").split()]
+    first = min(datetime.fromisoformat(entry["Created"][:26]) for entry in found)
+    times = []
+    for entry in found:
+        state, service = entry["State"], entry["Config"]["Labels"]["com.docker.compose.service"]
+        begun = datetime.fromisoformat(state["StartedAt"][:26]) - first
+        text = f"{service} {begun.total_seconds():.1f}"
+        if state["Status"] == "exited":
+            text += f" to {(datetime.fromisoformat(state['FinishedAt'][:26]) - first).total_seconds():.1f}"
+        times.append((begun, text))
+    return "started (s): " + ", ".join(text for _, text in sorted(times))

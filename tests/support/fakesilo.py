@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, RidgeStatistics, fit_ridge
@@ -36,6 +37,7 @@ from sealign.protocol.conversions import types as wire
 from sealign.protocol.conversions.classification import task_to_wire
 from sealign.protocol.conversions.silo import silo_to_wire
 from sealign.protocol.rows import AlignmentOffer, ClientMap, CrossCovariancePart
+from sealign.protocol.signing import KeyChange, sign_card
 from sealign.protocol.status import status_of, trailers_of
 from sealign.protocol.v1 import alignment_pb2, classification_pb2
 from sealign.protocol.v1.alignment_pb2_grpc import AlignmentServicer, add_AlignmentServicer_to_server
@@ -66,6 +68,8 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
 
     Attributes:
         tamper: is given the method and each reply, and returns what is sent; may raise a `SealignError`.
+        relay: the same, of somebody between, who cannot sign.
+        key: signs cards.
         calls: names of methods, in order.
         keys: ids of keys that came with requests, in order.
         queries: ids of keys under which queries were encrypted, in order.
@@ -73,9 +77,15 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         described: tasks that descriptions were asked for; empty for all.
         preparing: how many times the task's head is still being fitted.
         faulty: tasks that nobody can use.
+        asked: what the last card answered.
+        revision: of the task.
+        answers: function that returns the weight that a query meets, in place of the one that it should.
     """
 
     tamper: Tamper = honest
+    relay: Tamper = honest
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    key_changes: tuple[KeyChange, ...] = ()
     calls: list[str] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     queries: list[bytes] = field(default_factory=list)
@@ -84,6 +94,9 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
     described: list[str] = field(default_factory=list)
     preparing: int = 0
     faulty: tuple[str, ...] = ()
+    asked: Any = None
+    revision: str = "r1"
+    answers: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda weight: weight
 
     def __post_init__(self) -> None:
         self.encoder = ViewEncoder("the silo's", SILO_DIMENSION)
@@ -117,7 +130,7 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         tasks = ("colours", *self.faulty)
         limits = Limits(4096, None, True, True)
         card = SiloCard("fake", "0", "tester", ("embeddings",), tasks, (), limits, self.faulty)
-        return self._reply("Describe", context, lambda: silo_to_wire(card))
+        return self._reply("Describe", context, lambda: silo_to_wire(card, self.key_changes), request)
 
     def DescribeSpace(self, request: Any, context: Any) -> Any:  # noqa: N802
         sets = tuple(PublicSetCard(digest, len(texts), "views", None, 1) for digest, texts in self.public.items())
@@ -126,6 +139,7 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
             "DescribeSpace",
             context,
             lambda: alignment_wire.space_to_wire(SpaceCard(request.space, self.encoder.card, sets, maps)),
+            request,
         )
 
     def Align(self, requests: Any, context: Any) -> Any:  # noqa: N802
@@ -134,7 +148,7 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         rows = np.concatenate(
             [alignment_wire.rows_from_bytes(part.rows.values, encoder.dimension) for part in requests]
         )
-        return self._reply("Align", context, lambda: self._learn(encoder, header.public_set, rows))
+        return self._reply("Align", context, lambda: self._learn(encoder, header.public_set, rows), header)
 
     def _learn(self, encoder: EncoderCard, public_set: str, rows: Any) -> Any:
         target = self.encoder.encode(self.public[public_set].texts)
@@ -156,7 +170,7 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         rows = header.alignment.encoder.dimension + header.check_rows
         shape = product_shape(target, np.zeros(SILO_DIMENSION), rows=rows, precision=2.0**-12)
         plan = candidates(shape, TABLE, streamed=True)[0]
-        yield from self._sent(context, lambda: self._offer(plan))
+        yield from self._sent(context, lambda: self._offer(plan), header.alignment)
         if not header.HasField("key"):
             return  # the client comes back with a key of the plan's parameter set
         key = wire.public_key_from_wire(header.key, TABLE)
@@ -179,9 +193,9 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         offer = alignment_wire.offer_to_wire(AlignmentOffer(b"s" * 16, plan, 0))
         return alignment_pb2.AlignEncryptedReply(offer=offer)
 
-    def _sent(self, context: Any, make: Callable[[], Any]) -> Iterator[Any]:
+    def _sent(self, context: Any, make: Callable[[], Any], asked: Any = None) -> Iterator[Any]:
         """Yield a reply, tampered with."""
-        yield self._tampered("AlignEncrypted", context, make)
+        yield self._tampered("AlignEncrypted", context, make, asked)
 
     def RegisterMap(self, request: Any, context: Any) -> Any:  # noqa: N802
         name = f"{len(self.registrations):032x}"
@@ -197,7 +211,7 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         def make() -> Any:
             plans = self.plans(request.rows) if request.HasField("rows") else ()
             card = TaskCard(
-                "colours", "", LABELS, 1.0, 0.9, {"energy": 0.0}, plans, "r1", calibrated=self.calibrated
+                "colours", "", LABELS, 1.0, 0.9, {"energy": 0.0}, plans, self.revision, calibrated=self.calibrated
             )  # fmt: skip
             self.described.append(request.task)
             if self.preparing:
@@ -205,7 +219,7 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
                 card = replace(card, plans=(), revision="", preparing=True)
             return classification_pb2.DescribeTasksReply(tasks=[task_to_wire(card)])
 
-        return self._reply("DescribeTasks", context, make)
+        return self._reply("DescribeTasks", context, make, request.rows)
 
     def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._reply("Classify", context, lambda: self._evaluated(request))
@@ -229,20 +243,35 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         weight, bias, _ = self.heads(request.rows)
         plan = next(plan for plan in self.plans(request.rows) if plan.id == request.query.plan)
         query = wire.matrix_from_wire(request.query, plan.counts[0] * plan.counts[1])
-        product = Evaluator(plan, weight, bias).evaluate(query, self._pools[request.query.key_id])
+        product = Evaluator(plan, self.answers(weight), bias).evaluate(query, self._pools[request.query.key_id])
         return classification_pb2.ClassifyReply(logits=wire.product_to_wire(product), server_micros=1)
+
+    def retrain(self, *, say_so: bool = True) -> None:
+        """Serve another head, under another revision if the silo says so."""
+        self.head = replace(self.head, weight=-self.head.weight, bias=-self.head.bias)
+        if say_so:
+            self.revision += "+"
 
     def forget_keys(self) -> None:
         """Forget all keys, as a restart does."""
         self._pools.clear()
 
-    def _reply(self, method: str, context: Any, make: Callable[[], Any]) -> Any:
+    def _reply(self, method: str, context: Any, make: Callable[[], Any], asked: Any = None) -> Any:
         self.calls.append(method)
-        return self._tampered(method, context, make)
+        return self._tampered(method, context, make, asked)
 
-    def _tampered(self, method: str, context: Any, make: Callable[[], Any]) -> Any:
+    def sign(self, content: bytes) -> tuple[bytes, bytes]:
+        return self.key.public_key().public_bytes_raw(), self.key.sign(content)
+
+    def _tampered(self, method: str, context: Any, make: Callable[[], Any], asked: Any = None) -> Any:
         try:
-            return self.tamper(method, make())
+            reply = self.tamper(method, make())
+            if asked is not None:
+                self.asked = asked
+                offer = [reply.offer] if method == "AlignEncrypted" else [reply]
+                for card in reply.tasks if method == "DescribeTasks" else offer:
+                    sign_card(card, asked, self)
+            return self.relay(method, reply)
         except SealignError as error:
             context.set_trailing_metadata(trailers_of(error))
             context.abort(status_of(error), str(error))

@@ -24,6 +24,7 @@ from sealign_client.daemon.http.backend import (
     TaskStatus,
     Token,
 )
+from sealign_client.results import CanaryReport
 
 LABELS = ("acq", "crude", "grain")
 WORDS = ("The", " rates", " rose", " again", ".")
@@ -68,6 +69,9 @@ class FakeBackend:
     async def maps(self) -> list[MapCard]:
         self._reach()
         return [_map("plain")] if self.aligned else []
+
+    async def canaries(self) -> list[CanaryReport]:
+        return [CanaryReport("topics", 120, 1, True, 0.999999, 1.0)]
 
     async def classify(self, texts: Sequence[str], task: str | None, long_texts: LongTexts | None) -> list[Prediction]:
         await self._work(task, "topics")

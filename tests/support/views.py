@@ -64,11 +64,16 @@ def loaded_client_encoder(settings: EncoderSettings) -> ViewEncoder:
 
 def installed_views(directory: Path) -> str:
     """PYTHONPATH of processes in which the client's encoder is an installed family, ``views``."""
-    package = directory / "views-1.dist-info"
+    return installed_family(directory, "views", loaded_client_encoder)
+
+
+def installed_family(directory: Path, family: str, loader: Callable[[EncoderSettings], Any]) -> str:
+    """PYTHONPATH of processes in which a function of a module loads an installed family of encoders."""
+    package = directory / f"{family}-1.dist-info"
     package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: views\nVersion: 1\n")
+    (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {family}\nVersion: 1\n")
     (package / "entry_points.txt").write_text(
-        f"[{ENTRY_POINT_GROUP}]\nviews = {__name__}:{loaded_client_encoder.__name__}\n"
+        f"[{ENTRY_POINT_GROUP}]\n{family} = {loader.__module__}:{loader.__name__}\n"
     )
     path = (str(directory), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", ""))
     return os.pathsep.join(filter(None, path))

@@ -42,6 +42,7 @@ from sealign.ckks.packing import pack_rows, pack_weights
 from sealign.ckks.plan import largest_outputs
 from sealign.ckks.serialization import Words, pack_words, save_secret_key
 from tests.security.attacker import Ring, secret_coefficients
+from tests.vectors.signatures import signatures
 
 HERE = Path(__file__).parent
 Document = Any
@@ -287,6 +288,7 @@ FIXED = {
     "seeds": seeds,
     "transforms": transforms,
     "digests": digests,
+    "signatures": signatures,
 }
 
 

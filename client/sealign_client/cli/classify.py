@@ -33,8 +33,8 @@ app = single_command()
 InputFile = Annotated[
     Path | None,
     typer.Option(
-        help="File of texts: one per line, or .csv, .tsv, .jsonl with a column of texts; gzip is unpacked if the name "
-        "ends in .gz; - for standard input."
+        help="File of texts: one per line, or .csv, .tsv, .jsonl with a column of texts; or of embeddings that the "
+        "encoder made, .npy. Gzip is unpacked if the name ends in .gz; - for standard input."
     ),
 ]
 InputFormat = Annotated[
@@ -104,11 +104,11 @@ def classify(
     block_rows: BlockRows = 1024,
     config: Config = None,
 ) -> None:
-    """Classify texts through ciphertexts: label, probability, and whether the text is in distribution.
+    """Classify texts, or embeddings, through ciphertexts: label, probability, and whether it is in distribution.
 
     Results appear as they are made. A probability is "-" if the silo could not calibrate it for your map. On a terminal
-    they are a table. Elsewhere those of rows (CSV, TSV, JSON lines, --output, --on-error) are CSV, or JSON lines with
-    --json, and name their row; those of texts are lines of label and probability.
+    they are a table. Elsewhere those of rows (CSV, TSV, JSON lines, .npy, --output, --on-error) are CSV, or JSON lines
+    with --json, and name their row; those of texts are lines of label and probability.
     """
     if output_format is not None and (as_json or output is not None):
         raise InvalidInputError("--output-format is for standard output. Give it without --json and --output.")
@@ -126,6 +126,7 @@ def classify(
     written = ResultFormat.JSONL if as_json else output_format or (ResultFormat.TABLE if seen else None)
     if kind is not Format.LINES or output is not None or on_error is not None:
         columns = Columns(column, name_column)
+        use_daemon = use_daemon and kind is not Format.NPY  # a daemon takes texts
         on_error, written = on_error or OnError.FAIL, written or ResultFormat.CSV
         _classify_table(Table(file or Path("-"), kind, columns, on_error, output, written), settings, task, use_daemon)
         return

@@ -22,7 +22,9 @@ COMMANDS = {
     "doctor": "Check certificates, silo, encoder, map and a round trip.",
     "daemon": "Serve applications on this machine.",
     "maps": "List, show, delete and export maps.",
+    "canaries": "List how silos have answered canaries, and forget it.",
     "keys": "List, rotate and delete stored keys.",
+    "silo-keys": "List and delete pinned signing keys of silos.",
 }
 
 
@@ -39,7 +41,7 @@ class _Commands(TyperGroup):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        found = get_command(import_module(f"sealign_client.cli.{cmd_name}").app)
+        found = get_command(import_module(f"sealign_client.cli.{cmd_name.replace('-', '_')}").app)
         found.name = cmd_name
         return found
 

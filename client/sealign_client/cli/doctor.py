@@ -153,11 +153,27 @@ def _check_tasks(checkup: Checkup, client: Client, offer: Description) -> None:
         promised = "unknown" if task.mapped_accuracy is None else f"{task.mapped_accuracy:.3f}"
         plans = ", ".join(f"{plan.rows} rows" for plan in task.plans)
         checkup.ok("plan", f"task {task.name}: promised accuracy {promised}, plans for {plans}")
+    _check_canaries(checkup, client)
     served = next((task for task in offer.tasks if task.plans), None)
     if served is not None:
         result = checkup.attempt("round trip", lambda: _round_trip(client, served.name))
         if result is not None:
             checkup.ok("round trip", result)
+
+
+def _check_canaries(checkup: Checkup, client: Client) -> None:
+    """Check how the silo has answered canaries, also those of other processes."""
+    reports = checkup.attempt("canaries", client.canaries)
+    for report in reports or ():
+        said = f"task {report.task}: {report.compared} answers compared, {report.wrong} wrong"
+        if report.is_alarm:
+            reason = f"{said}; the answers have changed under one revision, confidence {report.confidence:.6f}"
+            checkup.fail("canaries", reason, "ask the silo's operator; then run sealign canaries forget")
+        elif report.wrong:
+            checkup.warn("canaries", f"{said}, confidence {report.confidence:.6f}", "ask the silo's operator")
+        else:
+            share = f"under {report.undetected_share:.1%} wrong answers would go unseen in 1 case of 100"
+            checkup.ok("canaries", f"{said}; {share}")
 
 
 def _round_trip(client: Client, task: str) -> str:

@@ -20,7 +20,7 @@ from sealign_client.records import Columns, Format, Record, iterate_records, ope
 from sealign_client.results import Classification
 from sealign_client.row_answers import Classifies, OnError, RowAnswer, answers
 
-_PIECE = 128
+_PIECE, _PIECE_OF_EMBEDDINGS = 128, 4096
 _LANES = 3
 """Pieces under way: one is embedded, one is at the silo, one waits."""
 
@@ -127,9 +127,10 @@ class Table:
         """Yield pieces of rows, and an answer for each row; some are embedded while others are at the silo."""
         under_way: deque[tuple[list[Record], Future[list[RowAnswer]]]] = deque()
         pool = ThreadPoolExecutor(_LANES, thread_name_prefix="sealign-rows")
+        size = _PIECE_OF_EMBEDDINGS if self.kind is Format.NPY else _PIECE
         try:
             while True:
-                while len(under_way) < _LANES and (piece := list(islice(records, _PIECE))):
+                while len(under_way) < _LANES and (piece := list(islice(records, size))):
                     under_way.append((piece, pool.submit(answers, classifier, task, piece)))
                 if not under_way:
                     return

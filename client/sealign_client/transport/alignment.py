@@ -70,19 +70,22 @@ class AlignmentCalls:
             encoder=None if encoder is None else encoder.fingerprint,
             dimension=None if encoder is None else encoder.dimension,
         )
-        return space_from_wire(await self._connection.call(self._stub.DescribeSpace(request, timeout=timeout)))
+        reply = await self._connection.call(self._stub.DescribeSpace(request, timeout=timeout))
+        return space_from_wire(await self._connection.signed(reply, request, timeout))
 
     async def align(self, request: AlignmentRequest, chunks: Iterable[NDArray[np.float32]]) -> MapCard:
         """Stream the client's rows of a public set; the silo learns the map."""
 
+        header = request_to_wire(request)
+
         def requests() -> Iterator[pb.AlignRequest]:
-            yield pb.AlignRequest(header=request_to_wire(request))
+            yield pb.AlignRequest(header=header)
             for chunk in chunks:
                 values = np.ascontiguousarray(chunk, dtype="<f4").tobytes()
                 yield pb.AlignRequest(rows=pb.EmbeddingRows(values=values))
 
         reply = await self._connection.call(self._stub.Align(requests(), timeout=LONG_SECONDS))
-        return map_from_wire(reply.map)
+        return map_from_wire((await self._connection.signed(reply, header, LONG_SECONDS)).map)
 
     async def register_map(
         self, space: str, encoder: str, public_set: str, covariances: MapCovariances, timeout: float
@@ -116,7 +119,7 @@ class AlignmentCalls:
         try:
             await write(pb.AlignEncryptedRequest(header=_header(request)))
             with self._connection.errors():
-                async for reply in self._replies(call):
+                async for reply in self._replies(call, request_to_wire(request.alignment)):
                     yield reply
                     if isinstance(reply, AlignmentOffer):
                         parts = reply.plan.counts[0]
@@ -133,12 +136,13 @@ class AlignmentCalls:
             if writer is not None:
                 writer.cancel()
 
-    async def _replies(self, call: Any) -> AsyncIterator[AlignmentReply]:
+    async def _replies(self, call: Any, asked: pb.AlignmentHeader) -> AsyncIterator[AlignmentReply]:
         """Yield a call's replies, checked; the first one is an offer."""
         offer: AlignmentOffer | None = None
         async for message in call:
             part = message.WhichOneof("part")
             if part == "offer" and offer is None:
+                await self._connection.signed(message.offer, asked, LONG_SECONDS)
                 offer = offer_from_wire(message.offer, self._connection.table)
                 yield offer
             elif part == "taken" and offer is not None:

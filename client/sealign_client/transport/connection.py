@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from sealign.app.addresses import parse_address, proxy_variable
 from sealign.app.tls import load_authorities, load_identity
-from sealign.errors import InvalidInputError
+from sealign.errors import InvalidInputError, UntrustedCardError
 from sealign.protocol import SiloCard
-from sealign.protocol.conversions.silo import silo_from_wire
+from sealign.protocol.conversions.silo import key_changes_from_wire, silo_from_wire
+from sealign.protocol.signing import KeyChange, is_card_signed
 from sealign.protocol.status import error_of
 from sealign.protocol.v1 import silo_pb2 as pb
 from sealign.protocol.v1.silo_pb2_grpc import SiloStub
@@ -35,6 +37,14 @@ KEEPALIVE = (
 )
 
 _Reply = TypeVar("_Reply")
+_Card = TypeVar("_Card", bound=Message)
+
+
+class Trust(Protocol):
+    """Which signing key of the silo this client trusts."""
+
+    def require(self, key: bytes, changes: Sequence[KeyChange]) -> None:
+        """Accept the silo's present key, or raise `UntrustedCardError`."""
 
 
 def credentials_of(endpoint: Endpoint) -> grpc.ChannelCredentials:
@@ -90,9 +100,15 @@ def _tls_of(endpoint: Endpoint) -> grpc.ChannelCredentials:
 
 
 class SiloConnection:
-    """A channel to one silo. Make it inside a running event loop."""
+    """A channel to one silo. Make it inside a running event loop.
 
-    def __init__(self, endpoint: Endpoint, credentials: grpc.ChannelCredentials) -> None:
+    Args:
+        endpoint: where the silo is.
+        credentials: of this client.
+        trust: knows the silo's signing key.
+    """
+
+    def __init__(self, endpoint: Endpoint, credentials: grpc.ChannelCredentials, trust: Trust) -> None:
         self.table = endpoint.table
         address = parse_address(endpoint.address)
         proxy = proxy_variable(address)
@@ -117,6 +133,8 @@ class SiloConnection:
             ],
         )
         self._silo = SiloStub(self.channel)
+        self._trust = trust
+        self._key: bytes | None = None
 
     async def close(self) -> None:
         """Close the channel."""
@@ -125,8 +143,49 @@ class SiloConnection:
             await asyncio.to_thread(self._traces.close)
 
     async def describe(self, timeout: float) -> SiloCard:
-        """Return what the silo is, and what it knows about the caller."""
-        return silo_from_wire(await self.call(self._silo.Describe(pb.DescribeRequest(), timeout=timeout)))
+        """Return what the silo is, and what it knows about the caller.
+
+        Raises:
+            UntrustedCardError: the card is not signed by the key that this client trusts.
+        """
+        request = pb.DescribeRequest()
+        card = await self.call(self._silo.Describe(request, timeout=timeout))
+        key = self._require_signed(card, request)
+        if key != self._key:
+            await asyncio.to_thread(self._trust.require, key, key_changes_from_wire(card))
+            self._key = key
+        return silo_from_wire(card)
+
+    async def signed(self, card: _Card, asked: Message, timeout: float) -> _Card:
+        """Return a card once it is known to be the silo's.
+
+        Args:
+            card: as it came.
+            asked: what it answers.
+            timeout: seconds to ask the silo for its key.
+
+        Raises:
+            UntrustedCardError: it is not signed by the key that this client trusts.
+        """
+        if self._key is None or card.signature.key != self._key:  # type: ignore[attr-defined]
+            await self.describe(timeout)  # the silo may have another key by now
+        if self._require_signed(card, asked) != self._key:
+            raise UntrustedCardError(
+                f"{self.peer} sent a card that another key has signed than its own. Something between changes cards, "
+                "or its replicas do not share one store: ask its operator. Nothing was encrypted."
+            )
+        return card
+
+    def _require_signed(self, card: Message, asked: Message) -> bytes:
+        """Return the key that has signed a card."""
+        if not is_card_signed(card, asked):
+            raise UntrustedCardError(
+                f"A card that came from {self.peer} is not what the silo has signed: its signature is missing or wrong "
+                f"({card.DESCRIPTOR.name}). Something between changes cards, or the versions of Sealign differ: ask "
+                "its operator. Nothing was encrypted."
+            )
+        key: bytes = card.signature.key  # type: ignore[attr-defined]
+        return key
 
     async def call(self, call: Awaitable[_Reply]) -> _Reply:
         """Await a call, and raise Sealign's error if it fails."""

@@ -26,6 +26,7 @@ class GenerationCalls:
         """Return a task's card, with the plan for one kind of rows, or without; waits while a vocabulary is encoded."""
         request = pb.DescribeGenerationRequest(task=name, rows=None if rows is None else rows_to_wire(rows))
         reply = await self._connection.call(self._stub.DescribeGeneration(request, timeout=LONG_SECONDS))
+        await self._connection.signed(reply, request.rows, LONG_SECONDS)
         return generation_from_wire(reply, self._connection.table)
 
     async def tokenizer(self, card: GenerationCard) -> bytes:

@@ -19,12 +19,13 @@ from sealign_server.cli import (
     managing,
     policy,
     serving,
+    signing,
 )
 
 app = command_line(
     "Run a silo: serve classifiers and language-model heads to clients that show you no text.", __version__
 )
-for module in (making, generation, serving, info, managing, identities, policy, auditing, keeping, doctor):
+for module in (making, generation, serving, info, managing, identities, policy, auditing, signing, keeping, doctor):
     module.add_to(app)
 
 

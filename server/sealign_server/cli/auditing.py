@@ -49,15 +49,16 @@ def verify(
     expect: Annotated[
         str | None, typer.Option(help="NUMBER:HASH of a record, written down earlier. Finds an end that was cut off.")
     ] = None,
-    public_key: Annotated[
-        Path | None, typer.Option(help="Key of checkpoints, PEM; by default the trail's own.")
+    key: Annotated[
+        str | None, typer.Option(help="Signing key, written down earlier; by default as the silo's directory says.")
     ] = None,
 ) -> None:
     """Check that no record was changed, removed or moved, and print the chain's end."""
     from sealign_server.store import SiloStore, verify_audit
 
-    trail = SiloStore(directory).audit_path
-    found = verify_audit(trail, begins_at=begins_at, expected=_expected(expect), public_key=public_key)
+    store = SiloStore(directory)
+    keys = store.signing.known(None if key is None else _key(key))
+    found = verify_audit(store.audit_path, keys, begins_at=begins_at, expected=_expected(expect))
     typer.echo(f"{found.records} records are intact; those up to {found.signed} are signed")
     if found.torn:
         typer.echo(f"the last {found.torn} bytes are of a record that was being written when its process ended")
@@ -149,6 +150,19 @@ def _expected(text: str | None) -> tuple[int, str] | None:
     if not number.isdigit() or len(digest) != 64:
         raise InvalidInputError("--expect takes NUMBER:HASH, as audit verify prints the end of the chain")
     return int(number), digest
+
+
+def _key(text: str) -> bytes:
+    from sealign.errors import InvalidInputError
+    from sealign.protocol.signing import KEY_BYTES
+
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise InvalidInputError("--key takes 64 hexadecimal digits, as sealign-server signing-key show prints them")
+    return key
 
 
 def _utc(time: datetime) -> str:

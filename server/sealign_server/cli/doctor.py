@@ -105,10 +105,14 @@ def _check_ledger(checkup: Checkup, store: SiloStore, url: str | None) -> None:
 def _check_audit(checkup: Checkup, store: SiloStore) -> None:
     from sealign_server.store import verify_audit
 
+    key = checkup.attempt("signing key", lambda: store.signing.public)
+    if key is None:
+        return
+    checkup.ok("signing key", f"{key.hex()}, which clients pin")
     if not store.audit_path.exists():
         checkup.ok("audit trail", "holds no record yet")
         return
-    verified = checkup.attempt("audit trail", lambda: verify_audit(store.audit_path))
+    verified = checkup.attempt("audit trail", lambda: verify_audit(store.audit_path, store.signing.known()))
     if verified is not None:
         checkup.ok("audit trail", f"{verified.records} records, each bound to the one before")
 

@@ -40,6 +40,7 @@ def info(directory: Directory, as_json: AsJson = False, ledger: LedgerUrl = None
         f"silo {visible(facts['name'])}: encoder {visible(encoder['name'])}, {encoder['dimension']} dimensions, "
         f"{encoder['fingerprint']}"
     )
+    typer.echo(f"signing key {facts['signing_key']}")
     for title in ("tasks", "generation_tasks", "public_sets", "maps", "releases", "rows"):
         rows: Sequence[dict[str, Any]] = facts[title]
         if rows:
@@ -64,6 +65,7 @@ def _facts(store: SiloStore, ledger: Ledger) -> dict[str, Any]:
     ]
     return {
         "name": store.document.name,
+        "signing_key": store.signing.public.hex(),
         "encoder": store.document.encoder_card.model_dump(),
         "tasks": [_task(store, name, reason) for name, reason in states.tasks.items()],
         "generation_tasks": [_generation(store, name, reason) for name, reason in states.generation_tasks.items()],

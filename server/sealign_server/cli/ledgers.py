@@ -50,7 +50,7 @@ def record_all(store: SiloStore, kind: str, identities: Iterable[str], **facts: 
 
     from sealign_server.store import AuditTrail
 
-    trail = AuditTrail(store.audit_path)
+    trail = AuditTrail(store.audit_path, store.signing)
     for identity in identities:
         trail.append(kind, identity, facts | {"by": getpass.getuser()})
     trail.sync()

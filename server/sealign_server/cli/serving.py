@@ -25,7 +25,7 @@ def serve(directory: Directory, given: dict[str, Any]) -> None:
     Every option is also a variable, and a key of the silo's silo.toml. Options come first, then variables.
     """
     from sealign.app.logs import configure_logs
-    from sealign_server.runtime import serve as run_server
+    from sealign_server.runtime.serve import serve as run_server
 
     settings = serve_settings(directory, given)
     configure_logs(settings.log_level)
@@ -67,9 +67,14 @@ def health(
 def certificates(
     directory: Annotated[Path, typer.Argument(help="Where to write them.")],
     host: Annotated[list[str], typer.Option(help="Name or address that clients use for the silo.")],
+    client: Annotated[
+        list[str] | None, typer.Option(help="Name of a client, and of its files. By default one client, client.")
+    ] = None,
 ) -> None:
-    """Write certificates for trying Sealign out (an authority, a silo and a client; 30 days)."""
-    from sealign_server.runtime.certificates import write_trial_certificates
+    """Write certificates for trying Sealign out: an authority, a silo and its clients. They are valid for 30 days."""
+    from sealign_server.runtime.certificates import CLIENT, write_trial_certificates
 
-    write_trial_certificates(directory, host)
-    typer.echo(f"wrote ca.pem, silo.pem, silo.key, client.pem and client.key to {directory}")
+    clients = client or [CLIENT]
+    write_trial_certificates(directory, host, clients)
+    names = "".join(f", {name}.pem, {name}.key" for name in clients)
+    typer.echo(f"wrote ca.pem, silo.pem, silo.key{names} to {directory}")

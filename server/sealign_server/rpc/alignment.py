@@ -25,6 +25,7 @@ from sealign.protocol.conversions.alignment import (
 from sealign.protocol.conversions.checks import digest
 from sealign.protocol.conversions.types import map_to_wire, matrix_from_wire, public_key_from_wire
 from sealign.protocol.rows import AlignmentOffer
+from sealign.protocol.signing import sign_card
 from sealign.protocol.v1 import alignment_pb2 as pb
 from sealign.protocol.v1.alignment_pb2_grpc import AlignmentServicer
 from sealign_server.access import Bench, Share
@@ -32,7 +33,7 @@ from sealign_server.ledger import Release
 from sealign_server.serving import Alignments, EncryptedSession, Silo
 from sealign_server.serving.space import Space
 from sealign_server.settings import ServingOptions
-from sealign_server.store import Undelivered
+from sealign_server.store import SigningKeys, Undelivered
 
 _log = structlog.get_logger()
 
@@ -43,8 +44,9 @@ Replies = AsyncIterator[pb.AlignEncryptedReply]
 class AlignmentHandlers(AlignmentServicer):
     """Maps between a client's space and one of the silo's."""
 
-    def __init__(self, silo: Silo, bench: Bench, options: ServingOptions) -> None:
+    def __init__(self, silo: Silo, bench: Bench, options: ServingOptions, keys: SigningKeys) -> None:
         self._silo = silo
+        self._keys = keys
         self._bench = bench
         self._seconds = options.alignment_seconds
         self._table: SecurityTable = options.security_table
@@ -61,7 +63,9 @@ class AlignmentHandlers(AlignmentServicer):
             return self._silo.space(request.space).card(call.identity, encoder, dimension)
 
         with self._bench.admitted(Share.LOOKUP, call.identity, call.remaining) as room:
-            return space_to_wire(await room.do(card))
+            message = space_to_wire(await room.do(card))
+        sign_card(message, request, self._keys)
+        return message
 
     async def Align(self, requests: AsyncIterator[pb.AlignRequest], call: Call) -> pb.AlignReply:  # type: ignore[override]  # noqa: N802
         """Learns and retains the map of an encoder from its rows of a public set."""
@@ -83,7 +87,9 @@ class AlignmentHandlers(AlignmentServicer):
             _record(call, "plain", request)
             with call.stage("learn"):
                 record = await self._silo.heavy.do(call.identity, alignment.learn)
-        return pb.AlignReply(map=map_to_wire(record.card))
+        reply = pb.AlignReply(map=map_to_wire(record.card))
+        sign_card(reply, first.header, self._keys)
+        return reply
 
     async def AlignEncrypted(self, requests: Requests, call: Call) -> Replies:  # type: ignore[override]  # noqa: N802
         """Answers encrypted rows of a public set with an encrypted cross-covariance."""
@@ -102,11 +108,11 @@ class AlignmentHandlers(AlignmentServicer):
             session, result = await self._resumed(space, header, release, key)
         if result is not None:
             offer = AlignmentOffer(result.session, result.plan, result.plan.counts[1])
-            yield pb.AlignEncryptedReply(offer=offer_to_wire(offer))
+            yield self._offer(offer, header.alignment)
         else:
             if session is None:
                 session = await self._alignments.begin(space, request, release, key)
-            async for reply in self._summed(session, requests):
+            async for reply in self._summed(session, header.alignment, requests):
                 yield reply
             result = session.result
         if result is not None:
@@ -166,7 +172,7 @@ class AlignmentHandlers(AlignmentServicer):
                 raise
             return None, None  # the sums are another replica's, or lost
 
-    async def _summed(self, session: EncryptedSession, requests: Requests) -> Replies:
+    async def _summed(self, session: EncryptedSession, asked: pb.AlignmentHeader, requests: Requests) -> Replies:
         """Offer, and word of each block; then the session has its result, which is in a file."""
         alignment = session.alignment
         attachment = self._alignments.attach(session)
@@ -174,7 +180,7 @@ class AlignmentHandlers(AlignmentServicer):
         try:
             # A call that had the session may be adding a block still.
             offer = await session.exclusively(attachment, session.offer)
-            yield pb.AlignEncryptedReply(offer=offer_to_wire(offer))
+            yield self._offer(offer, asked)
             while alignment.next_block < alignment.blocks:
                 block = (await _next(requests, "block")).block
                 await session.exclusively(attachment, partial(_add, session, block))
@@ -195,6 +201,11 @@ class AlignmentHandlers(AlignmentServicer):
             yield pb.AlignEncryptedReply(product=part_to_wire(part))
         await _next(requests, "received")
         space.store.undelivered.remove(result)
+
+    def _offer(self, offer: AlignmentOffer, asked: pb.AlignmentHeader) -> pb.AlignEncryptedReply:
+        message = offer_to_wire(offer)
+        sign_card(message, asked, self._keys)
+        return pb.AlignEncryptedReply(offer=message)
 
     def _too_slow(self) -> SealignError:
         return UnavailableError(

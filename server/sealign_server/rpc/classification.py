@@ -11,12 +11,14 @@ from sealign.errors import StalePlanError
 from sealign.protocol import RowKind
 from sealign.protocol.conversions.classification import task_to_wire
 from sealign.protocol.conversions.types import matrix_from_wire, product_to_wire, rows_from_wire
+from sealign.protocol.signing import sign_card
 from sealign.protocol.v1 import classification_pb2 as pb
 from sealign.protocol.v1 import types_pb2
 from sealign.protocol.v1.classification_pb2_grpc import ClassificationServicer
 from sealign_server.access import Policies
 from sealign_server.rpc.queries import Queries, rows_in
 from sealign_server.serving import Silo
+from sealign_server.store import SigningKeys
 
 _PATIENCE = 2.0
 """Seconds that a description of all tasks waits for heads of large ones."""
@@ -27,8 +29,9 @@ _PATIENCE_FOR_ONE = 10.0
 class ClassificationHandlers(ClassificationServicer):
     """Encrypted logits of the silo's classifiers."""
 
-    def __init__(self, silo: Silo, queries: Queries, policies: Policies) -> None:
+    def __init__(self, silo: Silo, queries: Queries, policies: Policies, keys: SigningKeys) -> None:
         self._silo = silo
+        self._keys = keys
         self._queries = queries
         self._policies = policies
 
@@ -50,7 +53,10 @@ class ClassificationHandlers(ClassificationServicer):
                 cards = await classification.describe(call.identity, rows_from_wire(request.rows), names, patience)
             else:
                 cards = [card for card in await room.do(known.cards) if card.name in names]
-        return pb.DescribeTasksReply(tasks=map(task_to_wire, cards))
+        reply = pb.DescribeTasksReply(tasks=map(task_to_wire, cards))
+        for card in reply.tasks:
+            sign_card(card, request.rows, self._keys)
+        return reply
 
     async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyReply:  # type: ignore[override]  # noqa: N802
         """Encrypted logits of one batch."""

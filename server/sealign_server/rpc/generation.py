@@ -12,11 +12,13 @@ from sealign.errors import StalePlanError
 from sealign.protocol import RowKind
 from sealign.protocol.conversions.generation import generation_to_wire
 from sealign.protocol.conversions.types import matrix_from_wire, product_to_wire, rows_from_wire
+from sealign.protocol.signing import sign_card
 from sealign.protocol.v1 import generation_pb2 as pb
 from sealign.protocol.v1.generation_pb2_grpc import GenerationServicer
 from sealign_server.access import Policies
 from sealign_server.rpc.queries import Queries, rows_in
 from sealign_server.serving import Generation, Silo
+from sealign_server.store import SigningKeys
 
 _PIECE_BYTES = 1 << 20
 
@@ -24,8 +26,9 @@ _PIECE_BYTES = 1 << 20
 class GenerationHandlers(GenerationServicer):
     """Encrypted logits of the next token."""
 
-    def __init__(self, silo: Silo, queries: Queries, policies: Policies) -> None:
+    def __init__(self, silo: Silo, queries: Queries, policies: Policies, keys: SigningKeys) -> None:
         self._silo = silo
+        self._keys = keys
         self._queries = queries
         self._policies = policies
 
@@ -35,7 +38,9 @@ class GenerationHandlers(GenerationServicer):
         """A task, and the plan for one kind of rows."""
         rows = rows_from_wire(request.rows) if request.HasField("rows") else None
         with self._queries.looking_up(call):
-            return generation_to_wire(await self._generation(call).describe(call.identity, request.task, rows))
+            card = generation_to_wire(await self._generation(call).describe(call.identity, request.task, rows))
+        sign_card(card, request.rows, self._keys)
+        return card
 
     async def FetchTokenizer(  # type: ignore[override]  # noqa: N802
         self, request: pb.FetchTokenizerRequest, call: Call

@@ -22,6 +22,7 @@ from sealign_server.access import Allowance, AuditLayer, Bench, Identities, Poli
 from sealign_server.ledger import Ledger, Usage
 from sealign_server.observe import Metrics, MetricsLayer, RecordLayer, TraceLayer
 from sealign_server.rpc.alignment import AlignmentHandlers
+from sealign_server.rpc.callers import CallersLayer
 from sealign_server.rpc.classification import ClassificationHandlers
 from sealign_server.rpc.generation import GenerationHandlers
 from sealign_server.rpc.layers import DrainLayer, IdentityLayer, PolicyLayer, RateLayer, StreamsLayer
@@ -29,7 +30,7 @@ from sealign_server.rpc.queries import Queries
 from sealign_server.rpc.silo import SiloHandlers
 from sealign_server.serving import PublicKeys, Silo
 from sealign_server.settings import CallLimits, ServingOptions
-from sealign_server.store import AuditTrail
+from sealign_server.store import AuditTrail, SigningKeys
 
 _log = structlog.get_logger()
 
@@ -57,16 +58,20 @@ class Guards:
     Attributes:
         ledger: what is counted.
         trail: records what callers do.
+        keys: sign cards.
         identities: who may call.
         policies: what each may do.
+        rates: how often.
         metrics: counts and times; None for none.
         traces: spans of calls; None for none.
     """
 
     ledger: Ledger
     trail: AuditTrail
+    keys: SigningKeys
     identities: Identities
     policies: Policies
+    rates: Rates
     metrics: Metrics | None = None
     traces: TraceLayer | None = None
 
@@ -85,11 +90,13 @@ class Service:
         self.silo = silo
         self._metrics = guards.metrics
         self._trail = guards.trail
+        self._signing = guards.keys
         self.bench = Bench(limits.concurrent)
         self.keys = PublicKeys(limits.key_bytes, limits.zeros_per_key)
         self.accounts = RowAccounts(Usage(guards.ledger), self._allowance)
         self.audit = AuditLayer(guards.trail)
         self.drain = DrainLayer()
+        self.callers = CallersLayer()
         self._identities, self._policies = guards.identities, guards.policies
         self._options = options
         self._limits = limits
@@ -97,11 +104,12 @@ class Service:
         layers = [
             *([] if guards.traces is None else [guards.traces]),
             *([] if guards.metrics is None else [MetricsLayer(guards.metrics)]),
+            self.callers,
             RecordLayer(),
             self.audit,
             IdentityLayer(guards.identities),
             self.drain,
-            RateLayer(Rates(guards.policies)),
+            RateLayer(guards.rates),
             PolicyLayer(guards.policies, silo.base_of),
             StreamsLayer(_STREAMS, limits.streams),
         ]
@@ -114,10 +122,11 @@ class Service:
         """Register the handlers with a gRPC server."""
         silo, options = self.silo, self._options
         queries = Queries(self.keys, self.accounts, self.bench, options.security_table)
-        add_SiloServicer_to_server(SiloHandlers(silo, self.bench, self._policies, self._limits), server)
-        add_AlignmentServicer_to_server(AlignmentHandlers(silo, self.bench, options), server)
-        add_ClassificationServicer_to_server(ClassificationHandlers(silo, queries, self._policies), server)
-        add_GenerationServicer_to_server(GenerationHandlers(silo, queries, self._policies), server)
+        keys, policies = self._signing, self._policies
+        add_SiloServicer_to_server(SiloHandlers(silo, self.bench, policies, self._limits, keys), server)
+        add_AlignmentServicer_to_server(AlignmentHandlers(silo, self.bench, options, keys), server)
+        add_ClassificationServicer_to_server(ClassificationHandlers(silo, queries, policies, keys), server)
+        add_GenerationServicer_to_server(GenerationHandlers(silo, queries, policies, keys), server)
 
     def beside(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what is to be done beside serving, none of which returns."""

@@ -9,6 +9,7 @@ space/                        the silo's embedding space (see `SpaceStore`)
 tasks/<task>/                 classification tasks (see `TaskStore`)
 generation/<task>/            generation tasks, each with a space/ of its own (see `GenerationStore`)
 audit/                        the audit trail (see `AuditTrail`)
+signing/                      the key that signs cards and the audit trail (see `SigningKeys`)
 embedded/                     embeddings of training texts, so that they are computed once
 
 Every file is replaced as a whole or not at all. Directories are for their owner alone (mode 0700), and so are files
@@ -21,6 +22,7 @@ from sealign_server.store.files import remove_leftovers
 from sealign_server.store.fitted import FittedHeads
 from sealign_server.store.generation import GenerationDocument, GenerationStore
 from sealign_server.store.plans import plan_from_document, plan_to_document
+from sealign_server.store.signing import SigningKeys
 from sealign_server.store.silo import SiloDocument, SiloStore
 from sealign_server.store.space import SpaceStore
 from sealign_server.store.space_records import OPERATOR, MapRecord, PublicRows
@@ -38,6 +40,7 @@ __all__ = [
     "MapRecord",
     "PublicRows",
     "SharedExamples",
+    "SigningKeys",
     "SiloDocument",
     "SiloStore",
     "SpaceStore",

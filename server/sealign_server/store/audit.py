@@ -7,7 +7,6 @@ loses it; :meth:`AuditTrail.sync` brings it to the disk.
 
 audit/current.jsonl           the newest records
 audit/<number>.jsonl          earlier ones, by the number of their first record, twenty digits
-audit/signing.key, .pub       Ed25519 keys of checkpoints, PEM
 audit/lock                    held while a record is appended
 """
 
@@ -24,12 +23,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from sealign.errors import StorageError
-from sealign.files.atomic import PUBLIC, write_atomically
 from sealign_server.store.files import private_directory
+from sealign_server.store.signing import SigningKeys
 
 Fact = str | int | float
 
@@ -37,8 +33,7 @@ FIRST_PREVIOUS = "0" * 64
 """What the first record names as the hash before it."""
 CHECKPOINT = "checkpoint"
 HASH_LENGTH = len(',"hash":""}\n') + 64
-CURRENT, PUBLIC_KEY = "current.jsonl", "signing.pub"
-_SIGNING_KEY, _LOCK = "signing.key", "lock"
+CURRENT, _LOCK = "current.jsonl", "lock"
 RECORDS_PER_CHECKPOINT = 1000
 """After each record whose number is a multiple of this one, a checkpoint follows, unless the record is one."""
 _MAX_TEXT = 1000
@@ -52,11 +47,13 @@ class AuditTrail:
 
     Args:
         directory: of its files; made when the first record is appended.
+        keys: sign checkpoints.
         segment_bytes: size beyond which a file is closed and the next one begun.
     """
 
-    def __init__(self, directory: Path, segment_bytes: int = 64 << 20) -> None:
+    def __init__(self, directory: Path, keys: SigningKeys, segment_bytes: int = 64 << 20) -> None:
         self.directory = directory
+        self._keys = keys
         self._segment_bytes = segment_bytes
         self._current = directory / CURRENT
         self._lock = Lock()
@@ -192,25 +189,8 @@ class AuditTrail:
         self._find_end()
 
     def _write_checkpoint(self) -> None:
-        signature = self._signing_key().sign(signed_bytes(self._number, self._hash))
-        self._write(CHECKPOINT, "", {"of": self._number, "signature": signature.hex()})
-
-    def _signing_key(self) -> Ed25519PrivateKey:
-        """Return the key of checkpoints, made when it is first needed."""
-        path = self.directory / _SIGNING_KEY
-        try:
-            key = serialization.load_pem_private_key(path.read_bytes(), None)
-        except FileNotFoundError:
-            key = Ed25519PrivateKey.generate()
-            pem, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            write_atomically(self.directory / PUBLIC_KEY, key.public_key().public_bytes(pem, form), mode=PUBLIC)
-            secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-            write_atomically(path, secret)
-        except ValueError as error:
-            raise StorageError(f"{path} is damaged; restore it, or move it away so that a new key is made") from error
-        if not isinstance(key, Ed25519PrivateKey):
-            raise StorageError(f"{path} is no Ed25519 key; restore it, or move it away so that a new key is made")
-        return key
+        key, signature = self._keys.sign(signed_bytes(self._number, self._hash))
+        self._write(CHECKPOINT, "", {"of": self._number, "signature": signature.hex(), "key": key.hex()})
 
 
 def _parsed(line: bytes, directory: Path) -> dict[str, Any]:

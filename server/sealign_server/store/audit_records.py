@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-from sealign.errors import InvalidInputError, NotFoundError, StorageError
+from sealign.errors import NotFoundError, StorageError
+from sealign.protocol.signing import is_signed
 from sealign_server.store.audit import (
     CHECKPOINT,
     CURRENT,
     FIRST_PREVIOUS,
     HASH_LENGTH,
-    PUBLIC_KEY,
     RECORDS_PER_CHECKPOINT,
     segments,
     signed_bytes,
@@ -113,21 +109,21 @@ def audit_records(directory: Path, after: int = 0) -> Iterator[AuditRecord]:
 
 
 def verify_audit(
-    directory: Path, *, begins_at: int = 1, expected: tuple[int, str] | None = None, public_key: Path | None = None
+    directory: Path, keys: Collection[bytes], *, begins_at: int = 1, expected: tuple[int, str] | None = None
 ) -> Verified:
     """Check every record, and return what the chain comes to.
 
     Args:
         directory: of the trail.
+        keys: public keys that may sign checkpoints.
         begins_at: number of the first record that is here, if earlier files were archived.
         expected: a record's number and hash, written down earlier: finds an end that was cut off.
-        public_key: of checkpoints; the one in the directory by default.
 
     Raises:
         NotFoundError: there is no audit trail.
         StorageError: a record was changed, is missing or out of order, a signature is wrong, or a file is damaged.
     """
-    chain = _Chain(begins_at, _public_key(public_key or directory / PUBLIC_KEY), expected)
+    chain = _Chain(begins_at, keys, expected)
     torn = 0
     for line, place in _lines(directory):
         if not line.endswith(b"\n"):
@@ -144,8 +140,8 @@ def verify_audit(
 class _Chain:
     """The chain as far as it was checked."""
 
-    def __init__(self, begins_at: int, key: Ed25519PublicKey | None, expected: tuple[int, str] | None) -> None:
-        self._key = key
+    def __init__(self, begins_at: int, keys: Collection[bytes], expected: tuple[int, str] | None) -> None:
+        self._keys = keys
         self._expected = expected
         self._previous: str | None = FIRST_PREVIOUS if begins_at == 1 else None
         self.number = begins_at - 1
@@ -175,13 +171,16 @@ class _Chain:
         self.count += 1
 
     def _check_signature(self, record: AuditRecord, place: str) -> None:
-        signature = record.facts.get("signature")
-        if self._key is None:
-            raise StorageError(f"{place}: the key of checkpoints is missing; give it with --public-key")
         try:
-            self._key.verify(bytes.fromhex(str(signature)), signed_bytes(record.number - 1, record.previous))
-        except (InvalidSignature, ValueError):
-            raise StorageError(f"{place}: the signature of checkpoint {record.number} is wrong") from None
+            key, signature = (bytes.fromhex(str(record.facts.get(name))) for name in ("key", "signature"))
+        except ValueError:
+            key = signature = b""
+        if key and key not in self._keys:
+            raise StorageError(
+                f"{place}: checkpoint {record.number} is signed by key {key.hex()}, which is none of this silo's"
+            )
+        if not is_signed(key, signature, signed_bytes(record.number - 1, record.previous)):
+            raise StorageError(f"{place}: the signature of checkpoint {record.number} is wrong")
         self.signed = record.number - 1
 
 
@@ -204,15 +203,3 @@ def _lines(directory: Path, after: int = 0) -> Iterator[tuple[bytes, str]]:
                     yield line, f"line {number} of {name}"
         except OSError as error:
             raise StorageError(f"could not read the audit trail in {directory}: {error.strerror}") from error
-
-
-def _public_key(path: Path) -> Ed25519PublicKey | None:
-    try:
-        key = load_pem_public_key(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path} is no public key in PEM form, or cannot be read") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise InvalidInputError(f"{path} is no Ed25519 public key")
-    return key

@@ -11,6 +11,7 @@ from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign_server.store.files import Document, private_directory
 from sealign_server.store.generation import GenerationStore
+from sealign_server.store.signing import SigningKeys
 from sealign_server.store.space import SpaceStore
 from sealign_server.store.tasks import TaskStore
 
@@ -53,6 +54,7 @@ class SiloStore:
         self.space = SpaceStore(directory / "space", self.document.encoder_card)
         self.tasks = TaskStore(directory / "tasks", self.space.remove_fitted)
         self.generation = GenerationStore(directory / "generation")
+        self.signing = SigningKeys(directory / "signing" / "keys.json")
 
     @classmethod
     def create(cls, directory: Path, document: SiloDocument) -> SiloStore:

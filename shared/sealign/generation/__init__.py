@@ -5,8 +5,17 @@ models). What needs torch lies in its own module, `sealign.generation.kl`, which
 """
 
 from sealign.generation.forecast import Compatibility, TokenCost, compare_tokenizers, token_cost
-from sealign.generation.measures import Agreement, measure_agreement, models_agreement
+from sealign.generation.measures import (
+    Agreement,
+    Predictor,
+    measure_agreement,
+    measure_predictions,
+    models_agreement,
+    predictor,
+)
+from sealign.generation.mixture import fit_weight, mixed
 from sealign.generation.positions import Match, match_positions
+from sealign.generation.rewriting import Rewriting, token_counts
 from sealign.generation.sampling import Choice, Sampler, Sampling, StopStrings
 
 __all__ = [
@@ -14,13 +23,20 @@ __all__ = [
     "Choice",
     "Compatibility",
     "Match",
+    "Predictor",
+    "Rewriting",
     "Sampler",
     "Sampling",
     "StopStrings",
     "TokenCost",
     "compare_tokenizers",
+    "fit_weight",
     "match_positions",
     "measure_agreement",
+    "measure_predictions",
+    "mixed",
     "models_agreement",
+    "predictor",
     "token_cost",
+    "token_counts",
 ]

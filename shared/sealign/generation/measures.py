@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sealign.encoders.causal import OutputHead
     from sealign.encoders.tokenizer import CausalTokenizer, Ids
 
+Predictor: TypeAlias = Callable[[NDArray[np.intp]], NDArray[np.float64]]
+"""Gives, for some rows (m,), natural logarithms of probabilities of the silo's tokens, (m, V)."""
+
 _CHUNK = 128
 """Rows whose logits are in memory at once."""
 _FIRST = 5
@@ -23,14 +26,14 @@ _FIRST = 5
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the silo's head predicts from mapped states, against what it predicts from the silo's own.
+    """A prediction of the silo's tokens, as from mapped states, against the silo's own.
 
     Attributes:
         positions: rows measured, each with a token that follows in the text.
         top1: share of rows where both find the same token likeliest.
-        top5: share of rows where the silo's likeliest token is among the five likeliest from mapped states.
+        top5: share of rows where the silo's likeliest token is among the five likeliest of the other prediction.
         own_perplexity: of the tokens that follow, by the silo's own states.
-        perplexity: the same by mapped states.
+        perplexity: the same by the other prediction.
         divergence: mean Kullback-Leibler divergence from the own to the other distribution, nats a token.
     """
 
@@ -43,7 +46,7 @@ class Agreement:
 
     @property
     def perplexity_ratio(self) -> float:
-        """Perplexity by mapped states over the silo's own; 1 where nothing is lost."""
+        """Perplexity by the other prediction over the silo's own; 1 where nothing is lost."""
         return self.perplexity / self.own_perplexity
 
 
@@ -59,15 +62,37 @@ def measure_agreement(head: OutputHead, mapped: NDArray[np.float64], own: Embedd
     Raises:
         InvalidInputError: different numbers of rows, or none with a token that follows.
     """
-    if not len(mapped) == len(own) == len(following):
-        raise InvalidInputError(f"{len(mapped)} mapped rows, {len(own)} own ones and {len(following)} tokens differ")
-    rows = np.flatnonzero(following >= 0)
-    if not len(rows):
+    if not len(mapped) == len(own):
+        raise InvalidInputError(f"{len(mapped)} mapped rows and {len(own)} own ones differ")
+    return measure_predictions(predictor(head, own), predictor(head, mapped), own, following)
+
+
+def predictor(head: OutputHead, states: NDArray[Any]) -> Predictor:
+    """Return what a head predicts from states (n, t), as `measure_predictions` takes it."""
+    return lambda rows: log_softmax(head.logits(states[rows]))
+
+
+def measure_predictions(own: Predictor, other: Predictor, rows: Sized, following: Ids) -> Agreement:
+    """Measure any prediction of the silo's tokens against its own.
+
+    Args:
+        own: the silo's.
+        other: the one to measure.
+        rows: as many as both know.
+        following: as for :func:`measure_agreement`.
+
+    Raises:
+        InvalidInputError: different numbers of rows, or none with a token that follows.
+    """
+    if len(rows) != len(following):
+        raise InvalidInputError(f"{len(rows)} rows and {len(following)} tokens differ")
+    counted = np.flatnonzero(following >= 0)
+    if not len(counted):
         raise InvalidInputError("no row has a token that follows; give longer texts")
     sums = np.zeros(5)
-    for start in range(0, len(rows), _CHUNK):
-        some = rows[start : start + _CHUNK]
-        p, q = (_log_softmax(head.logits(states[some])) for states in (own, mapped))
+    for start in range(0, len(counted), _CHUNK):
+        some = counted[start : start + _CHUNK]
+        p, q = own(some), other(some)
         at = np.arange(len(some))
         likeliest, wanted = p.argmax(axis=1), following[some]
         scores = q[at, likeliest][:, None]
@@ -80,9 +105,9 @@ def measure_agreement(head: OutputHead, mapped: NDArray[np.float64], own: Embedd
             -q[at, wanted].sum(),
             (np.exp(p) * (p - q)).sum(),
         ]
-    top1, top5, own_loss, loss, divergence = sums / len(rows)
+    top1, top5, own_loss, loss, divergence = sums / len(counted)
     return Agreement(
-        len(rows), float(top1), float(top5), float(np.exp(own_loss)), float(np.exp(loss)), float(divergence)
+        len(counted), float(top1), float(top5), float(np.exp(own_loss)), float(np.exp(loss)), float(divergence)
     )
 
 
@@ -117,7 +142,8 @@ def _likeliest_texts(head: OutputHead, tokenizer: CausalTokenizer, states: Embed
     ]
 
 
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return natural logarithms of probabilities, (n, V), of logits (n, V)."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sealign_client import Client
@@ -54,6 +55,12 @@ def table(text: str, delimiter: str = ",") -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
 
 
+def npy(array: Any) -> bytes:
+    written = io.BytesIO()
+    np.save(written, array)
+    return written.getvalue()
+
+
 def csv_of(rows: list[list[str]], delimiter: str = ",") -> str:
     out = io.StringIO()
     csv.writer(out, delimiter=delimiter).writerows(rows)
@@ -85,6 +92,30 @@ def test_json_lines_in_and_out(place: Place, tmp_path: Path) -> None:
     assert sorted(found[0]["probabilities"]) == ["blue", "green", "red"]
     assert {path.name for path in tmp_path.glob("out*")} == {"out.jsonl"}
     assert place.run("--file", file, "--output", output).returncode == 2  # it exists
+
+
+@pytest.mark.parametrize(("name", "kind"), [("in.npy", np.float32), ("in.npy.gz", ">f8")])
+def test_embeddings_are_classified_as_their_texts_are(place: Place, tmp_path: Path, name: str, kind: Any) -> None:
+    content = npy(client_encoder().encode(ODD * 40).astype(kind))
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    ran = place.run("--file", tmp_path / name)
+    assert ran.returncode == 0, ran.stderr
+    found = table(ran.stdout)
+    assert [row["row"] for row in found] == [str(number) for number in range(1, 40 * len(ODD) + 1)]
+    assert [row["label"] for row in found] == place.labels(ODD) * 40
+
+
+def test_an_embedding_that_cannot_be_used_takes_no_other_down(place: Place, tmp_path: Path) -> None:
+    rows = client_encoder().encode(ODD)
+    rows[1] *= 3
+    rows[3, 0] = np.nan
+    np.save(tmp_path / "in.npy", rows)
+    ran = place.run("--file", tmp_path / "in.npy")
+    assert (ran.returncode, "row 2: " in ran.stderr) == (2, True)
+    ran = place.run("--file", tmp_path / "in.npy", "--on-error", "label", "--output", tmp_path / "out.csv")
+    found = table((tmp_path / "out.csv").read_text())
+    assert [bool(row["error"]) for row in found] == [False, True, False, True, False]
+    assert [row["label"] for row in found[::2]] == place.labels(ODD)[::2]
 
 
 FAULTY = 'id,text\n1,fine\n2, \n3,"ragged",more\n4,\udcff\n5,fine too\n'
@@ -134,6 +165,13 @@ def test_a_text_that_the_encoder_refuses_is_found_among_others(place: Place, tmp
         ("in.jsonl", b"{}\n", (), "row 1: has no text under 'text'"),
         ("in.jsonl", b"[1]\n", (), "row 1: is not a JSON object"),
         ("in.jsonl", b"nonsense\n", (), "row 1: is not JSON"),
+        ("in.npy", b"text\n", (), "is no .npy file, or damaged"),
+        ("in.npy", npy(np.zeros((2, 3), np.int64)), (), "an array of int64 with shape (2, 3)"),
+        ("in.npy", npy(np.zeros(3)), (), "shape (3,)"),
+        ("in.npy", npy(np.asfortranarray(np.zeros((2, 3)))), (), "in Fortran order"),
+        ("in.npy", npy(np.array([[{}]])), (), "an array of object"),
+        ("in.npy", npy(np.zeros((3, 4)))[:-33], (), "ends in row 2 of 3"),
+        ("in.npy", npy(np.eye(3)), (), "row 1: "),
         ("in.txt", b"text\n", ("--output", "out.txt"), r"must end in .csv, .tsv or .jsonl"),
         ("in.txt", b"text\n", ("--output", "/no/such/out.csv"), "could not write"),
     ],

@@ -9,11 +9,11 @@ import sealign_client
 from sealign_client import AsyncClient, Client
 
 NAMES = """
-AlignmentMode AlignmentOptions AsyncClient AuthenticationError BudgetExhaustedError Classification Client
-ClientSettings DecryptionError Description Finish Forecast GeneratedToken GenerationDescription InvalidInputError
+AlignmentMode AlignmentOptions AsyncClient AuthenticationError BudgetExhaustedError CanaryReport Classification
+Client ClientSettings DecryptionError Description Finish Forecast GeneratedToken GenerationDescription InvalidInputError
 MachineError MapCard NoMapError NoPlanError NotFoundError NotPermittedError OverloadedError PeerFailedError Placement
 PublicSet Recentring ReleaseRefusedError Sampling SealignError StorageError TextClassificationPipeline Timing Transfer
-UnavailableError VerificationError __version__ client_settings pipeline
+UnavailableError UntrustedCardError VerificationError WrongAnswersError __version__ client_settings pipeline
 """
 
 

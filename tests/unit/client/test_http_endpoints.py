@@ -187,6 +187,10 @@ async def test_metrics_count_calls_and_texts_and_no_path_of_a_caller(client: htt
     assert 'sealign_http_requests_total{path="/predict",status="200"} 1.0' in text
     assert 'sealign_http_requests_total{path="/predict",status="422"} 1.0' in text
     assert "sealign_http_texts_total 2.0" in text
+    assert "sealign_canaries_compared 120.0" in text
+    assert "sealign_canary_alarm 1.0" in text
+    (canaries,) = (await client.get("/info")).json()["canaries"]
+    assert (canaries["wrong"], canaries["is_alarm"]) == (1, True)
     assert "zygomorphic" not in text
 
 

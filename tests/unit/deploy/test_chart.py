@@ -17,7 +17,7 @@ helm = pytest.importorskip("helm_python", reason="needs helm-python-sdk (extra `
 kubernetes = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate (extra `dev`)")
 
 CHART = Path(__file__).parents[3] / "deploy" / "helm" / "sealign"
-VERSIONS = ("1.29", "1.33", "1.37")
+VERSIONS = tuple(f"1.{number}" for number in range(29, 38))
 
 SILO: dict[str, Any] = {
     "silo": {
@@ -67,8 +67,18 @@ ALIGNED = changed(
     daemon__maps__existingClaim="maps",
     daemon__networkPolicy__siloCidr="192.0.2.7/32",
 )
+OPEN = changed(
+    SEVERAL,
+    silo__service={"tokenPort": 8443},
+    silo__metrics={
+        "enabled": True,
+        "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    },
+    silo__autoscaling__targetInFlight=8,
+)
 SAVED = changed(SILO, backup={"enabled": True, "existingClaim": "backups"})
-CASES = {"silo": SILO, "saved": SAVED, "several": SEVERAL, "daemon": DAEMON, "aligned": ALIGNED}
+CASES = {"silo": SILO, "saved": SAVED, "several": SEVERAL, "open": OPEN, "daemon": DAEMON, "aligned": ALIGNED}
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +109,9 @@ def test_lint_finds_nothing(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_objects_are_those_of_kubernetes(chart: Any, case: str) -> None:
     for found in rendered(chart, CASES[case]):
-        for version in VERSIONS:
-            kubernetes.validate(found, version, strict=True)
+        if found["kind"] != "ServiceMonitor":  # not Kubernetes' own
+            for version in VERSIONS:
+                kubernetes.validate(found, version, strict=True)
 
 
 def test_kinds(chart: Any) -> None:
@@ -110,6 +121,7 @@ def test_kinds(chart: Any) -> None:
         "silo": silo,
         "saved": sorted([*silo, "CronJob"]),
         "several": sorted([*silo, "HorizontalPodAutoscaler"]),
+        "open": sorted([*silo, "HorizontalPodAutoscaler", "Service", "ServiceMonitor"]),
         "daemon": ["Deployment", "NetworkPolicy", "Service"],
         "aligned": ["Deployment", "Job", "NetworkPolicy", "Service"],
     }
@@ -151,6 +163,38 @@ def test_programs_take_the_variables(chart: Any, case: str, monkeypatch: pytest.
             assert (settings.workers, settings.batch_rows, settings.ledger) == (4, (1, 64), "sqlite://")
             assert settings.trusted_proxies == ("dns:a", "dns:b")
             assert pod["terminationGracePeriodSeconds"] > 5 + settings.drain_seconds
+
+
+def test_ports_that_are_asked_for_are_open(chart: Any) -> None:
+    closed, opened = rendered(chart, SEVERAL), rendered(chart, OPEN)
+    assert _ports(closed) == {"grpc": 7443}
+    assert _ports(opened) == {"grpc": 7443, "grpc-token": 7445, "metrics": 7444}
+    variables = {entry["name"]: entry.get("value") for entry in pods(opened)[0]["containers"][0]["env"]}
+    expected = {"SEALIGN_SILO_TOKEN_LISTEN": "0.0.0.0:7445", "SEALIGN_SILO_METRICS_LISTEN": "0.0.0.0:7444"}
+    assert expected.items() <= variables.items()
+    calls, metrics = ([port["port"] for port in rule["ports"]] for rule in _policy(opened)["ingress"])
+    assert (calls, metrics) == (["grpc", "grpc-token"], ["metrics"])
+    services = {found["metadata"]["name"]: found for found in opened if found["kind"] == "Service"}
+    assert [port["port"] for port in services["here-silo"]["spec"]["ports"]] == [7443, 8443]
+    (monitor,) = (found for found in opened if found["kind"] == "ServiceMonitor")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    labels = services["here-silo-metrics"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert monitor["spec"]["endpoints"][0]["port"] == services["here-silo-metrics"]["spec"]["ports"][0]["name"]
+
+
+def _ports(objects: list[dict[str, Any]]) -> dict[str, int]:
+    return {port["name"]: port["containerPort"] for port in pods(objects)[0]["containers"][0]["ports"]}
+
+
+def _policy(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    (policy,) = (found["spec"] for found in objects if found["kind"] == "NetworkPolicy")
+    return dict(policy)
+
+
+def test_metrics_alone_can_be_reached(chart: Any) -> None:
+    policy = _policy(rendered(chart, changed(OPEN, silo__networkPolicy={})))
+    assert [rule["ports"] for rule in policy["ingress"]] == [[{"port": "metrics"}]]
 
 
 def test_replicas_are_the_autoscalers(chart: Any) -> None:
@@ -215,6 +259,13 @@ def test_another_public_set_is_another_job(chart: Any) -> None:
         (changed(SILO, silo__networkPolicy={"from": [{}]}), "silo/networkPolicy/from/0"),
         (changed(SILO, silo__networkPolicy={"from": [{"cidr": "10.0.0.0/8"}]}), "silo/networkPolicy/from/0"),
         (changed(SILO, silo__autoscaling__targetProcessorPercent=0), "targetProcessorPercent"),
+        (changed(SILO, silo__service__tokenPort=-1), "silo/service/tokenPort"),
+        (changed(OPEN, silo__settings={"tokens": True}), "Leave silo.settings.tokens out"),
+        (changed(OPEN, silo__metrics={"enabled": True, "port": 1}), "silo/metrics"),
+        (changed(SILO, silo__metrics={"from": [{}]}), "silo/metrics/from/0"),
+        (changed(SILO, silo__metrics={"serviceMonitor": {"enabled": True}}), "Set silo.metrics.enabled"),
+        (changed(SEVERAL, silo__autoscaling__targetInFlight=8), "Set silo.metrics.enabled"),
+        (changed(SEVERAL, silo__autoscaling__targetInFlight=-1), "targetInFlight"),
         (changed(SILO, silo__disruptionBudget__maxUnavailable=0), "maxUnavailable"),
         (changed(SILO, silo__image={"repository": ""}), "silo/image/repository"),
         (changed(SILO, silo__image__pullPolicy="Sometimes"), "silo/image/pullPolicy"),
@@ -238,11 +289,13 @@ def test_wrong_values_are_refused_by_name(chart: Any, values: dict[str, Any], sa
 @pytest.mark.parametrize(
     ("side", "program", "made_by_the_chart"),
     [
-        # The chart opens one port.
         (
             "silo",
             ServeSettings,
-            {"listen", "token_listen", "tls_cert", "tls_key", "tls_client_ca", "anonymous", "ledger"},
+            {
+                *("listen", "token_listen", "metrics_listen", "tls_cert", "tls_key", "tls_client_ca"),
+                *("anonymous", "ledger"),
+            },
         ),
         (
             "daemon",

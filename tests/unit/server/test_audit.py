@@ -16,14 +16,23 @@ from typing import Any
 import pytest
 
 from sealign.errors import NotFoundError, StorageError
-from sealign_server.store import AuditTrail, verify_audit
+from sealign_server.store import AuditTrail, SigningKeys, Verified
+from sealign_server.store import verify_audit as verified_by
 
 Lines = list[bytes]
 
 
+def keys(directory: Path) -> SigningKeys:
+    return SigningKeys(directory / "signing" / "keys.json")
+
+
+def verify_audit(directory: Path, **options: Any) -> Verified:
+    return verified_by(directory, keys(directory).known(), **options)
+
+
 def written(directory: Path, count: int, **options: int) -> AuditTrail:
     """A trail with so many records, the last of which signs the others."""
-    trail = AuditTrail(directory, **options)
+    trail = AuditTrail(directory, keys(directory), **options)
     for number in range(1, count):
         trail.append("query", "CN=a", {"rows": number, "task": "topics"})
     trail.checkpoint()
@@ -31,7 +40,7 @@ def written(directory: Path, count: int, **options: int) -> AuditTrail:
 
 
 def _append(directory: str) -> None:
-    trail = AuditTrail(Path(directory), 30_000)
+    trail = AuditTrail(Path(directory), keys(Path(directory)), 30_000)
     for number in range(300):
         trail.append("query", "CN=a", {"rows": number})
 
@@ -42,7 +51,7 @@ def test_processes_take_turns_and_files_are_closed_without_breaking_the_chain(tm
     assert verify_audit(tmp_path).records == 600
     earlier = sorted(tmp_path.glob("0*.jsonl"))
     assert len(earlier) >= 3
-    for file in [*earlier, *tmp_path.glob("signing.key"), tmp_path / "current.jsonl"]:
+    for file in [*earlier, keys(tmp_path).path, tmp_path / "current.jsonl"]:
         assert file.stat().st_mode & 0o777 == 0o600
     first = json.loads(earlier[1].open().readline())["n"]
     earlier[0].rename(tmp_path / "archived")
@@ -135,7 +144,7 @@ def test_an_end_that_was_cut_off_is_found_by_what_was_written_down(tmp_path: Pat
     with pytest.raises(StorageError, match="records up to 12 were cut off"):
         verify_audit(tmp_path, expected=(verified.number, verified.digest))
     for _ in range(4):
-        AuditTrail(tmp_path).append("query", "CN=a", {})
+        AuditTrail(tmp_path, keys(tmp_path)).append("query", "CN=a", {})
     with pytest.raises(StorageError, match="record 12 has another hash"):
         verify_audit(tmp_path, expected=(verified.number, verified.digest))
 
@@ -154,7 +163,7 @@ def _fill(directory: str) -> int:
     """Append until the file may not grow; returns how many records were accepted."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
-    trail, accepted = AuditTrail(Path(directory)), 0
+    trail, accepted = AuditTrail(Path(directory), keys(Path(directory))), 0
     with suppress(StorageError):
         for number in range(1000):
             trail.append("query", "CN=a", {"rows": 1})
@@ -177,4 +186,4 @@ def test_nothing_to_verify_and_nothing_to_continue(tmp_path: Path) -> None:
         verify_audit(tmp_path)
     (tmp_path / "current.jsonl").write_bytes(b"damage\n")
     with pytest.raises(StorageError, match="audit verify"):
-        AuditTrail(tmp_path).append("query", "CN=a", {})
+        AuditTrail(tmp_path, keys(tmp_path)).append("query", "CN=a", {})

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from sealign.app.tls import load_authorities, load_identity
 from sealign.errors import InvalidInputError, UnavailableError
 from sealign.protocol import RowKind
-from sealign_server.runtime import serve
 from sealign_server.runtime.certificates import write_trial_certificates
+from sealign_server.runtime.serve import serve
 from sealign_server.runtime.tls import Certificates
 from sealign_server.settings import ServeSettings
 from sealign_server.store import SiloStore
@@ -26,7 +27,7 @@ import asyncio, json, sys
 from pathlib import Path
 from sealign.protocol import RowKind
 from sealign_server.ledger import Ledger
-from sealign_server.runtime import serve
+from sealign_server.runtime.serve import serve
 from sealign_server.serving import Silo
 from sealign_server.settings import ServingOptions
 from sealign_server.store import SiloStore
@@ -60,6 +61,24 @@ def test_trial_certificates_can_be_used(trial: ServeSettings, tmp_path: Path) ->
     load_identity(tmp_path / "client.pem", tmp_path / "client.key")
     for name in ("silo.key", "client.key"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_trial_clients_have_names_of_their_own_and_not_the_silos(tmp_path: Path) -> None:
+    write_trial_certificates(tmp_path, ["localhost"], ["probe", "edge"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("ca.pem", "edge.key", "edge.pem", "probe.key", "probe.pem", "silo.key", "silo.pem")
+    ]
+    certificate = x509.load_pem_x509_certificate((tmp_path / "edge.pem").read_bytes())
+    assert certificate.subject.rfc4514_string() == "CN=sealign edge"
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["edge"]
+
+
+@pytest.mark.parametrize("clients", [["ca"], ["silo"], ["one", "one"], [""], ["../one"], ["One"], ["a.b"], ["-a"]])
+def test_trial_clients_that_cannot_name_files(tmp_path: Path, clients: list[str]) -> None:
+    with pytest.raises(InvalidInputError, match=f"Client {clients[-1]!r} cannot name files"):
+        write_trial_certificates(tmp_path, ["localhost"], clients)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("listen", ["203.0.113.1:0", "no-such-host.invalid:0", "[::ffff]:1", "unix:/run/silo.sock"])

@@ -13,6 +13,7 @@ from sealign.alignment import PublicSet
 from sealign.encoders.settings import LongTexts
 from sealign.generation.sampling import Sampling
 from sealign.protocol import MapCard
+from sealign_client.results import CanaryReport
 
 AlignmentMode = Literal["plain", "encrypted"]
 
@@ -152,6 +153,10 @@ class Backend(Protocol):
 
     async def maps(self) -> list[MapCard]:
         """Return the maps that this daemon's encoder can use, the one in use first."""
+        ...
+
+    async def canaries(self) -> list[CanaryReport]:
+        """Return how the silo has answered canaries."""
         ...
 
     async def classify(self, texts: Sequence[str], task: str | None, long_texts: LongTexts | None) -> list[Prediction]:

@@ -30,7 +30,7 @@ from sealign_client.daemon.http.backend import (
     Token,
 )
 from sealign_client.daemon.room import require_room
-from sealign_client.results import Classification, Transfer
+from sealign_client.results import CanaryReport, Classification, Transfer
 
 if TYPE_CHECKING:
     from sealign_client.transport import Query, Reply
@@ -91,6 +91,10 @@ class ClientBackend:
         described = await _soon(self._client.describe())
         used = [] if described.map is None else [described.map]
         return used + [card for card in described.space.maps if card not in used]
+
+    async def canaries(self) -> list[CanaryReport]:
+        """Return how the silo has answered canaries, for each version of a task."""
+        return list(await self._client.canaries())
 
     async def classify(self, texts: Sequence[str], task: str | None, long_texts: LongTexts | None) -> list[Prediction]:
         """Classify texts together with those of other callers."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from sealign_client.results import CanaryReport
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -23,6 +27,21 @@ class Metrics:
         self.in_flight = Gauge("sealign_http_in_flight", "Calls that do work now.", registry=self.registry)
         self._texts = Counter("sealign_http_texts", "Texts classified.", registry=self.registry)
         self._tokens = Counter("sealign_http_generated_tokens", "Tokens generated.", registry=self.registry)
+
+        names = (
+            ("compared", "Answers to canaries that were compared."),
+            ("wrong", "Answers to canaries that were wrong."),
+        )
+        self._canaries = {name: Gauge(f"sealign_canaries_{name}", said, registry=self.registry) for name, said in names}
+        self._alarm = Gauge(
+            "sealign_canary_alarm", "1 if canaries show that the silo's answers have changed.", registry=self.registry
+        )
+
+    def set_canaries(self, reports: Sequence[CanaryReport]) -> None:
+        """Show how the silo has answered canaries, over all versions of tasks."""
+        self._canaries["compared"].set(sum(report.compared for report in reports))
+        self._canaries["wrong"].set(sum(report.wrong for report in reports))
+        self._alarm.set(any(report.is_alarm for report in reports))
 
     def count_call(self, path: str, status: int, seconds: float) -> None:
         """Count an answered request; ``path`` is a route's, never the caller's."""

@@ -119,7 +119,7 @@ class StreamOptions(Body):
 
 
 class CompletionRequest(Body):
-    """As OpenAI has it, with vLLM's `top_k` and `repetition_penalty`."""
+    """As OpenAI has it, with vLLM's `top_k` and `repetition_penalty`, and `no_repeat_run`."""
 
     model: TaskName | None = Field(default=None, description="The silo's generation task; may be absent if it has one.")
     prompt: Text | OneText
@@ -128,6 +128,9 @@ class CompletionRequest(Body):
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: Count | None = None
     repetition_penalty: float = Field(default=1.0, ge=0.1, le=10.0)
+    no_repeat_run: int = Field(
+        default=0, ge=0, le=32, description="No run of this number of tokens is written twice; 0 allows all."
+    )
     seed: Seed | None = Field(default=None, description="Random seed for sampling.")
     stop: Annotated[str, Field(min_length=1, max_length=256)] | (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=4)] | None
@@ -170,6 +173,16 @@ class Completion(BaseModel):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
+
+
+class Canaries(BaseModel):
+    """How the silo has answered canaries, for one version of a task; see the setting `canaries`."""
+
+    task: str
+    compared: int = Field(description="Answers that were compared with the first ones.")
+    wrong: int = Field(description="Those further from them than the promised precision allows.")
+    is_alarm: bool = Field(description="Whether an honest silo answers so in 1 case of 1,000,000 at most.")
+    confidence: float = Field(description="1 less the chance that an honest silo looks as bad as this.")
 
 
 class Model(BaseModel):
@@ -226,3 +239,4 @@ class Info(BaseModel):
     silo: str | None = Field(description="null while the silo cannot be reached.")
     identity: str | None = Field(description="Of this daemon, as the silo records it.")
     tasks: list[TaskInfo]
+    canaries: list[Canaries] = Field(description="Empty while no answer is known.")

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from sealign.errors import NoMapError, NoPlanError, NotFoundError, SealignError
 from sealign_client.daemon.http.backend import SiloStatus, TaskStatus
 from sealign_client.daemon.http.operations import TEXT, Call, Operation, json_response
-from sealign_client.daemon.http.schemas import MAX_TEXTS, Alive, Info, Model, ModelList, Ready, TaskInfo
+from sealign_client.daemon.http.schemas import MAX_TEXTS, Alive, Canaries, Info, Model, ModelList, Ready, TaskInfo
 
 
 async def health(call: Call) -> Response:  # noqa: ARG001
@@ -58,6 +58,7 @@ async def info(call: Call) -> Response:
         silo=None if silo is None else silo.name,
         identity=None if silo is None else silo.identity,
         tasks=[TaskInfo.model_validate(task, from_attributes=True) for task in tasks],
+        canaries=[Canaries.model_validate(report, from_attributes=True) for report in await backend.canaries()],
     )
     return json_response(answer)
 
@@ -72,6 +73,7 @@ async def models(call: Call) -> Response:
 
 async def metrics(call: Call) -> Response:
     """Answer ``GET /metrics``."""
+    call.service.metrics.set_canaries(await call.service.backend.canaries())
     return Response(call.service.metrics.rendered(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -20,6 +20,7 @@ def perplexity(pairs: Sequence[GenerationResult]) -> Plot:
         for values, colour, marker, label in (
             ([pair.ridge.perplexity for pair in pairs], ORANGE, "o", "ridge"),
             ([None if pair.refined is None else pair.refined.perplexity for pair in pairs], BLUE, "o", "KL"),
+            ([pair.control.perplexity for pair in pairs], INK, "x", "client alone"),
             ([pair.own_perplexity for pair in pairs], INK, "|", "silo's own"),
         ):
             known = {place: value for place, value in zip(places, values, strict=True) if value is not None}
@@ -32,12 +33,13 @@ def perplexity(pairs: Sequence[GenerationResult]) -> Plot:
         axes.xaxis.set_minor_formatter("{x:.0f}")
         axes.set_xlabel("perplexity")
         axes.grid(axis="y", visible=False)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
         svg = svg_of(figure, "perplexity")
     return Plot(
         "Perplexity",
         "Of the tokens that follow in test texts, from the silo's own states and from the client's behind the map of "
-        "ridge regression and behind the same map refined by divergence (KL).",
+        "ridge regression and behind the same map refined by divergence (KL). Client alone is the client's own "
+        "prediction rewritten as the silo's tokens, without any silo.",
         svg,
     )
 

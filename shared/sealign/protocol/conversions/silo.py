@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from sealign.protocol.cards import Limits, SiloCard
 from sealign.protocol.conversions.checks import bounded_count, bounded_text
+from sealign.protocol.signing import MAX_KEY_CHANGES, KeyChange
 from sealign.protocol.v1 import silo_pb2 as pb
 
 
-def silo_to_wire(card: SiloCard) -> pb.SiloCard:
-    """Return the silo card as a message."""
+def silo_to_wire(card: SiloCard, changes: Sequence[KeyChange] = ()) -> pb.SiloCard:
+    """Return the silo card as a message, with how its signing key came after those before it."""
     return pb.SiloCard(
         name=card.name,
         version=card.version,
@@ -21,6 +22,7 @@ def silo_to_wire(card: SiloCard) -> pb.SiloCard:
         limits=pb.Limits(**vars(card.limits)),
         faulty_tasks=card.faulty_tasks,
         faulty_generation_tasks=card.faulty_generation_tasks,
+        key_changes=[pb.KeyChange(**vars(change)) for change in changes],
     )
 
 
@@ -43,6 +45,12 @@ def silo_from_wire(message: pb.SiloCard) -> SiloCard:
         faulty_tasks=_names(message.faulty_tasks, "faulty tasks"),
         faulty_generation_tasks=_names(message.faulty_generation_tasks, "faulty generation tasks"),
     )
+
+
+def key_changes_from_wire(message: pb.SiloCard) -> tuple[KeyChange, ...]:
+    """Return how the silo's signing key came after those before it; each change is still to be verified."""
+    bounded_count(message.key_changes, "changes of the signing key", MAX_KEY_CHANGES)
+    return tuple(KeyChange(change.before, change.after, change.signature) for change in message.key_changes)
 
 
 def _names(names: Sequence[str], kind: str) -> tuple[str, ...]:

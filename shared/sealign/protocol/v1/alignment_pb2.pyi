@@ -70,6 +70,7 @@ class SpaceCard(_message.Message):
     ENCODER_FIELD_NUMBER: _builtins.int
     PUBLIC_SETS_FIELD_NUMBER: _builtins.int
     MAPS_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"embeddings" or "generation/TASK"."""
     @_builtins.property
@@ -84,6 +85,10 @@ class SpaceCard(_message.Message):
     def maps(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.MapCard]:
         """Maps that the caller may use with the encoder asked about, the newest first: its own, then the operator's."""
 
+    @_builtins.property
+    def signature(self) -> _types_pb2.Signature:
+        """Of this card and the request."""
+
     def __init__(
         self,
         *,
@@ -91,10 +96,11 @@ class SpaceCard(_message.Message):
         encoder: _types_pb2.EncoderCard | None = ...,
         public_sets: _abc.Iterable[_types_pb2.PublicSet] | None = ...,
         maps: _abc.Iterable[_types_pb2.MapCard] | None = ...,
+        signature: _types_pb2.Signature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "maps", b"maps", "name", b"name", "public_sets", b"public_sets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "maps", b"maps", "name", b"name", "public_sets", b"public_sets", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,18 +203,24 @@ class AlignReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAP_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def map(self) -> _types_pb2.MapCard:
         """Its id is what queries carry from now on."""
+
+    @_builtins.property
+    def signature(self) -> _types_pb2.Signature:
+        """Of this reply and the header of the alignment."""
 
     def __init__(
         self,
         *,
         map: _types_pb2.MapCard | None = ...,
+        signature: _types_pb2.Signature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["map", b"map"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["map", b"map", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["map", b"map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["map", b"map", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -390,6 +402,7 @@ class AlignmentOffer(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     NEXT_BLOCK_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     session: _builtins.bytes
     """16 bytes."""
     next_block: _builtins.int
@@ -398,16 +411,21 @@ class AlignmentOffer(_message.Message):
     def plan(self) -> _types_pb2.Plan:
         """For X, the client's rows centred and transposed, check rows among them, every row of norm 1 at most."""
 
+    @_builtins.property
+    def signature(self) -> _types_pb2.Signature:
+        """Of this offer and the header's `alignment`."""
+
     def __init__(
         self,
         *,
         session: _builtins.bytes = ...,
         plan: _types_pb2.Plan | None = ...,
         next_block: _builtins.int = ...,
+        signature: _types_pb2.Signature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_block", b"next_block", "plan", b"plan", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_block", b"next_block", "plan", b"plan", "session", b"session", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

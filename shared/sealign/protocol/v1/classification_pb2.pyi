@@ -95,6 +95,7 @@ class TaskCard(_message.Message):
     CALIBRATED_FIELD_NUMBER: _builtins.int
     MAPPED_ACCURACY_MARGIN_FIELD_NUMBER: _builtins.int
     PREPARING_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 characters of a-z, 0-9, ".", "_" and "-"."""
     description: _builtins.str
@@ -131,6 +132,10 @@ class TaskCard(_message.Message):
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Plan]:
         """Absent if the task is not served to the rows asked about, or not yet: see `preparing`."""
 
+    @_builtins.property
+    def signature(self) -> _types_pb2.Signature:
+        """Of this card and the kind of rows that was asked about."""
+
     def __init__(
         self,
         *,
@@ -148,10 +153,11 @@ class TaskCard(_message.Message):
         calibrated: _builtins.bool = ...,
         mapped_accuracy_margin: _builtins.float | None = ...,
         preparing: _builtins.bool = ...,
+        signature: _types_pb2.Signature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "calibrated", b"calibrated", "description", b"description", "directions", b"directions", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "preparing", b"preparing", "reject", b"reject", "revision", b"revision", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "calibrated", b"calibrated", "description", b"description", "directions", b"directions", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "preparing", b"preparing", "reject", b"reject", "revision", b"revision", "signature", b"signature", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mapped_accuracy: _TypeAlias = _typing.Literal["mapped_accuracy"]  # noqa: Y015
     _WhichOneofArgType__mapped_accuracy: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy"]  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sealign.protocol.v1 import types_pb2 as sealign_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsealign/v1/generation.proto\x12\nsealign.v1\x1a\x16sealign/v1/types.proto\"L\n\x19\x44\x65scribeGenerationRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x04rows\x18\x02 \x01(\x0b\x32\x13.sealign.v1.RowKind\"\x83\x02\n\x0eGenerationCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x05model\x18\x03 \x01(\x0b\x32\x17.sealign.v1.EncoderCard\x12\x12\n\nvocabulary\x18\x04 \x01(\r\x12\x11\n\ttokenizer\x18\x05 \x01(\t\x12\x17\n\x0ftokenizer_bytes\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12#\n\x04plan\x18\x08 \x01(\x0b\x32\x10.sealign.v1.PlanH\x00\x88\x01\x01\x12\x10\n\x08revision\x18\t \x01(\t\x12\x12\n\nunservable\x18\n \x01(\x08\x42\x07\n\x05_plan\"%\n\x15\x46\x65tchTokenizerRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"!\n\x0eTokenizerPiece\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\xb2\x01\n\x10NextTokenRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x04rows\x18\x02 \x01(\x0b\x32\x13.sealign.v1.RowKind\x12\x10\n\x08revision\x18\x03 \x01(\t\x12*\n\x05query\x18\x04 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\x12\'\n\x03key\x18\x05 \x01(\x0b\x32\x15.sealign.v1.PublicKeyH\x00\x88\x01\x01\x42\x06\n\x04_key\"i\n\rNextTokenPart\x12\x13\n\x0b\x66irst_block\x18\x01 \x01(\r\x12,\n\x06logits\x18\x02 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x15\n\rserver_micros\x18\x03 \x01(\r2\x80\x02\n\nGeneration\x12W\n\x12\x44\x65scribeGeneration\x12%.sealign.v1.DescribeGenerationRequest\x1a\x1a.sealign.v1.GenerationCard\x12Q\n\x0e\x46\x65tchTokenizer\x12!.sealign.v1.FetchTokenizerRequest\x1a\x1a.sealign.v1.TokenizerPiece0\x01\x12\x46\n\tNextToken\x12\x1c.sealign.v1.NextTokenRequest\x1a\x19.sealign.v1.NextTokenPart0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsealign/v1/generation.proto\x12\nsealign.v1\x1a\x16sealign/v1/types.proto\"L\n\x19\x44\x65scribeGenerationRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x04rows\x18\x02 \x01(\x0b\x32\x13.sealign.v1.RowKind\"\xad\x02\n\x0eGenerationCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x05model\x18\x03 \x01(\x0b\x32\x17.sealign.v1.EncoderCard\x12\x12\n\nvocabulary\x18\x04 \x01(\r\x12\x11\n\ttokenizer\x18\x05 \x01(\t\x12\x17\n\x0ftokenizer_bytes\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12#\n\x04plan\x18\x08 \x01(\x0b\x32\x10.sealign.v1.PlanH\x00\x88\x01\x01\x12\x10\n\x08revision\x18\t \x01(\t\x12\x12\n\nunservable\x18\n \x01(\x08\x12(\n\tsignature\x18\x0b \x01(\x0b\x32\x15.sealign.v1.SignatureB\x07\n\x05_plan\"%\n\x15\x46\x65tchTokenizerRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"!\n\x0eTokenizerPiece\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\xb2\x01\n\x10NextTokenRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x04rows\x18\x02 \x01(\x0b\x32\x13.sealign.v1.RowKind\x12\x10\n\x08revision\x18\x03 \x01(\t\x12*\n\x05query\x18\x04 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\x12\'\n\x03key\x18\x05 \x01(\x0b\x32\x15.sealign.v1.PublicKeyH\x00\x88\x01\x01\x42\x06\n\x04_key\"i\n\rNextTokenPart\x12\x13\n\x0b\x66irst_block\x18\x01 \x01(\r\x12,\n\x06logits\x18\x02 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x15\n\rserver_micros\x18\x03 \x01(\r2\x80\x02\n\nGeneration\x12W\n\x12\x44\x65scribeGeneration\x12%.sealign.v1.DescribeGenerationRequest\x1a\x1a.sealign.v1.GenerationCard\x12Q\n\x0e\x46\x65tchTokenizer\x12!.sealign.v1.FetchTokenizerRequest\x1a\x1a.sealign.v1.TokenizerPiece0\x01\x12\x46\n\tNextToken\x12\x1c.sealign.v1.NextTokenRequest\x1a\x19.sealign.v1.NextTokenPart0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,15 +35,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEGENERATIONREQUEST']._serialized_start=67
   _globals['_DESCRIBEGENERATIONREQUEST']._serialized_end=143
   _globals['_GENERATIONCARD']._serialized_start=146
-  _globals['_GENERATIONCARD']._serialized_end=405
-  _globals['_FETCHTOKENIZERREQUEST']._serialized_start=407
-  _globals['_FETCHTOKENIZERREQUEST']._serialized_end=444
-  _globals['_TOKENIZERPIECE']._serialized_start=446
-  _globals['_TOKENIZERPIECE']._serialized_end=479
-  _globals['_NEXTTOKENREQUEST']._serialized_start=482
-  _globals['_NEXTTOKENREQUEST']._serialized_end=660
-  _globals['_NEXTTOKENPART']._serialized_start=662
-  _globals['_NEXTTOKENPART']._serialized_end=767
-  _globals['_GENERATION']._serialized_start=770
-  _globals['_GENERATION']._serialized_end=1026
+  _globals['_GENERATIONCARD']._serialized_end=447
+  _globals['_FETCHTOKENIZERREQUEST']._serialized_start=449
+  _globals['_FETCHTOKENIZERREQUEST']._serialized_end=486
+  _globals['_TOKENIZERPIECE']._serialized_start=488
+  _globals['_TOKENIZERPIECE']._serialized_end=521
+  _globals['_NEXTTOKENREQUEST']._serialized_start=524
+  _globals['_NEXTTOKENREQUEST']._serialized_end=702
+  _globals['_NEXTTOKENPART']._serialized_start=704
+  _globals['_NEXTTOKENPART']._serialized_end=809
+  _globals['_GENERATION']._serialized_start=812
+  _globals['_GENERATION']._serialized_end=1068
 # @@protoc_insertion_point(module_scope)

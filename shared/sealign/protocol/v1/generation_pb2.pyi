@@ -65,6 +65,7 @@ class GenerationCard(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     UNSERVABLE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 characters of a-z, 0-9, ".", "_" and "-"."""
     description: _builtins.str
@@ -89,6 +90,10 @@ class GenerationCard(_message.Message):
     def plan(self) -> _types_pb2.Plan:
         """Absent if the task is not served to the rows asked about."""
 
+    @_builtins.property
+    def signature(self) -> _types_pb2.Signature:
+        """Of this card and the kind of rows that was asked about."""
+
     def __init__(
         self,
         *,
@@ -102,10 +107,11 @@ class GenerationCard(_message.Message):
         plan: _types_pb2.Plan | None = ...,
         revision: _builtins.str = ...,
         unservable: _builtins.bool = ...,
+        signature: _types_pb2.Signature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_plan", b"_plan", "model", b"model", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_plan", b"_plan", "model", b"model", "plan", b"plan", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_plan", b"_plan", "description", b"description", "max_tokens", b"max_tokens", "model", b"model", "name", b"name", "plan", b"plan", "revision", b"revision", "tokenizer", b"tokenizer", "tokenizer_bytes", b"tokenizer_bytes", "unservable", b"unservable", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_plan", b"_plan", "description", b"description", "max_tokens", b"max_tokens", "model", b"model", "name", b"name", "plan", b"plan", "revision", b"revision", "signature", b"signature", "tokenizer", b"tokenizer", "tokenizer_bytes", b"tokenizer_bytes", "unservable", b"unservable", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__plan: _TypeAlias = _typing.Literal["plan"]  # noqa: Y015
     _WhichOneofArgType__plan: _TypeAlias = _typing.Literal["_plan", b"_plan"]  # noqa: Y015

@@ -22,21 +22,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from sealign.protocol.v1 import types_pb2 as sealign_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15sealign/v1/silo.proto\x12\nsealign.v1\"\x11\n\x0f\x44\x65scribeRequest\"\xcf\x01\n\x08SiloCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08identity\x18\x03 \x01(\t\x12\x0e\n\x06spaces\x18\x04 \x03(\t\x12\r\n\x05tasks\x18\x05 \x03(\t\x12\x18\n\x10generation_tasks\x18\x06 \x03(\t\x12\"\n\x06limits\x18\x07 \x01(\x0b\x32\x12.sealign.v1.Limits\x12\x14\n\x0c\x66\x61ulty_tasks\x18\x08 \x03(\t\x12\x1f\n\x17\x66\x61ulty_generation_tasks\x18\t \x03(\t\"z\n\x06Limits\x12\x18\n\x10rows_per_request\x18\x01 \x01(\r\x12\x19\n\x0crows_per_day\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tmay_align\x18\x03 \x01(\x08\x12\x17\n\x0fshares_examples\x18\x04 \x01(\x08\x42\x0f\n\r_rows_per_day2E\n\x04Silo\x12=\n\x08\x44\x65scribe\x12\x1b.sealign.v1.DescribeRequest\x1a\x14.sealign.v1.SiloCardb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15sealign/v1/silo.proto\x12\nsealign.v1\x1a\x16sealign/v1/types.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xa5\x02\n\x08SiloCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08identity\x18\x03 \x01(\t\x12\x0e\n\x06spaces\x18\x04 \x03(\t\x12\r\n\x05tasks\x18\x05 \x03(\t\x12\x18\n\x10generation_tasks\x18\x06 \x03(\t\x12\"\n\x06limits\x18\x07 \x01(\x0b\x32\x12.sealign.v1.Limits\x12\x14\n\x0c\x66\x61ulty_tasks\x18\x08 \x03(\t\x12\x1f\n\x17\x66\x61ulty_generation_tasks\x18\t \x03(\t\x12*\n\x0bkey_changes\x18\n \x03(\x0b\x32\x15.sealign.v1.KeyChange\x12(\n\tsignature\x18\x0b \x01(\x0b\x32\x15.sealign.v1.Signature\"=\n\tKeyChange\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0c\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"z\n\x06Limits\x12\x18\n\x10rows_per_request\x18\x01 \x01(\r\x12\x19\n\x0crows_per_day\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tmay_align\x18\x03 \x01(\x08\x12\x17\n\x0fshares_examples\x18\x04 \x01(\x08\x42\x0f\n\r_rows_per_day2E\n\x04Silo\x12=\n\x08\x44\x65scribe\x12\x1b.sealign.v1.DescribeRequest\x1a\x14.sealign.v1.SiloCardb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealign.protocol.v1.silo_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DESCRIBEREQUEST']._serialized_start=37
-  _globals['_DESCRIBEREQUEST']._serialized_end=54
-  _globals['_SILOCARD']._serialized_start=57
-  _globals['_SILOCARD']._serialized_end=264
-  _globals['_LIMITS']._serialized_start=266
-  _globals['_LIMITS']._serialized_end=388
-  _globals['_SILO']._serialized_start=390
-  _globals['_SILO']._serialized_end=459
+  _globals['_DESCRIBEREQUEST']._serialized_start=61
+  _globals['_DESCRIBEREQUEST']._serialized_end=78
+  _globals['_SILOCARD']._serialized_start=81
+  _globals['_SILOCARD']._serialized_end=374
+  _globals['_KEYCHANGE']._serialized_start=376
+  _globals['_KEYCHANGE']._serialized_end=437
+  _globals['_LIMITS']._serialized_start=439
+  _globals['_LIMITS']._serialized_end=561
+  _globals['_SILO']._serialized_start=563
+  _globals['_SILO']._serialized_end=632
 # @@protoc_insertion_point(module_scope)

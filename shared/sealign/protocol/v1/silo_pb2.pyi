@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from sealign.protocol.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -50,6 +51,8 @@ class SiloCard(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     FAULTY_TASKS_FIELD_NUMBER: _builtins.int
     FAULTY_GENERATION_TASKS_FIELD_NUMBER: _builtins.int
+    KEY_CHANGES_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Chosen by the operator."""
     version: _builtins.str
@@ -80,6 +83,14 @@ class SiloCard(_message.Message):
     def faulty_generation_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Those of `generation_tasks`, likewise."""
 
+    @_builtins.property
+    def key_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyChange]:
+        """How the present signing key came after those before it, 64 at most."""
+
+    @_builtins.property
+    def signature(self) -> _types_pb2.Signature:
+        """Of this card and the request."""
+
     def __init__(
         self,
         *,
@@ -92,14 +103,46 @@ class SiloCard(_message.Message):
         limits: Global___Limits | None = ...,
         faulty_tasks: _abc.Iterable[_builtins.str] | None = ...,
         faulty_generation_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        key_changes: _abc.Iterable[Global___KeyChange] | None = ...,
+        signature: _types_pb2.Signature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["faulty_generation_tasks", b"faulty_generation_tasks", "faulty_tasks", b"faulty_tasks", "generation_tasks", b"generation_tasks", "identity", b"identity", "limits", b"limits", "name", b"name", "spaces", b"spaces", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faulty_generation_tasks", b"faulty_generation_tasks", "faulty_tasks", b"faulty_tasks", "generation_tasks", b"generation_tasks", "identity", b"identity", "key_changes", b"key_changes", "limits", b"limits", "name", b"name", "signature", b"signature", "spaces", b"spaces", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SiloCard: _TypeAlias = SiloCard  # noqa: Y015
+
+@_typing.final
+class KeyChange(_message.Message):
+    """One signing key of the silo took the place of another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    before: _builtins.bytes
+    """The key before, 32 bytes."""
+    after: _builtins.bytes
+    """The key after it, 32 bytes."""
+    signature: _builtins.bytes
+    """Of the key before, Ed25519, over both (PROTOCOL.md, section 9)."""
+    def __init__(
+        self,
+        *,
+        before: _builtins.bytes = ...,
+        after: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyChange: _TypeAlias = KeyChange  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):

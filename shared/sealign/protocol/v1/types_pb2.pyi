@@ -255,6 +255,32 @@ class EncryptedProduct(_message.Message):
 Global___EncryptedProduct: _TypeAlias = EncryptedProduct  # noqa: Y015
 
 @_typing.final
+class Signature(_message.Message):
+    """A signature of the silo's on a card (PROTOCOL.md, section 9). Clients pin the key at their first use of the silo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    """The silo's signing key: an Ed25519 public key of 32 bytes."""
+    value: _builtins.bytes
+    """Ed25519, 64 bytes, over the canonical forms of the card, without this field, and of what it answers."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signature: _TypeAlias = Signature  # noqa: Y015
+
+@_typing.final
 class EncoderCard(_message.Message):
     """A model that turns texts into rows: an encoder of texts, or a causal model and its token states."""
 
