@@ -29,7 +29,7 @@ from sealign.protocol.conversions.alignment import space_from_wire
 from sealign.protocol.v1.alignment_pb2 import DescribeSpaceRequest
 from sealign_client import Client
 from sealign_server.ledger import Budget, IdentityRegister, Ledger, Snapshot, Usage, UsageKey
-from sealign_server.store import AuditTrail
+from sealign_server.store import AuditTrail, SigningKeys
 from tests.benchmarks.bench_service import CLASSES, DIMENSION, FixedEncoder, cpu_seconds, make_silo, unit_rows
 from tests.benchmarks.fleet import LEASE, Costs, Fleet, Load, Outcome
 from tests.support.postgresql import postgresql
@@ -102,13 +102,13 @@ def measured() -> Measured:
             with Client(silo=address, tls_ca=ca, encoder=FixedEncoder()) as client:
                 found |= _bulk(silo, client)
             found["resident"] = silo.resident_bytes
-        trail = AuditTrail(work / "audit")
+        trail = AuditTrail(work / "audit", SigningKeys(work / "signing" / "keys.json"))
         record = _cpu(lambda: trail.append("query", "CN=client,O=acme", {"task": "topics", "rows": 1}))
         trail.close()
     return Measured(record=record, start=start * 1e3, **ledger, **found)
 
 
-def _ledger(url: str) -> dict[str, float]:
+def _ledger(url: str) -> dict[str, Any]:
     ledger, numbers = Ledger(Path("none"), url), count()
     usage, register, far = Usage(ledger), IdentityRegister(ledger), Budget(10**9, 10**9, 10**9)
     transaction = _wall(lambda: usage.debit(UsageKey(f"CN={next(numbers)}", "topics", "c"), 1, LEASE, far))
