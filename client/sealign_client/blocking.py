@@ -154,8 +154,9 @@ class Client:
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
         alternatives: int = 0,
+        mixture: bool = False,
     ) -> Iterator[GeneratedToken]:
-        return self._iterate(self._client.generate(prompt, task, max_tokens, sampling, alternatives))
+        return self._iterate(self._client.generate(prompt, task, max_tokens, sampling, alternatives, mixture))
 
     def forecast(self, texts: Texts, task: str | None = None) -> Forecast:
         return self._wait(self._client.forecast(texts, task))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from time import monotonic
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from sealign_client.local.recentring import Recentring
 from sealign_client.results import Description
 from sealign_client.routes import Route, Routes, Source, chosen_name, no_map
 from sealign_client.session import Calls
+
+if TYPE_CHECKING:
+    from sealign_client.transport import Listing
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of texts or rows that have been done since the last call."""
@@ -41,6 +45,7 @@ class _Offer:
     space: SpaceCard
     route: Route | None
     tasks: tuple[TaskCard, ...]
+    faults: Mapping[str, SealignError]
     pins: int
 
     @property
@@ -99,6 +104,7 @@ class ClassificationTasks:
         self._recentring: Recentring | None = None
         self._offer: _Offer | None = None
         self._warned: set[str] = set()
+        self._left_out: set[str] = set()
 
     async def encoder(self) -> Encoder:
         """Return the encoder, loaded when it is first needed.
@@ -134,8 +140,9 @@ class ClassificationTasks:
                 route = await self.routes.find(space, card, recentring)
                 kind = None if route is None else route.kind
                 calls = await self._session.calls()
-                tasks = await calls.classification.tasks(kind, self._session.timeout)
-                return _Offer(space, route, tasks, pins)
+                listing = await calls.classification.tasks(kind, self._session.timeout)
+                self._mention(listing.faults)
+                return _Offer(space, route, listing.cards, listing.faults, pins)
 
             async def renew(error: SealignError) -> None:
                 if isinstance(error, UnknownMapError):
@@ -143,6 +150,13 @@ class ClassificationTasks:
 
             self._offer = self._with_own_thresholds(await self._session.retried(attempt, renew), recentring)
         return self._offer
+
+    def _mention(self, faults: Mapping[str, SealignError]) -> None:
+        """Warn once of each task that is left out."""
+        for name, error in faults.items():
+            if name not in self._left_out:
+                self._left_out.add(name)
+                warnings.warn(f"Task {name!r} of the silo cannot be used here: {error}", stacklevel=2)
 
     def _with_own_thresholds(self, offer: _Offer, recentring: Recentring | None) -> _Offer:
         own = None if recentring is None else recentring.thresholds
@@ -210,10 +224,13 @@ class ClassificationTasks:
                     retry_after=60.0,
                 )
 
-            async def attempt(calls: Calls, seconds: float, kind: RowKind = offer.route.kind) -> tuple[TaskCard, ...]:
+            async def attempt(calls: Calls, seconds: float, kind: RowKind = offer.route.kind) -> Listing:
                 return await calls.classification.tasks(kind, seconds, name)
 
-            began, renewed = monotonic(), {card.name: card for card in await self._session.retried(attempt)}
+            began, listing = monotonic(), await self._session.retried(attempt)
+            if name in listing.faults:
+                raise listing.faults[name]
+            renewed = {card.name: card for card in listing.cards}
             offer = replace(offer, tasks=tuple(renewed.get(card.name, card) for card in offer.tasks))
             self._offer = self._with_own_thresholds(offer, await self.recentring())
             if (await self.task(name)).preparing:
@@ -243,7 +260,10 @@ class ClassificationTasks:
 
 
 def _chosen(offer: _Offer, name: str | None) -> TaskCard:
-    cards = {card.name: card for card in offer.tasks}
+    cards, faults = {card.name: card for card in offer.tasks}, offer.faults
+    wanted = next(iter(faults)) if name is None and not cards and len(faults) == 1 else name
+    if wanted is not None and wanted in faults:
+        raise faults[wanted]
     return cards[chosen_name(tuple(cards), name, "task")]
 
 

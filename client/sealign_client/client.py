@@ -137,7 +137,7 @@ class AsyncClient:
             texts: the public set; the silo must hold the same.
             space: "generation/TASK" for the token states of a generation task; by default the encoder's embeddings.
             options: fields of :class:`AlignmentOptions`: ``mode``, ``register``, ``shared_examples``,
-                ``accept_examples``, ``accept_poor_map``, ``progress``, ``transfer``.
+                ``accept_examples``, ``mixture_positions``, ``accept_poor_map``, ``progress``, ``transfer``.
 
         Raises:
             NotFoundError: the silo does not hold this public set, or no examples of the task.
@@ -159,7 +159,8 @@ class AsyncClient:
         task = generation_task_of(space)
         source = await (self.classifier.source() if task is None else self.generator.source(task))
         learned = await Aligner(self._routes, source, space, self._passphrase).align(chosen, wanted)
-        await (self.classifier.note_alignment() if task is None else self.generator.note_alignment(task))
+        aligned = self.classifier.note_alignment() if task is None else self.generator.aligned(chosen, task, wanted)
+        await aligned
         return learned
 
     async def adapt(
@@ -261,6 +262,7 @@ class AsyncClient:
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
         alternatives: int = 0,
+        mixture: bool = False,
     ) -> AsyncGenerator[GeneratedToken, None]:
         """Continue a prompt with the silo's language-model head, token by token.
 
@@ -270,18 +272,18 @@ class AsyncClient:
             max_tokens: maximum number of new tokens; by default 64. The silo may impose a lower limit.
             sampling: how tokens are chosen; by default the likeliest each time.
             alternatives: number of likeliest tokens reported with each token.
+            mixture: sample from the mixture fitted at alignment; each token then has ``silo_log_probability`` too.
 
         Raises:
             NotFoundError, NoMapError, NoPlanError: no such task; never aligned with it; no parameter set can serve it.
-            DecryptionError: a text so unlike the public ones that logits leave the promised range; what was yielded
-                stands.
-            InvalidInputError: an empty prompt, or one beyond the model's window; nothing was sent.
+            DecryptionError: a text so unlike the public ones that logits leave the range; what was yielded stands.
+            InvalidInputError: an empty prompt, or one beyond the model's window, or no mixture; nothing was sent.
             UnavailableError: the silo went away and did not come back in time; what was yielded stands.
         """
         self.session.require_usable()
         from sealign_client.generate import Generation
 
-        wanted = Generation(prompt, task, max_tokens, sampling, alternatives)
+        wanted = Generation(prompt, task, max_tokens, sampling, alternatives, mixture)
         async for token in self.generator.generate(wanted):
             yield token
 

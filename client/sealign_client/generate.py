@@ -12,16 +12,23 @@ from pydantic import ValidationError
 
 from sealign.ckks import PackingPlan
 from sealign.errors import DecryptionError, InvalidInputError, SealignError
-from sealign.generation.sampling import Sampler, Sampling, StopStrings
+from sealign.generation.measures import log_softmax
+from sealign.generation.rewriting import token_counts
+from sealign.generation.sampling import Choice, Sampler, Sampling, StopStrings
 from sealign.protocol import GenerationCard, generation_space
 from sealign_client.exchange import Exchange, Target
 from sealign_client.generation_tasks import GenerationTasks
-from sealign_client.results import Finish, GeneratedToken
+from sealign_client.local.mixtures import StoredMixture, load_mixture, save_mixture
+from sealign_client.mixing import Mixing, fitted_mixture, require_current, spread_positions
+from sealign_client.options import AlignmentOptions
+from sealign_client.results import Finish, GeneratedToken, Mixture
 from sealign_client.retry import RETRIED
 from sealign_client.routes import Route, no_map
 
 if TYPE_CHECKING:
+    from sealign.alignment import PublicSet
     from sealign.encoders.causal import CausalModel, CausalSession
+    from sealign.encoders.tokenizer import CausalTokenizer
 
 DEFAULT_TOKENS = 64
 
@@ -36,6 +43,7 @@ class Generation:
         max_tokens: maximum number of new tokens; by default 64. The silo may impose a lower limit.
         sampling: how tokens are chosen; by default the likeliest each time.
         alternatives: number of likeliest tokens reported with each token.
+        mixture: whether to sample from the mixture with the client's own distribution.
     """
 
     prompt: str
@@ -43,6 +51,7 @@ class Generation:
     max_tokens: int | None = None
     sampling: Sampling | None = None
     alternatives: int = 0
+    mixture: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str) or not self.prompt:
@@ -75,12 +84,15 @@ class Generator(GenerationTasks):
         seen = [int(number) for number in tokenizer.encode(wanted.prompt).ids]
         allowed = await self._session.run(tokenizer.allowed, ready.card.vocabulary)
         sampler = Sampler(sampling, allowed, seen, wanted.alternatives)
+        mixing = await self._mixing(ready, tokenizer, model) if wanted.mixture else None
         session, text = model.session(), wanted.prompt
         state: NDArray[np.float32] | None = await self._session.run(session.advance, text)
         for count in range(1, limit + 1):
             assert state is not None  # noqa: S101 - the last round but one has ended where there is none
-            ready, logits = await self._logits(ready, state)
-            choice = await self._session.run(sampler.choose, logits)
+            sent = await self._session.run(model.sent, state[None])
+            row = await self.prepared(sent, ready.card.name, ready.route.card)
+            ready, logits = await self._logits(ready, row)
+            choice, silo = await self._session.run(_chosen, sampler, logits, mixing, state)
             ended = choice.id in tokenizer.ends
             piece = "" if ended else tokenizer.pieces[choice.id]
             text += piece
@@ -93,9 +105,52 @@ class Generator(GenerationTasks):
                 finish = Finish.WINDOW if state is None else None
             if finish is not None and finish is not Finish.STOP:
                 written += stops.rest()
-            yield GeneratedToken(written, choice.id, choice.log_probability, choice.alternatives, finish)
+            yield GeneratedToken(written, choice.id, choice.log_probability, choice.alternatives, finish, silo)
             if finish is not None:
                 return
+
+    async def aligned(self, texts: PublicSet, task: str, options: AlignmentOptions) -> None:
+        """Use a new map from now on, and fit a mixture behind it if that is wanted.
+
+        Raises:
+            NoPlanError: the silo can serve the task behind it under no parameter set.
+            InvalidInputError, DecryptionError, UnavailableError: as :meth:`fit_mixture`; the map stays.
+        """
+        await self.note_alignment(task)
+        if options.mixture_positions:
+            await self.fit_mixture(texts, task, options.mixture_positions)
+
+    async def fit_mixture(self, texts: PublicSet, task: str, positions: int) -> Mixture:
+        """Ask the silo about public positions, fit the weight of a mixture, and keep it beside the map.
+
+        Raises:
+            InvalidInputError: the texts have fewer positions.
+            NoMapError, NoPlanError, DecryptionError, UnavailableError: as :meth:`generate`; nothing was kept.
+        """
+        if positions < 1:
+            raise InvalidInputError(f"At least one position must be requested, not {positions}.")
+        ready = await self._ready(task)
+        tokenizer, model, run = await self.tokenizer(task), await self.model(), self._session.run
+        some = await run(spread_positions, model, tokenizer, texts.texts, positions)
+        counts = await run(token_counts, tokenizer, ready.card.vocabulary, texts.texts)
+        mixing = await run(Mixing, model, tokenizer, counts, 0.5)
+        silo, own = [], []
+        for row, state, follows in zip(some.rows, some.states, some.following.tolist(), strict=True):
+            sent = await self.prepared(row[None], task, ready.route.card)
+            ready, logits = await self._logits(ready, sent)
+            silo.append(float(log_softmax(logits[None])[0, follows]))
+            own.append(float((await run(mixing.own, state))[follows]))
+        found = fitted_mixture(silo, own)
+        stored = StoredMixture(ready.route.card.id, ready.card.tokenizer, found, counts)
+        lane = await self._lane(task)
+        await run(save_mixture, self.routes.maps.directory, lane, stored)
+        return found
+
+    async def _mixing(self, ready: _Ready, tokenizer: CausalTokenizer, model: CausalModel) -> Mixing:
+        directory, name = self.routes.maps.directory, ready.card.name
+        stored = await self._session.run(load_mixture, directory, await self._lane(name))
+        current = require_current(stored, ready.route.card.id, ready.card.tokenizer, name)
+        return await self._session.run(Mixing, model, tokenizer, current.counts, current.mixture.weight)
 
     async def _ready(self, task: str | None) -> _Ready:
         name = await self._name(task)
@@ -112,8 +167,8 @@ class Generator(GenerationTasks):
         offer.route.require_dimension(offer.card.plan)
         return _Ready(offer.card, offer.card.plan, offer.route)
 
-    async def _logits(self, ready: _Ready, state: NDArray[np.float32]) -> tuple[_Ready, NDArray[np.float64]]:
-        """Return logits, shape (V,), of what follows a state, and the task that gave them; a break is bridged."""
+    async def _logits(self, ready: _Ready, row: NDArray[np.float32]) -> tuple[_Ready, NDArray[np.float64]]:
+        """Return logits, shape (V,), for a row, (1, d), and the task that gave them; a break is bridged."""
         retry = self._session.patience()
 
         async def renew(_: SealignError) -> None:
@@ -122,7 +177,7 @@ class Generator(GenerationTasks):
 
         while True:
             try:
-                return ready, await self._asked(ready, state, retry.remaining)
+                return ready, await self._asked(ready, row, retry.remaining)
             except RETRIED as error:  # noqa: PERF203
                 await self._session.mend(error, retry, renew)
 
@@ -133,11 +188,11 @@ class Generator(GenerationTasks):
             raise InvalidInputError("The silo has put another model behind the task. Start the generation again.")
         return ready
 
-    async def _asked(self, ready: _Ready, state: NDArray[np.float32], seconds: float) -> NDArray[np.float64]:
+    async def _asked(self, ready: _Ready, row: NDArray[np.float32], seconds: float) -> NDArray[np.float64]:
         calls, plan = (await self._session.calls()).generation, ready.plan
         target = Target(ready.card.name, ready.card.revision, ready.route.kind, plan, ready.card.vocabulary)
         exchange = Exchange(self._session, target)
-        rows = ready.route.prepared(state[None], plan, clip=True)
+        rows = ready.route.prepared(row, plan, clip=True)
         try:
             outputs = await exchange.ask(rows, lambda query: calls.next_token(query, plan, seconds))
             exchange.conclude()
@@ -149,6 +204,16 @@ class Generator(GenerationTasks):
             ) from error
         logits: NDArray[np.float64] = outputs[0]
         return logits
+
+
+def _chosen(
+    sampler: Sampler, logits: NDArray[np.float64], mixing: Mixing | None, state: NDArray[np.float32]
+) -> tuple[Choice, float | None]:
+    """Return the next token; with a mixture, also its log-probability by the silo alone, among the tokens allowed."""
+    if mixing is None:
+        return sampler.choose(logits), None
+    choice = sampler.choose(mixing.mixed(logits, state))
+    return choice, sampler.log_probability(logits, choice.id)
 
 
 def sampling_of(**fields: Any) -> Sampling:

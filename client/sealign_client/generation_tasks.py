@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
-from sealign.errors import InvalidInputError, NoPlanError, SealignError, UnknownMapError
-from sealign.protocol import GenerationCard, SpaceCard, generation_space
+from sealign.errors import InvalidInputError, NoMapError, NoPlanError, SealignError, UnknownMapError
+from sealign.generation.whitening import Whitening
+from sealign.protocol import GenerationCard, MapCard, SpaceCard, generation_space
+from sealign_client.local.directory import private
+from sealign_client.local.maps import Lane
+from sealign_client.local.mixtures import load_mixture
 from sealign_client.results import GenerationDescription
 from sealign_client.routes import Route, Routes, Source, chosen_name
 
@@ -45,6 +51,7 @@ class GenerationTasks:
         self._model: CausalModel | None = None
         self._offers: dict[str, Offer] = {}
         self._tokenizers: dict[str, CausalTokenizer] = {}
+        self._whitenings: dict[Path, Whitening] = {}
 
     async def model(self) -> CausalModel:
         """Return the model, loaded when it is first needed.
@@ -67,10 +74,19 @@ class GenerationTasks:
         if refresh:
             self._offers.clear()
         offers = [await self._offered(name) for name in silo.generation_tasks]
-        return tuple(
-            GenerationDescription(offer.card, offer.space, None if offer.route is None else offer.route.card)
-            for offer in offers
-        )
+        return tuple([await self._described(offer) for offer in offers])
+
+    async def _described(self, offer: Offer) -> GenerationDescription:
+        if offer.route is None:
+            return GenerationDescription(offer.card, offer.space, None)
+        lane, used = await self._lane(offer.card.name), offer.route.card
+        stored = await self._session.run(load_mixture, self.routes.maps.directory, lane)
+        current = stored is not None and (stored.map, stored.tokenizer) == (used.id, offer.card.tokenizer)
+        mixture = stored.mixture if stored is not None and current else None
+        return GenerationDescription(offer.card, offer.space, used, mixture)
+
+    async def _lane(self, task: str) -> Lane:
+        return await self.routes.lane((await self._offered(task)).space, (await self.model()).card)
 
     async def task(self, name: str | None = None) -> GenerationCard:
         """Return the card of a task; without a name, of the only one.
@@ -142,9 +158,45 @@ class GenerationTasks:
         tokenizer, model = await self.tokenizer(task), await self.model()
 
         async def rows(texts: PublicSet, progress: Callable[[int], None] | None) -> NDArray[np.float32]:
-            return await self._session.run(_read, model, tokenizer, texts, progress)
+            read = await self._session.run(_read, model, tokenizer, texts, progress)
+            if not model.whitens:
+                return read
+            return await self._session.run(self._whitened, read, self._whitening_path(tokenizer, texts.digest))
 
         return Source(model.card, rows)
+
+    async def prepared(self, rows: NDArray[np.float32], task: str, used: MapCard) -> NDArray[np.float32]:
+        """Return rows of the model's, (n, d), as the map in use was learned from them.
+
+        Raises:
+            NoMapError: the map was learned from rows that another machine whitened.
+        """
+        model = await self.model()
+        if not model.whitens:
+            return rows
+        path = self._whitening_path(await self.tokenizer(task), used.public_set)
+        if path not in self._whitenings:
+            if not path.exists():
+                raise NoMapError(
+                    f"Map {used.id[:12]} was learned from rows that another machine, or another map directory, has "
+                    f"whitened. Align here: sealign align --generation {task} --public FILE"
+                )
+            self._whitenings[path] = await self._session.run(Whitening.load, path)
+        return await self._session.run(self._whitenings[path].apply, rows)
+
+    def _whitening_path(self, tokenizer: CausalTokenizer, public_set: str) -> Path:
+        if self._model is None:  # both callers have loaded it
+            raise InvalidInputError("Name the local causal language model.")
+        parts = "\0".join((self._model.card.fingerprint, tokenizer.fingerprint, public_set))
+        return self.routes.maps.directory / f"{sha256(parts.encode()).hexdigest()[:32]}.whitening"
+
+    def _whitened(self, rows: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+        """Whiten rows of public texts, and keep the whitening for what is sent later."""
+        whitening = Whitening.fit(rows)
+        private(path.parent)
+        whitening.save(path)
+        self._whitenings[path] = whitening
+        return whitening.apply(rows)
 
     async def note_alignment(self, task: str) -> None:
         """Use a new map from now on.

@@ -36,6 +36,8 @@ class AlignmentOptions:
             so that it fits and calibrates heads for it. Without, results have no probabilities.
         shared_examples: a task whose label names, and examples as far as the silo shares them, join the public set.
         accept_examples: is shown these examples, 128 at most, and returns whether they may be embedded.
+        mixture_positions: for a generation task, public positions on which the silo is asked, one query each, to fit
+            how much a mixture takes of the client's own predictions; 0 for no mixture.
         accept_poor_map: use a map that predicts no better than chance.
         progress: called with the number of texts that have been embedded since the last call.
         transfer: called with the progress of ciphertexts, in encrypted mode.
@@ -45,6 +47,7 @@ class AlignmentOptions:
     register: bool = True
     shared_examples: str | None = None
     accept_examples: Callable[[Sequence[str]], bool] | None = None
+    mixture_positions: int = 0
     accept_poor_map: bool = False
     progress: Callable[[int], None] | None = None
     transfer: Callable[[Transfer], None] | None = None

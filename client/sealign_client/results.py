@@ -114,6 +114,25 @@ class Description:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """A mixture of the silo's next-token distribution and the client's own, rewritten as the silo's tokens.
+
+    Attributes:
+        weight: of the client's own distribution, 0 to 1.
+        positions: public ones that it was fitted on.
+        perplexity: of the tokens that follow them, by the mixture.
+        silo_perplexity: the same by the silo's distribution alone.
+        own_perplexity: the same by the client's own alone.
+    """
+
+    weight: float
+    positions: int
+    perplexity: float
+    silo_perplexity: float
+    own_perplexity: float
+
+
+@dataclass(frozen=True)
 class GenerationDescription:
     """What a generation task offers to a client's causal model.
 
@@ -121,11 +140,13 @@ class GenerationDescription:
         card: without a plan before an alignment.
         space: of the token states that the model is aligned with.
         map: the map in use; None before an alignment.
+        mixture: fitted behind this map; None if none was.
     """
 
     card: GenerationCard
     space: SpaceCard
     map: MapCard | None
+    mixture: Mixture | None = None
 
 
 class Finish(str, enum.Enum):
@@ -148,9 +169,11 @@ class GeneratedToken:
     Attributes:
         text: what can be shown now; empty while it may be the beginning of a stop text.
         id: of the token in the silo's vocabulary.
-        log_probability: natural, under the silo's head for the mapped state, temperature 1, exact to the precision.
+        log_probability: natural, at temperature 1, under what was sampled from: the silo's head for the mapped state,
+            exact to the precision, or the mixture with the client's own distribution.
         alternatives: the likeliest tokens and their log-probabilities, as many as requested.
         finish: of the last token, why it is the last.
+        silo_log_probability: with a mixture, under the silo's head alone; None without one.
     """
 
     text: str
@@ -158,6 +181,7 @@ class GeneratedToken:
     log_probability: float
     alternatives: tuple[tuple[int, float], ...] = ()
     finish: Finish | None = None
+    silo_log_probability: float | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from deploy.demo.data import reuters_r8
 from sealign.alignment import RidgeStatistics, fit_ridge
 from sealign.encoders import EncoderSettings
 from sealign.encoders.causal import CausalModel, OutputHead
-from sealign.generation import Rewriting, measure_agreement, measure_predictions, predictor
+from sealign.generation import Rewriting, measure_agreement, measure_predictions, predictor, token_counts
 from sealign.generation.kl import refine_by_divergence
 from sealign.lab.evaluation import EvaluationSpec
 from sealign.lab.evaluation.generation.states import StateCache, States, enough_texts
@@ -120,10 +120,12 @@ def main(arguments: Sequence[str]) -> None:
     )
     follows = private.following >= 0
     head = tuned(silo.head, private.silo[follows], private.following[follows])
-    rewriting = Rewriting(client.tokenizer, silo.tokenizer, silo.card.vocabulary, public_texts)
+    rewriting = Rewriting(
+        client.tokenizer, silo.tokenizer, token_counts(silo.tokenizer, silo.card.vocabulary, public_texts)
+    )
     alone = measure_predictions(
         predictor(silo.head, test.silo),
-        lambda rows: rewriting.log_probabilities(client.head.logits(test.client[rows])),
+        lambda rows: rewriting.log_probabilities(client.head.logits(test.final[rows])),
         test.silo,
         test.following,
     )

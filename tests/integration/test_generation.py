@@ -15,7 +15,8 @@ import grpc
 import numpy as np
 import pytest
 
-from sealign.encoders.causal import CausalModel, CausalSession
+from sealign.encoders import EncoderSettings
+from sealign.encoders.causal import CausalModel
 from sealign.errors import (
     DecryptionError,
     InvalidInputError,
@@ -25,7 +26,11 @@ from sealign.errors import (
     PeerFailedError,
     UnavailableError,
 )
-from sealign.generation.sampling import Sampling
+from sealign.generation import Rewriting, mixed, token_counts
+from sealign.generation.measures import log_softmax
+from sealign.generation.repetition import distinct, has_loop
+from sealign.generation.sampling import Sampler, Sampling
+from sealign.generation.whitening import Whitening
 from sealign.protocol import generation_space
 from sealign.protocol.v1 import daemon_pb2 as pb
 from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
@@ -128,13 +133,17 @@ def test_two_hundred_greedy_tokens_are_those_of_the_clear_computation(client: Cl
     assert text_of(tokens) == written(tokens)
     assert chosen_otherwise(clear, PROMPT, tokens) <= 20
     for token in tokens:
-        assert token.alternatives == ((token.id, token.log_probability),)
+        ((likeliest, log_probability),) = token.alternatives
+        assert log_probability >= token.log_probability
+        assert likeliest != token.id or log_probability == token.log_probability
     assert tokens[-1].finish is Finish.LENGTH
     assert {token.finish for token in tokens[:-1]} == {None}
 
 
 def test_sampling(client: Client) -> None:
-    one = client.generate(PROMPT, max_tokens=8, sampling=Sampling(temperature=1, top_k=1), alternatives=2)
+    one = client.generate(
+        PROMPT, max_tokens=8, sampling=Sampling(temperature=1, top_k=1, no_repeat_run=0), alternatives=2
+    )
     for token in one:
         assert token.id == token.alternatives[0][0]
         assert token.alternatives[0][1] >= token.alternatives[1][1]
@@ -145,6 +154,17 @@ def test_sampling(client: Client) -> None:
     assert len(warm) == 3
     penalised = list(client.generate(PROMPT, max_tokens=40, sampling=Sampling(repetition_penalty=10)))
     assert len({token.id for token in penalised}) > 35
+
+
+def test_no_run_of_four_tokens_comes_twice_unless_it_may(client: Client) -> None:
+    """Small models loop when the likeliest token is taken each time; the default does not let them."""
+    guarded, free = (
+        [token.id for token in client.generate(PROMPT, max_tokens=100, sampling=sampling)]
+        for sampling in (None, Sampling(no_repeat_run=0))
+    )
+    assert distinct(guarded) == 1
+    assert not has_loop(guarded)
+    assert distinct(free) < 0.9
 
 
 def test_a_stop_string_ends_before_it_comes(client: Client) -> None:
@@ -220,7 +240,7 @@ def test_generation_goes_on_when_the_silo_dies_between_two_tokens(
             waiting.join(timeout=60)
         assert len(begun + rest) == 14
         assert rest[-1].finish is Finish.LENGTH
-        assert chosen_otherwise(clear, PROMPT, begun + rest, sampling) <= 1
+        assert chosen_otherwise(clear, PROMPT, begun + rest, sampling) <= 3
 
 
 def test_a_silo_that_stays_away_is_one_clear_error(copy: Path, tls: Tls, tmp_path: Path) -> None:
@@ -307,14 +327,13 @@ class TestLogitsTooLarge:
         columns = clear.map.weight @ clear.head.columns(slice(0, card.vocabulary))
         norms = np.linalg.norm(columns, axis=0)
         longest = card.plan.row_norm * columns[:, norms.argmax()] / norms.max()
-        states = [(share * longest).astype(np.float32) for share in np.linspace(0, 1, 200)]
-        beyond = [state for state in states if np.abs(clear.logits(state)).max() > card.plan.range + 2 * PRECISION]
-        assert np.abs(clear.logits(beyond[-1])).max() > 2 * card.plan.range
+        rows = [(share * longest).astype(np.float32) for share in np.linspace(0, 1, 200)]
+        beyond = [row for row in rows if np.abs(clear.row_logits(row)).max() > card.plan.range + 2 * PRECISION]
+        assert np.abs(clear.row_logits(beyond[-1])).max() > 2 * card.plan.range
         tokens = client.generate(PROMPT, max_tokens=8)
         begun = [next(tokens)]
         with monkeypatch.context() as patched:
-            patched.setattr(CausalSession, "advance", lambda *_: beyond[-1 if far else 0])
-            begun.append(next(tokens))  # its state was read before
+            patched.setattr(CausalModel, "sent", lambda *_: beyond[-1 if far else 0][None])
             with pytest.raises(DecryptionError, match=r"Logits leave the ±\d+ that the silo promises .* task reviews"):
                 next(tokens)
         chosen_otherwise(clear, PROMPT, begun)
@@ -371,7 +390,7 @@ class TestAlignment:
             (found,) = client.describe_generation()
             assert learned.rows == found.space.public_sets[0].rows > 5000
             assert learned.explained_variance > 0.3
-            tokens = list(client.generate(PROMPT, max_tokens=20))
+            tokens = list(client.generate(PROMPT, max_tokens=20, sampling=Sampling(no_repeat_run=0)))
         clear = ClearGenerator.load(unaligned, model)
         tokenizer = loaded("two").tokenizer
         session, text = model.session(), PROMPT
@@ -396,6 +415,91 @@ class TestAlignment:
         space = SiloStore(unaligned).generation.space(TASK)
         assert not space.map_records(loaded("one").card.fingerprint)
         assert len(list((tmp_path / "maps").glob("*.safetensors"))) == 1
+
+
+def test_a_mixture_is_fitted_at_alignment_and_reported(
+    copy: Path, tls: Tls, model: CausalModel, tmp_path: Path
+) -> None:
+    """Its weight comes from public positions; each token has the silo's own log-probability beside the mixture's."""
+    with (
+        serving("sealign-server", "serve", copy, *tls.serve_options, log=tmp_path / "log") as silo,
+        Client(tls.client_settings(silo.port, model=model_name("one"), map_directory=tmp_path / "maps")) as client,
+    ):
+        with pytest.raises(InvalidInputError, match=r"no mixture for map .*: none was fitted"):
+            list(client.generate(PROMPT, mixture=True))
+        client.align(public_set(), SPACE, mixture_positions=24)
+        (found,) = client.describe_generation()
+        mixture = found.mixture
+        assert mixture is not None
+        assert mixture.positions == 24
+        assert 0 < mixture.weight < 1
+        assert mixture.perplexity <= min(mixture.silo_perplexity, mixture.own_perplexity) * 1.001
+        tokens = list(client.generate(PROMPT, max_tokens=12, mixture=True, sampling=Sampling(no_repeat_run=0)))
+        assert all(token.silo_log_probability is None for token in client.generate(PROMPT, max_tokens=2))
+        options = (*tls.client_options(silo.port), "--model", model_name("one"), "--map-directory", tmp_path / "maps")
+        told = command("sealign", "generate", PROMPT, "--max-tokens", 3, "--mixture", *options)
+        assert told.returncode == 0, told.stderr
+        assert re.search(r"mixture: perplexity of this text [\d.]+, by the silo alone [\d.]+", told.stderr)
+        with (
+            serving("sealign", "daemon", *options, "--listen", "127.0.0.1:0", log=tmp_path / "daemon.log") as daemon,
+            daemon_channel(daemon) as channel,
+        ):
+            request = pb.GenerateTextRequest(prompt=PROMPT, max_tokens=2, mixture=True, no_repeat_run=0)
+            streamed = list(DaemonStub(channel).GenerateText(request, timeout=60))
+        assert [token.HasField("silo_log_probability") for token in streamed] == [True, True]
+        assert [token.id for token in streamed] == [token.id for token in tokens[:2]]
+    clear = ClearGenerator.load(copy, model)
+    two = loaded("two").tokenizer
+    allowed = two.allowed(1024)
+    rewriting = Rewriting(model.tokenizer, two, token_counts(two, 1024, public_set().texts))
+    session, text = model.session(), PROMPT
+    for token in tokens:
+        state = session.advance(text)
+        silo_alone = log_softmax(np.where(allowed, clear.logits(state), -np.inf)[None])[0]
+        own = rewriting.log_probabilities(model.head.logits(state[None]))[0]
+        both = np.where(allowed, mixed(log_softmax(clear.logits(state)[None])[0], own, mixture.weight), -np.inf)
+        both = log_softmax(both[None])[0]
+        assert token.silo_log_probability is not None
+        assert abs(token.silo_log_probability - silo_alone[token.id]) <= 2 * PRECISION
+        assert abs(token.log_probability - both[token.id]) <= 4 * PRECISION
+        assert both.max() - both[token.id] <= 4 * PRECISION
+        text += two.pieces[token.id]
+
+
+def test_a_client_that_sends_its_own_forecast(copy: Path, tls: Tls, tmp_path: Path) -> None:
+    """Rows are whitened over the public texts at the client, which alone knows how; another machine must align."""
+    name, maps = f"{model_name('one')}&states=forecast", tmp_path / "maps"
+    with serving("sealign-server", "serve", copy, *tls.serve_options, log=tmp_path / "log") as silo:
+        with Client(tls.client_settings(silo.port, model=name, map_directory=maps)) as client:
+            with pytest.raises(NoMapError, match="Align first"):
+                list(client.generate(PROMPT))
+            client.align(public_set(), SPACE, mixture_positions=8)
+            tokens = list(client.generate(PROMPT, max_tokens=12))
+            (found,) = client.describe_generation()
+            assert found.mixture is not None
+        with Client(tls.client_settings(silo.port, model=name, map_directory=maps)) as again:
+            assert len(list(again.generate(PROMPT, max_tokens=2, mixture=True))) == 2
+        with (
+            Client(tls.client_settings(silo.port, model=name, map_directory=tmp_path / "other")) as elsewhere,
+            pytest.raises(NoMapError, match="another machine"),
+        ):
+            list(elsewhere.generate(PROMPT))
+    model = CausalModel(EncoderSettings.parse(name))
+    (file,) = maps.glob("*.whitening")
+    clear, whitening = ClearGenerator.load(copy, model), Whitening.load(file)
+    assert found.card.plan is not None
+    assert found.card.plan.dimension == model.card.dimension > model.hidden
+    two = loaded("two").tokenizer
+    sampler = Sampler(Sampling(), two.allowed(1024), two.encode(PROMPT).ids.tolist())
+    session, text = model.session(), PROMPT
+    for token in tokens:
+        row = whitening.apply(model.sent(session.advance(text)[None]))[0]
+        logits = np.where(two.allowed(1024), clear.row_logits(row), -np.inf)
+        assert abs(token.log_probability - log_softmax(logits[None])[0, token.id]) <= 2 * PRECISION
+        left = sampler._without_repeats(logits)
+        assert left.max() - left[token.id] <= 2 * PRECISION
+        sampler._written.append(token.id)
+        text += two.pieces[token.id]
 
 
 def test_a_daemon_with_a_model_alone(silo: Server, tls: Tls, clear: ClearGenerator, tmp_path: Path) -> None:

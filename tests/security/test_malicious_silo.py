@@ -25,6 +25,7 @@ from sealign.ckks import (
 from sealign.ckks.serialization import pack_words, unpack_words
 from sealign.errors import (
     DecryptionError,
+    InsecureParametersError,
     InvalidInputError,
     NoMapError,
     SealignError,
@@ -140,6 +141,30 @@ class TestHugePlans:
         with pytest.raises(SealignError):
             client.classify(QUERIES[:2])
         assert not fake.queries
+
+
+class TestOneBadCard:
+    """A card among others that no client can use."""
+
+    def test_the_others_are_listed_and_it_is_named(self, client: Client, fake: FakeSilo) -> None:
+        client.align(PUBLIC)
+
+        def with_another(reply: Any) -> Any:
+            other = reply.tasks.add()
+            other.CopyFrom(reply.tasks[0])
+            other.name = "weak"
+            other.plans[0].parameter_set = "ckks-1024-27"
+            return reply
+
+        fake.faulty, fake.tamper = (), on("DescribeTasks", with_another)
+        with pytest.warns(UserWarning, match="Task 'weak' of the silo cannot be used here"):
+            tasks = client.describe(refresh=True).tasks
+        assert [task.name for task in tasks] == ["colours"]
+        assert len(client.classify(QUERIES[:2], task="colours")) == 2
+        queries = len(fake.queries)
+        with pytest.raises(InsecureParametersError, match="ckks-1024-27"):
+            client.classify(QUERIES[:2], task="weak")
+        assert len(fake.queries) == queries
 
 
 def _renamed(message: Any) -> str:

@@ -90,8 +90,12 @@ class ClearGenerator:
         return cls(model, space.load_map(record.identity, record.card.id), store.load_head(task))
 
     def logits(self, state: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(V,), relative to their mean."""
-        logits: NDArray[np.float64] = self.head.logits(self.map.apply(state[None]))[0]
+        """(V,) after a final hidden state, relative to their mean."""
+        return self.row_logits(self.model.sent(state[None])[0])
+
+    def row_logits(self, row: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The same for a row as the client's model sends it, (d,)."""
+        logits: NDArray[np.float64] = self.head.logits(self.map.apply(row[None]))[0]
         return logits
 
 
@@ -104,13 +108,15 @@ def chosen_otherwise(
     """How many tokens are others than in the clear; greedy ones always for ties within the precision, or it fails."""
     tokenizer = loaded("two").tokenizer
     allowed = tokenizer.allowed(1024)
-    sampler = Sampler(sampling or Sampling(), allowed)
+    sampler = Sampler(sampling or Sampling(), allowed, tokenizer.encode(prompt).ids.tolist())
     session, text, others = clear.model.session(), prompt, 0
     for token in tokens:
         logits = clear.logits(session.advance(text))
+        likeliest = sampler._without_repeats(np.where(allowed, logits, -np.inf))
+        assert (sampling or Sampling()).temperature or likeliest.max() - likeliest[token.id] <= 2 * PRECISION
         others += int(token.id != sampler.choose(logits).id)
+        sampler._written[-1] = token.id  # what came is what goes on
         logits = np.where(allowed, logits, -np.inf)
-        assert sampling is not None or logits.max() - logits[token.id] <= 2 * PRECISION
         log_probability = logits[token.id] - np.log(np.exp(logits).sum())
         assert abs(token.log_probability - log_probability) <= 2 * PRECISION
         text += tokenizer.pieces[token.id]

@@ -47,6 +47,14 @@ def align(
     accept_examples: Annotated[
         bool, typer.Option("--accept-examples", help="Embed shared examples without asking.")
     ] = False,
+    mixture_positions: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="--generation: fit the weight of your own model's predictions for `generate --mixture` on this number "
+            "of public positions, one query each. 0 fits none.",
+        ),
+    ] = 0,
     accept_poor_map: Annotated[
         bool, typer.Option("--accept-poor-map", help="Use a map that predicts no better than chance.")
     ] = False,
@@ -64,6 +72,8 @@ def align(
     from sealign_client.blocking import Client
 
     texts, settings = PublicSet.from_file(public), settings_of(config, given)
+    if mixture_positions and generation is None:
+        raise InvalidInputError("A mixture belongs to a generation task. Name it: --generation.")
     if generation is not None and settings.model is None:
         raise InvalidInputError("Name the local causal language model: --model or SEALIGN_CLIENT_MODEL.")
     space = EMBEDDINGS if generation is None else generation_space(generation)
@@ -82,6 +92,7 @@ def align(
                 register=settings.register_maps,
                 shared_examples=shared_examples,
                 accept_examples=(lambda _: True) if accept_examples else _ask,
+                mixture_positions=mixture_positions,
                 accept_poor_map=accept_poor_map,
                 progress=advance,
                 transfer=observe,
@@ -92,6 +103,8 @@ def align(
             _report(learned, mode, "texts" if generation is None else "tokens")
         if generation is None:
             _warn_of_low_accuracy(client)
+        elif mixture_positions and not as_json:
+            _report_mixture(client, generation)
 
 
 def _report(learned: MapCard, mode: AlignmentMode, rows: str) -> None:
@@ -101,6 +114,17 @@ def _report(learned: MapCard, mode: AlignmentMode, rows: str) -> None:
     estimate = "cross-validated" if mode is AlignmentMode.ENCRYPTED else "held-out"
     typer.echo(f"aligned over {learned.rows} {rows}: {estimate} {', '.join(measures)}")
     typer.echo(f"map {learned.id}")
+
+
+def _report_mixture(client: Client, task: str) -> None:
+    for described in client.describe_generation():
+        found = described.mixture
+        if described.card.name == task and found is not None:
+            typer.echo(
+                f"mixture fitted on {found.positions} positions: weight of your own model {found.weight:.3f}; "
+                f"perplexity {found.perplexity:.1f}, silo alone {found.silo_perplexity:.1f}, your model alone "
+                f"{found.own_perplexity:.1f}"
+            )
 
 
 def _ask(examples: Sequence[str]) -> bool:

@@ -15,11 +15,13 @@ import typer
 from sealign.app.options import with_options
 from sealign.app.terminal import visible
 from sealign.errors import InvalidInputError
+from sealign_client.cli.bulk import BulkOptions, classify_on_ray, deciding, say_faulty
 from sealign_client.cli.common import AsJson, Config, iterate_file, settings_of, single_command
 from sealign_client.cli.formats import Answer, ResultFormat, Writer
-from sealign_client.cli.records import Columns, Format, Record, require_faultless
-from sealign_client.cli.table import OnError, Table
+from sealign_client.cli.table import Table
+from sealign_client.records import Columns, Format, Record, require_faultless
 from sealign_client.results import Classification
+from sealign_client.row_answers import OnError
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
 
 if TYPE_CHECKING:
@@ -63,6 +65,22 @@ OnErrorChoice = Annotated[
     ),
 ]
 
+OnRay = Annotated[
+    bool,
+    typer.Option(
+        "--ray",
+        help="Classify on the Ray cluster that RAY_ADDRESS names, or on one that is started here. --file may be a "
+        "directory of files of one format, and --output is a directory of Parquet files.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --ray: processes with one model each; by default one per CPU of the cluster."),
+]
+BlockRows = Annotated[
+    int, typer.Option(min=1, max=1 << 16, help="With --ray: rows of one block, which is done whole or not at all.")
+]
+
 
 @app.command()
 @with_options(ClientSettings, exclude=("model", *DAEMON_SETTINGS))
@@ -81,6 +99,9 @@ def classify(
     use_daemon: Annotated[
         bool, typer.Option("--daemon/--no-daemon", help="Use a daemon of yours that runs with the same settings.")
     ] = True,
+    on_ray: OnRay = False,
+    workers: Workers = None,
+    block_rows: BlockRows = 1024,
     config: Config = None,
 ) -> None:
     """Classify texts, or embeddings, through ciphertexts: label, probability, and whether it is in distribution.
@@ -94,6 +115,12 @@ def classify(
     if texts and (file, output, on_error, name_column) != (None, None, None, None):
         raise InvalidInputError("Give texts as arguments or in --file, not both. Options of files need --file.")
     settings = settings_of(config, given)
+    if on_ray:
+        if file is None or output is None or output_format is not None or as_json or str(file) == "-":
+            raise InvalidInputError("--ray reads --file and writes Parquet to the directory --output: give both alone.")
+        bulk = BulkOptions(Columns(column, name_column), on_error or OnError.FAIL, task, block_rows, workers)
+        classify_on_ray(file, file_format, output, bulk, settings)
+        return
     kind = file_format or (Format.LINES if file is None else Format.of(file))
     seen = sys.stdout is not None and sys.stdout.isatty()
     written = ResultFormat.JSONL if as_json else output_format or (ResultFormat.TABLE if seen else None)
@@ -154,12 +181,9 @@ def _shown(written: ResultFormat | None, as_json: bool) -> Callable[[Answer], st
 def _classify_table(table: Table, settings: ClientSettings, task: str | None, use_daemon: bool) -> None:
     from sealign.app.progress import progress
 
-    decisive = {"silo": settings.silo, "encoder": settings.encoder, "recentring": str(settings.recentring)}
     with _classifier(settings, use_daemon) as classifier, progress("classifying", None) as advance:
-        faulty = table.classify(classifier, task, decisive, advance)
-    if faulty:
-        done = "labelled" if table.on_error is OnError.LABEL else "skipped"
-        typer.echo(f"{faulty} rows could not be classified and were {done}", err=True)
+        faulty = table.classify(classifier, task, deciding(settings), advance)
+    say_faulty(faulty, table.on_error)
 
 
 def _classifier(settings: ClientSettings, use_daemon: bool) -> RunningDaemon | Client:

@@ -12,7 +12,7 @@ import typer
 from sealign.app.terminal import standard_input
 from sealign.errors import InvalidInputError
 from sealign.lines import iterate_lines, read_lines
-from sealign_client.cli.records import opened
+from sealign_client.records import opened
 from sealign_client.settings import ClientSettings, client_settings
 
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]

@@ -13,7 +13,7 @@ from typing import Any
 
 from sealign.app.terminal import visible
 from sealign.errors import InvalidInputError
-from sealign_client.cli.records import Record
+from sealign_client.records import Record
 from sealign_client.results import Classification
 
 COLUMNS = ("row", "label", "probability", "in_distribution", "error")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from math import exp
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +15,7 @@ import typer
 from sealign.app.options import with_options
 from sealign.app.terminal import print_table, visible
 from sealign_client.cli.common import Config, settings_of, single_command
-from sealign_client.results import Forecast
+from sealign_client.results import Forecast, GeneratedToken
 from sealign_client.settings import DAEMON_SETTINGS, ClientSettings
 
 app = single_command()
@@ -31,8 +34,17 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Sample among this number of likeliest tokens.")] = None,
     top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens that reach this mass.")] = 1.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1, tokens seen are less likely.")] = 1.0,
+    no_repeat_run: Annotated[
+        int, typer.Option(help="No run of this number of tokens is written twice; 0 allows all.", min=0)
+    ] = 4,
     seed: Annotated[int, typer.Option(help="Random seed for sampling.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    mixture: Annotated[
+        bool,
+        typer.Option(
+            "--mixture", help="Mix in your own model's predictions, with the weight that `align` fitted; see --json."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object per token, or the forecast.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Generate nothing: report how alike the models are and a token's cost.")
@@ -53,6 +65,7 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         repetition_penalty=repetition_penalty,
+        no_repeat_run=no_repeat_run,
         seed=seed,
         stop=tuple(stop or ()),
     )
@@ -65,10 +78,21 @@ def generate(
             else:
                 print_table(("forecast", ""), _rows(found))
             return
-        for token in client.generate(prompt, task, max_tokens, sampling):
+        tokens = []
+        for token in client.generate(prompt, task, max_tokens, sampling, mixture=mixture):
             typer.echo(json.dumps(vars(token)) if as_json else _shown(token.text), nl=as_json)
+            tokens.append(token)
     if not as_json:
         typer.echo()
+    if mixture and not as_json:
+        typer.echo(_mixture(tokens), err=True)
+
+
+def _mixture(tokens: Sequence[GeneratedToken]) -> str:
+    """Return how likely a text is by the mixture that it was sampled from, and by the silo alone."""
+    silo = [token.silo_log_probability for token in tokens if token.silo_log_probability is not None]
+    perplexities = (exp(-fmean(values)) for values in ([token.log_probability for token in tokens], silo))
+    return "mixture: perplexity of this text {:.1f}, by the silo alone {:.1f}".format(*perplexities)
 
 
 def _shown(text: str) -> str:

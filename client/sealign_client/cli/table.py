@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import enum
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 
 from sealign.errors import InvalidInputError
 from sealign_client.cli.formats import Answer, ResultFormat, Writer
-from sealign_client.cli.records import Columns, Format, Record, iterate_records, opened, require_faultless
 from sealign_client.cli.results_file import ResultsFile
+from sealign_client.records import Columns, Format, Record, iterate_records, opened, require_faultless
 from sealign_client.results import Classification
+from sealign_client.row_answers import Classifies, OnError, RowAnswer, answers
 
 _PIECE, _PIECE_OF_EMBEDDINGS = 128, 4096
 _LANES = 3
 """Pieces under way: one is embedded, one is at the silo, one waits."""
-
-
-class OnError(str, enum.Enum):
-    """What becomes of a row that cannot be classified."""
-
-    FAIL = "fail"
-    SKIP = "skip"
-    LABEL = "label"
-
-
-class Classifies(Protocol):
-    """A client, or a running daemon."""
-
-    def classify(self, texts: Any, task: str | None = None) -> list[Classification]:
-        """Return the classifications of a list of texts, or of embeddings (n, d) if it is a client, in their order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -125,8 +109,7 @@ class Table:
         faulty = 0
         with closing(self._pieces(records, classifier, task)) as pieces:  # no thread outlives an error
             for piece, found in pieces:
-                for record in piece:
-                    result = next(found) if record.fault is None else InvalidInputError(record.fault)
+                for record, result in zip(piece, found, strict=True):
                     if isinstance(result, Classification):
                         write(Answer(record, result), record.number)
                         continue
@@ -140,47 +123,21 @@ class Table:
 
     def _pieces(
         self, records: Iterator[Record], classifier: Classifies, task: str | None
-    ) -> Generator[tuple[list[Record], Iterator[Classification | InvalidInputError]], None, None]:
-        """Yield pieces of rows, and a result for each good one; some are embedded while others are at the silo."""
-        under_way: deque[tuple[list[Record], Future[Sequence[Classification | InvalidInputError]]]] = deque()
+    ) -> Generator[tuple[list[Record], list[RowAnswer]], None, None]:
+        """Yield pieces of rows, and an answer for each row; some are embedded while others are at the silo."""
+        under_way: deque[tuple[list[Record], Future[list[RowAnswer]]]] = deque()
         pool = ThreadPoolExecutor(_LANES, thread_name_prefix="sealign-rows")
         size = _PIECE_OF_EMBEDDINGS if self.kind is Format.NPY else _PIECE
         try:
             while True:
                 while len(under_way) < _LANES and (piece := list(islice(records, size))):
-                    good = [record for record in piece if record.fault is None]
-                    under_way.append((piece, pool.submit(_answers, classifier, task, good)))
+                    under_way.append((piece, pool.submit(answers, classifier, task, piece)))
                 if not under_way:
                     return
-                piece, answers = under_way.popleft()
-                yield piece, iter(answers.result())
+                piece, found = under_way.popleft()
+                yield piece, found.result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _answers(
-    classifier: Classifies, task: str | None, records: list[Record]
-) -> Sequence[Classification | InvalidInputError]:
-    """Return a result for each row, or why it has none: a piece with faulty rows is halved until they are alone."""
-    if not records:
-        return []
-    try:
-        return classifier.classify(_content(records), task)
-    except InvalidInputError as error:
-        if len(records) == 1:
-            return [error]
-        half = len(records) // 2
-        return [*_answers(classifier, task, records[:half]), *_answers(classifier, task, records[half:])]
-
-
-def _content(records: list[Record]) -> Any:
-    """Return the texts of rows, or their embeddings, (n, d)."""
-    embeddings = [record.embedding for record in records if record.embedding is not None]
-    if not embeddings:
-        return [record.text for record in records]
-    import numpy as np
-
-    return np.stack(embeddings)
 
 
 def _name(file: Path) -> str:

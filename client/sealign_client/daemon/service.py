@@ -87,6 +87,7 @@ class DaemonService(DaemonServicer):
             request.task if request.HasField("task") else None,
             request.max_tokens if request.HasField("max_tokens") else None,
             sampling,
+            mixture=request.mixture,
         )
         async with aclosing(tokens):
             async for token in tokens:
@@ -95,10 +96,11 @@ class DaemonService(DaemonServicer):
                     id=token.id,
                     log_probability=token.log_probability,
                     finish=None if token.finish is None else token.finish.value,
+                    silo_log_probability=token.silo_log_probability,
                 )
 
 
-_SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+_SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "no_repeat_run", "seed")
 
 
 def _classified(result: Classification) -> pb.Classified:

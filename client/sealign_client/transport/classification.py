@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -11,15 +12,28 @@ import grpc
 
 from sealign.app.frame import REQUEST_ID
 from sealign.ckks import PackingPlan
-from sealign.errors import UnavailableError
+from sealign.errors import SealignError, UnavailableError
 from sealign.protocol import RowKind, TaskCard
-from sealign.protocol.conversions.checks import bounded_count
+from sealign.protocol.conversions.checks import MAX_NAME, bounded_count
 from sealign.protocol.conversions.classification import task_from_wire
 from sealign.protocol.conversions.types import product_from_wire, rows_to_wire
 from sealign.protocol.v1 import classification_pb2 as pb
 from sealign.protocol.v1.classification_pb2_grpc import ClassificationStub
 from sealign_client.transport.connection import SiloConnection
 from sealign_client.transport.queries import Query, Reply, wire_fields
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Tasks of a silo.
+
+    Attributes:
+        cards: those that this client can use.
+        faults: what is wrong with the others, by name.
+    """
+
+    cards: tuple[TaskCard, ...]
+    faults: Mapping[str, SealignError]
 
 
 class ClassificationCalls:
@@ -29,14 +43,23 @@ class ClassificationCalls:
         self._connection = connection
         self._stub = ClassificationStub(connection.channel)
 
-    async def tasks(self, rows: RowKind | None, timeout: float, task: str | None = None) -> tuple[TaskCard, ...]:
-        """Return the tasks, with the plans for one kind of rows, or without plans; or one task, if it is named."""
+    async def tasks(self, rows: RowKind | None, timeout: float, task: str | None = None) -> Listing:
+        """Return the tasks, with the plans for one kind of rows, or without plans; or one task, if it is named.
+
+        Raises:
+            UntrustedCardError: a card is not signed by the silo's key.
+        """
         request = pb.DescribeTasksRequest(rows=None if rows is None else rows_to_wire(rows), task=task)
         reply = await self._connection.call(self._stub.DescribeTasks(request, timeout=timeout))
         bounded_count(reply.tasks, "tasks")
+        cards, faults = list[TaskCard](), dict[str, SealignError]()
         for card in reply.tasks:
             await self._connection.signed(card, request.rows, timeout)
-        return tuple(task_from_wire(card, self._connection.table) for card in reply.tasks)
+            try:
+                cards.append(task_from_wire(card, self._connection.table))
+            except SealignError as error:
+                faults[card.name[:MAX_NAME]] = error
+        return Listing(tuple(cards), faults)
 
     async def classify(
         self, query: Query, plan: PackingPlan, timeout: float, request_id: str | None = None

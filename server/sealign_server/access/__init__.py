@@ -8,7 +8,7 @@ from sealign_server.access.identities import Identities
 from sealign_server.access.policies import Policies
 from sealign_server.access.policy import POLICY_FILE, AlignMode, Policy, Tier
 from sealign_server.access.proxies import TrustedProxies
-from sealign_server.access.rates import Rates
+from sealign_server.access.rates import Buckets, Rates, shared_buckets
 
 __all__ = [
     "ANONYMOUS",
@@ -17,6 +17,7 @@ __all__ = [
     "Allowance",
     "AuditLayer",
     "Bench",
+    "Buckets",
     "Identities",
     "Policies",
     "Policy",
@@ -26,4 +27,5 @@ __all__ = [
     "Tier",
     "TrustedProxies",
     "identity_of",
+    "shared_buckets",
 ]

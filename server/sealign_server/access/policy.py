@@ -43,7 +43,7 @@ class Tier(BaseModel):
         register_maps: whether maps that the client applies may be registered.
         shared_examples: whether shared examples may be read, if the silo shares them.
         max_rows: rows of a request.
-        rate: requests per second, counted in each worker process; None for no limit.
+        rate: requests per second, over all worker processes of a replica; None for no limit.
         burst: requests at once, before the rate holds; None for one second's.
         precision: error of a logit that replies have at least; finer ones than the silo's are not to be had.
         generation_precision: the same of a token's logit.

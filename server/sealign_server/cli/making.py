@@ -72,8 +72,8 @@ def train(
     outliers: Annotated[
         Path | None,
         typer.Option(
-            help="General texts that are not of the task, one per line, to tell outliers by; by default those of the "
-            "public sets."
+            help="General texts that are not of the task, one per line, to tell outliers by. Default: 344 English "
+            "sentences that ship with Sealign."
         ),
     ] = None,
 ) -> None:
@@ -107,14 +107,20 @@ def refine(
     start: Annotated[
         str, typer.Option("--map", help="Beginning of the map's id, or of the fingerprint of the client's model.")
     ] = "",
-    epochs: Annotated[int, typer.Option(help="Passes over the public tokens.", min=1)] = 8,
+    epochs: Annotated[int, typer.Option(help="Maximum passes over the public tokens.", min=1)] = 8,
     seed: Annotated[int, typer.Option(help="Random seed for the order of tokens.")] = 0,
 ) -> None:
-    """Refine the map of a generation task by what the head predicts; the refined map is the client's newest."""
-    from sealign_server.store import SiloStore
-    from sealign_server.training.generation import refine_map
+    """Refine the map of a generation task by what the head predicts; the refined map is the client's newest.
 
-    refined, record = refine_map(SiloStore(directory), task, start, epochs=epochs, seed=seed)
+    It stops early after three passes that predict held-out tokens no better.
+    """
+    from sealign.app.progress import progress
+    from sealign_server.store import SiloStore
+    from sealign_server.training.generation import refine_map, tokens_refined
+
+    store = SiloStore(directory)
+    with progress("refining", epochs * tokens_refined(store, task, start)) as advance:
+        refined, record = refine_map(store, task, start, epochs=epochs, seed=seed, progress=advance)
     before, after = refined.divergences[0], refined.divergences[refined.best]
     typer.echo(
         f"divergence on held-out tokens {before:.4f} before, {after:.4f} after epoch {refined.best}; map "

@@ -22,6 +22,7 @@ from sealign_server.access import Allowance, AuditLayer, Bench, Identities, Poli
 from sealign_server.ledger import Ledger, Usage
 from sealign_server.observe import Metrics, MetricsLayer, RecordLayer, TraceLayer
 from sealign_server.rpc.alignment import AlignmentHandlers
+from sealign_server.rpc.callers import CallersLayer
 from sealign_server.rpc.classification import ClassificationHandlers
 from sealign_server.rpc.generation import GenerationHandlers
 from sealign_server.rpc.layers import DrainLayer, IdentityLayer, PolicyLayer, RateLayer, StreamsLayer
@@ -60,6 +61,7 @@ class Guards:
         keys: sign cards.
         identities: who may call.
         policies: what each may do.
+        rates: how often.
         metrics: counts and times; None for none.
         traces: spans of calls; None for none.
     """
@@ -69,6 +71,7 @@ class Guards:
     keys: SigningKeys
     identities: Identities
     policies: Policies
+    rates: Rates
     metrics: Metrics | None = None
     traces: TraceLayer | None = None
 
@@ -93,6 +96,7 @@ class Service:
         self.accounts = RowAccounts(Usage(guards.ledger), self._allowance)
         self.audit = AuditLayer(guards.trail)
         self.drain = DrainLayer()
+        self.callers = CallersLayer()
         self._identities, self._policies = guards.identities, guards.policies
         self._options = options
         self._limits = limits
@@ -100,11 +104,12 @@ class Service:
         layers = [
             *([] if guards.traces is None else [guards.traces]),
             *([] if guards.metrics is None else [MetricsLayer(guards.metrics)]),
+            self.callers,
             RecordLayer(),
             self.audit,
             IdentityLayer(guards.identities),
             self.drain,
-            RateLayer(Rates(guards.policies)),
+            RateLayer(guards.rates),
             PolicyLayer(guards.policies, silo.base_of),
             StreamsLayer(_STREAMS, limits.streams),
         ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sealign.errors import InvalidInputError, NotFoundError
-from sealign_server.access import Identities, Policies, Policy, TrustedProxies
+from sealign_server.access import Buckets, Identities, Policies, Policy, Rates, TrustedProxies
 from sealign_server.ledger import IdentityRegister, Ledger, Usage
 from sealign_server.observe import Metrics, SiloState, TraceLayer
 from sealign_server.rpc.server import Guards
@@ -30,8 +32,8 @@ def policies_of(store: SiloStore, settings: ServeSettings) -> Policies:
     return Policies(file, Policy.built_in(settings.max_rows_per_day))
 
 
-def guards_of(store: SiloStore, ledger: Ledger, settings: ServeSettings) -> Guards:
-    """Return what a process puts before the silo that it serves.
+def guards_of(store: SiloStore, ledger: Ledger, settings: ServeSettings, buckets: Path) -> Guards:
+    """Return what a process puts before the silo that it serves; ``buckets`` is the file of `shared_buckets`.
 
     Raises:
         NotFoundError, InvalidInputError: the policy cannot be used.
@@ -43,12 +45,14 @@ def guards_of(store: SiloStore, ledger: Ledger, settings: ServeSettings) -> Guar
         proxies=TrustedProxies(settings.trusted_proxies),
     )
     identities.refresh()
+    policies = policies_of(store, settings)
     return Guards(
         ledger=ledger,
         trail=AuditTrail(store.audit_path, store.signing, settings.audit_file_mb << 20),
         keys=store.signing,
         identities=identities,
-        policies=policies_of(store, settings),
+        policies=policies,
+        rates=Rates(policies, Buckets(buckets)),
         metrics=None if settings.metrics_listen is None else Metrics(),
         traces=None if settings.otlp_endpoint is None else TraceLayer(settings.otlp_endpoint),
     )

@@ -13,6 +13,7 @@ import structlog
 
 from sealign.app.addresses import Address, parse_address
 from sealign.errors import InvalidInputError, UnavailableError
+from sealign_server.access import shared_buckets
 from sealign_server.ledger import Ledger
 from sealign_server.observe import metrics_served
 from sealign_server.runtime.guards import policies_of, state_of
@@ -51,6 +52,7 @@ def serve(directory: Path, settings: ServeSettings) -> None:
         ExitStack() as reserved,
         metrics_served(settings.metrics_listen, state),
         known_as_serving(store.serving_path),
+        shared_buckets() as buckets,
     ):
         tokens = settings.token_listen
         addresses = Addresses(
@@ -59,9 +61,9 @@ def serve(directory: Path, settings: ServeSettings) -> None:
         # Beside serving, since large vocabularies take seconds.
         Thread(target=_check, args=(store, settings), daemon=True).start()
         if settings.workers == 1:
-            asyncio.run(run_worker(directory, settings, addresses))
+            asyncio.run(run_worker(directory, settings, addresses, buckets))
         else:
-            supervise(directory, settings, addresses)
+            supervise(directory, settings, addresses, buckets)
 
 
 def _check(store: SiloStore, settings: ServeSettings) -> None:

@@ -28,10 +28,10 @@ _DEATH_SECONDS = 60.0
 class _Workers:
     """The worker processes of one silo."""
 
-    def __init__(self, directory: Path, settings: ServeSettings, addresses: Addresses) -> None:
+    def __init__(self, directory: Path, settings: ServeSettings, addresses: Addresses, buckets: Path) -> None:
         # Spawned, not forked: gRPC's threads do not survive a fork.
         self._context = multiprocessing.get_context("spawn")
-        self._arguments = (directory, settings.model_dump(), addresses)
+        self._arguments = (directory, settings.model_dump(), addresses, buckets)
         self._deaths: list[float] = []
         self.running: list[BaseProcess] = []
         self.stopping = False
@@ -88,13 +88,13 @@ class _Workers:
                 self.start()
 
 
-def supervise(directory: Path, settings: ServeSettings, addresses: Addresses) -> None:
+def supervise(directory: Path, settings: ServeSettings, addresses: Addresses, buckets: Path) -> None:
     """Run workers until a signal comes; then stop all.
 
     Raises:
         UnavailableError: workers keep dying.
     """
-    workers = _Workers(directory, settings, addresses)
+    workers = _Workers(directory, settings, addresses, buckets)
     signal.signal(signal.SIGTERM, workers.stop)
     signal.signal(signal.SIGINT, workers.stop)
     signal.signal(signal.SIGHUP, workers.reload)
@@ -111,8 +111,8 @@ def supervise(directory: Path, settings: ServeSettings, addresses: Addresses) ->
             worker.join()
 
 
-def _work(directory: Path, settings: dict[str, object], addresses: Addresses) -> None:
+def _work(directory: Path, settings: dict[str, object], addresses: Addresses, buckets: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor forwards what it gets
     restored = ServeSettings.model_validate(settings)
     configure_logs(restored.log_level)
-    asyncio.run(run_worker(directory, restored, addresses))
+    asyncio.run(run_worker(directory, restored, addresses, buckets))

@@ -19,6 +19,7 @@ from sealign.app.reflection import enable_reflection
 from sealign_server.ledger import Ledger
 from sealign_server.rpc import Service, build_server
 from sealign_server.rpc.server import SERVICES
+from sealign_server.runtime.floods import FloodWatch
 from sealign_server.runtime.guards import guards_of
 from sealign_server.runtime.readiness import Readiness
 from sealign_server.runtime.tls import Certificates
@@ -55,6 +56,7 @@ _CHANNEL_OPTIONS = {
     "grpc.server.max_pending_requests": _PENDING,
     "grpc.server.max_pending_requests_hard_limit": 2 * _PENDING,
     "grpc.server_handshake_timeout_ms": 10_000,
+    "grpc.experimental.tcp_max_read_chunk_size": 1 << 16,  # what is parsed before a cut is noticed
 }
 
 
@@ -71,12 +73,19 @@ class Addresses:
     tokens: str | None = None
 
 
-async def run_worker(directory: Path, settings: ServeSettings, addresses: Addresses) -> None:
-    """Serve until a signal comes, or the supervisor ends; then drain."""
+async def run_worker(directory: Path, settings: ServeSettings, addresses: Addresses, buckets: Path) -> None:
+    """Serve until a signal comes, or the supervisor ends; then drain.
+
+    Args:
+        directory: the silo's.
+        settings: of serving.
+        addresses: where to listen.
+        buckets: file that all workers count requests in.
+    """
     sys.setswitchinterval(_SWITCH_SECONDS)
     store = SiloStore(directory)
     ledger = Ledger(store.ledger_path, settings.ledger)
-    guards = guards_of(store, ledger, settings)
+    guards = guards_of(store, ledger, settings, buckets)
     service = Service(Silo(store, ledger, settings.serving()), guards, settings.serving(), settings.calls())
     service.record_policy()
     limits = {"grpc.max_allowed_incoming_connections": settings.max_connections}
@@ -93,7 +102,9 @@ async def run_worker(directory: Path, settings: ServeSettings, addresses: Addres
     stopping = _stop_request()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, certificates)
     await server.start()
-    beside = list(map(asyncio.create_task, service.beside()))
+    ports = [int(address.rpartition(":")[2]) for address in (addresses.all, addresses.tokens) if address is not None]
+    floods = FloodWatch(ports, service.callers)
+    beside = list(map(asyncio.create_task, (*service.beside(), floods.keep_watch())))
     await readiness.begin()
     beside.append(asyncio.create_task(readiness.keep_true()))
     tokens = {} if addresses.tokens is None else {"token_address": addresses.tokens}

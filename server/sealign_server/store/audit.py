@@ -190,7 +190,7 @@ class AuditTrail:
 
     def _write_checkpoint(self) -> None:
         key, signature = self._keys.sign(signed_bytes(self._number, self._hash))
-        self._write(CHECKPOINT, "", {"of": self._number, "key": key.hex(), "signature": signature.hex()})
+        self._write(CHECKPOINT, "", {"of": self._number, "signature": signature.hex(), "key": key.hex()})
 
 
 def _parsed(line: bytes, directory: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sealign_server.store.files import by_age, delete, private_directory
 
 Progress = Callable[[int], None]
 
-_RETAINED = 4
+_RETAINED = 6
 """Files of embeddings: those of the newest trainings."""
 
 

@@ -10,7 +10,7 @@ from sealign.alignment import PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.causal import CausalModel, OutputHead
 from sealign.errors import InvalidInputError, NoMapError, NoPlanError
-from sealign.generation.kl import Refinement, refine_by_divergence
+from sealign.generation.kl import HELD_OUT, Refinement, refine_by_divergence
 from sealign.generation.states import silo_rows
 from sealign.generation.vocabulary import MappedVocabulary, plan_vocabulary
 from sealign.protocol import PublicSetCard
@@ -24,9 +24,11 @@ def keep_generation(silo: SiloStore, task: str, settings: EncoderSettings, descr
     """Load the causal model, and keep its head as a task unless it is one already.
 
     Raises:
-        InvalidInputError: the model cannot be loaded, or is another than the task's.
+        InvalidInputError: the model cannot be loaded, is another than the task's, or is to send what only clients send.
         StorageError: a file could not be written.
     """
+    if settings.states not in (None, "last"):
+        raise InvalidInputError("A silo's head reads final hidden states. Leave out the model's option states.")
     model, store = CausalModel(settings), silo.generation
     if task in store.names():
         if store.document(task).encoder_card.fingerprint != model.card.fingerprint:
@@ -110,7 +112,7 @@ def refine_map(
     refined = refine_by_divergence(
         learned,
         OutputHead(head.weight, head.bias.astype(np.float32)),
-        rows.astype(np.float32),
+        rows,
         space.load_public_set(learned.public_set).rows,
         epochs=epochs,
         seed=seed,
@@ -119,6 +121,18 @@ def refine_map(
     if refined.best:
         record = space.save_map(record.identity, refined.map, record.row_norm, np.asarray(rows))
     return refined, record
+
+
+def tokens_refined(silo: SiloStore, task: str, start: str) -> int:
+    """Return how many public tokens a pass of :func:`refine_map` reads.
+
+    Raises:
+        NotFoundError, NoMapError, StorageError: as there.
+    """
+    space = silo.generation.space(task)
+    record = chosen_map(space.map_records(), start, task)
+    rows = space.public_set(record.card.public_set).rows
+    return rows - int(HELD_OUT * rows)
 
 
 def chosen_map(records: list[MapRecord], start: str, where: str) -> MapRecord:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import public_names
+from sealign.alignment import shared_names
 from sealign.defaults import FEWEST_OUTLIERS, MAX_EXAMPLES, OOD_DIRECTIONS, OUTLIERS
 from sealign.errors import InvalidInputError
 from sealign.heads import (
@@ -28,6 +28,7 @@ from sealign.heads import (
     require_fitting,
     train_head,
 )
+from sealign.outliers import general_texts
 from sealign_server.store import SharedExamples, SiloStore, StoredTask
 from sealign_server.store.files import checked_name
 from sealign_server.training.embedding import Progress, embedded
@@ -53,7 +54,7 @@ class TrainingData:
         texts: to embed and train on.
         seed: random seed for what is drawn: held-out rows, shared examples.
         share: how many texts, without labels, a silo with ``--share-examples`` gives to clients.
-        outliers: general texts that are not of the task; None for texts of the largest public set.
+        outliers: general texts that are not of the task; None for those that ship with Sealign.
     """
 
     labels: Sequence[str]
@@ -132,18 +133,12 @@ def import_task(
     return calibrated
 
 
-def outlier_rows(store: SiloStore, data: TrainingData, progress: Progress) -> NDArray[np.float32] | None:
-    """Return embeddings of texts of another kind than a task's, at most 4,000: given, or of the largest public set.
+def outlier_rows(store: SiloStore, data: TrainingData) -> NDArray[np.float32]:
+    """Return embeddings of texts of another kind than a task's, at most 4,000: given, or those that ship with Sealign.
 
-    None where neither is there, or the public set has fewer than 20 texts.
+    Public texts are not used: of the task's own kind, they would make it an outlier of itself.
     """
-    if data.outliers is not None:
-        return embedded(store, data.outliers[:OUTLIERS], progress)
-    cards = [card for card in store.space.public_sets() if card.base is None and card.rows >= FEWEST_OUTLIERS]
-    if not cards:
-        return None
-    rows = store.space.load_public_set(max(cards, key=lambda card: card.rows).digest).rows
-    return rows[np.sort(np.random.default_rng(data.seed).permutation(len(rows))[:OUTLIERS])]
+    return embedded(store, (data.outliers or general_texts())[:OUTLIERS], lambda _: None)
 
 
 def profiled(
@@ -217,15 +212,12 @@ def _made(
     told: tuple[Progress, Steps],
 ) -> StoredTask:
     progress, steps = told
-    profile = profiled(rows, data, head, outlier_rows(store, data, progress), steps)
+    profile = profiled(rows, data, head, outlier_rows(store, data), steps)
     examples = drawn_examples(rows, data.texts, data.share, data.seed)
     return StoredTask(head, description, profile, examples, _named(store, head.head.labels, progress))
 
 
 def _named(store: SiloStore, labels: Sequence[str], progress: Progress) -> SharedExamples | None:
     """Return the names of labels as texts, as many as clients accept, spread evenly; None if none is in words."""
-    names = public_names(labels)
-    if not names:
-        return None
-    spread = tuple(names[row] for row in np.unique(np.linspace(0, len(names) - 1, MAX_EXAMPLES).round().astype(int)))
-    return SharedExamples(spread, embedded(store, spread, progress))
+    names = shared_names(labels)
+    return SharedExamples(names, embedded(store, names, progress)) if names else None

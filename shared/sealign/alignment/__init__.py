@@ -18,7 +18,7 @@ from sealign.alignment.public_set import PublicSet
 from sealign.alignment.regression import DEFAULT_PENALTIES
 from sealign.alignment.ridge import fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
-from sealign.alignment.weighting import public_names, similarity_weights, weigh_shared
+from sealign.alignment.weighting import public_names, shared_names, similarity_weights, weigh_shared
 
 __all__ = [
     "DEFAULT_PENALTIES",
@@ -38,6 +38,7 @@ __all__ = [
     "mapped_row_norm",
     "public_names",
     "require_enough_texts",
+    "shared_names",
     "similarity_weights",
     "weigh_shared",
 ]

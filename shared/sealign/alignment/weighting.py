@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from sealign.alignment.regression import held_out_error
 from sealign.alignment.statistics import Matrix, RidgeStatistics
+from sealign.defaults import MAX_EXAMPLES
 from sealign.errors import InvalidInputError
 
 EFFECTIVE_SHARE = 0.5
@@ -35,6 +36,12 @@ def public_names(labels: Sequence[str], description: str = "") -> tuple[str, ...
     spaced = (re.sub(r"[_\-./\\]+", " ", label) for label in labels)
     named = (" ".join(text.split()) for text in (*spaced, description))
     return tuple(dict.fromkeys(text for text in named if any(map(str.isalpha, text))))
+
+
+def shared_names(labels: Sequence[str], most: int = MAX_EXAMPLES) -> tuple[str, ...]:
+    """Return the names of a task's labels as a silo shares them with every client: at most so many, spread evenly."""
+    names = public_names(labels)
+    return tuple(names[row] for row in np.unique(np.linspace(0, len(names) - 1, most).round().astype(int)) if names)
 
 
 def weigh_shared(

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from sealign.encoders.checkpoint import Checkpoint
 from sealign.encoders.encoder import Embeddings, EncoderCard
 from sealign.encoders.fingerprint import checkpoint_contents, fingerprint
+from sealign.encoders.forecasting import Forecast
 from sealign.encoders.pretrained import load_pretrained, torch_device
 from sealign.encoders.sanity import check_tokenizer
 from sealign.encoders.settings import EncoderSettings
@@ -23,10 +24,12 @@ from sealign.errors import InvalidInputError
 
 _UNLIMITED = 1 << 20
 _TOLERANCE = 1e-3
+_USUAL = "The first thing that one sees of the town is its church, and behind it a river."
+"""A text whose states are of usual length."""
 
 
 class CausalCard(EncoderCard):
-    """The public description of a causal model; its ``dimension`` is that of a token's final hidden state."""
+    """The public description of a causal model; its ``dimension`` is that of a row that a client sends."""
 
     normalised: bool = False
     vocabulary: int = Field(ge=2, description="Outputs of the head; those beyond the tokenizer's size are padding.")
@@ -71,7 +74,8 @@ class CausalModel:
     """A transformers causal language model.
 
     Of ``settings``, pooling and norm have no meaning here, and ``max_length`` narrows the window where it is given;
-    none of them changes the fingerprint, which is another than that of the same model as a text encoder.
+    none of them changes the fingerprint, which is another than that of the same model as a text encoder. ``states``
+    changes what a client's rows hold, their dimension and the fingerprint; by default they are final hidden states.
     Safe to call from several threads; a session is for one.
     """
 
@@ -96,16 +100,18 @@ class CausalModel:
         own = min(limit for limit in (positions, tokenizer.model_max_length, _UNLIMITED) if limit and limit > 0)
         given = own if settings.max_length is None else settings.max_length
         vocabularies = getattr(tokenizer, "vocab_files_names", {}).values()
+        kind = settings.states or "last"
         digest = fingerprint(
             "transformers",
-            description={"states": "every token"},
+            description={"states": "every token"} if kind == "last" else {"states": kind},
             contents=checkpoint_contents(checkpoint, "", settings.gguf_file, vocabularies),
         )
         self._model = model.eval().to(self._device)
         self._head = self._checked_head(settings.model)
+        self._forecast = self._forecasting() if kind == "forecast" else None
         self.card = CausalCard(
             name=checkpoint.name,
-            dimension=self._head.weight.shape[1],
+            dimension=self.hidden + (0 if self._forecast is None else self._forecast.width),
             fingerprint=digest,
             vocabulary=self._head.weight.shape[0],
             window=min(own, given),
@@ -117,6 +123,23 @@ class CausalModel:
     def head(self) -> OutputHead:
         """The language-model head, tied to the input embeddings or not."""
         return self._head
+
+    @property
+    def hidden(self) -> int:
+        """Dimension of a final hidden state."""
+        return int(self._head.weight.shape[1])
+
+    @property
+    def whitens(self) -> bool:
+        """Whether rows are whitened over the public texts before they are aligned and sent."""
+        return self._forecast is not None
+
+    def sent(self, states: Embeddings) -> Embeddings:
+        """Return a client's rows, (n, dimension of the card), for final hidden states (n, hidden).
+
+        Their first columns are the final hidden states.
+        """
+        return states if self._forecast is None else self._forecast(states)
 
     def states(
         self, texts: Iterable[str], *, most: int | None = None, progress: Callable[[int], None] | None = None
@@ -156,6 +179,11 @@ class CausalModel:
             output = self._model.base_model(input_ids=inputs, past_key_values=cache, use_cache=cache is not None)
         states: torch.Tensor = output.last_hidden_state[0]
         return states
+
+    def _forecasting(self) -> Forecast:
+        states = self._run(self._with_prefix(self.tokenizer.encode(_USUAL).ids)).float().numpy(force=True)
+        usual = float(np.linalg.norm(states[len(self.tokenizer.prefix) :], axis=1).mean())
+        return Forecast(self._head.weight, self._head.bias, usual)
 
     def _checked(self, states: torch.Tensor) -> Embeddings:
         rows = np.ascontiguousarray(states.float().numpy(force=True))

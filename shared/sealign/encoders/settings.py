@@ -16,6 +16,9 @@ LongTexts: TypeAlias = Literal["refuse", "truncate", "split"]
 PoolingMode: TypeAlias = Literal["mean", "cls", "last", "max", "weightedmean", "mean_sqrt_len_tokens"]
 """How a text's token vectors become one vector; the modes of sentence-transformers."""
 
+StateKind: TypeAlias = Literal["last", "forecast"]
+"""What a client's causal model sends per token: its final hidden state, or that and its forecast of the next token."""
+
 ENTRY_POINT_GROUP = "sealign.encoders"
 
 
@@ -58,6 +61,11 @@ class EncoderSettings(BaseModel):
     )
     long_texts: LongTexts = Field(
         default="refuse", description="What to do with texts longer than max_length: refuse, truncate or split."
+    )
+    states: StateKind | None = Field(
+        default=None,
+        description="What a client's causal model sends per token: its last state alone, or its own forecast of the "
+        "next token too.",
     )
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"

@@ -13,8 +13,9 @@ from sealign.generation.measures import (
     models_agreement,
     predictor,
 )
+from sealign.generation.mixture import fit_weight, mixed
 from sealign.generation.positions import Match, match_positions
-from sealign.generation.rewriting import Rewriting
+from sealign.generation.rewriting import Rewriting, token_counts
 from sealign.generation.sampling import Choice, Sampler, Sampling, StopStrings
 
 __all__ = [
@@ -29,10 +30,13 @@ __all__ = [
     "StopStrings",
     "TokenCost",
     "compare_tokenizers",
+    "fit_weight",
     "match_positions",
     "measure_agreement",
     "measure_predictions",
+    "mixed",
     "models_agreement",
     "predictor",
     "token_cost",
+    "token_counts",
 ]

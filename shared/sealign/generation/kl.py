@@ -9,9 +9,10 @@ with the affine map as the student).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,12 +22,18 @@ from sealign.alignment import AffineMap
 from sealign.encoders.causal import OutputHead
 from sealign.errors import InvalidInputError
 
+States: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
+
 HELD_OUT = 0.1
 """Share of the rows that choose the epoch."""
 
 _BATCH = 256
 _CHUNK = 256
 """Rows whose logits are in memory at once."""
+_AT_ONCE = 4096
+"""Rows whose states are in memory at once, of arrays that are mapped from a file."""
+_JUDGES = 8192
+"""Most held-out rows that choose the epoch, spread evenly."""
 _SAMPLE = 2048
 """Most rows that choose the likeliest outputs: a pass of all over a whole vocabulary costs more than some epochs."""
 _SPREAD = 1e-3
@@ -51,10 +58,11 @@ class Refinement:
 def refine_by_divergence(
     start: AffineMap,
     head: OutputHead,
-    X: NDArray[np.float32],
-    Y: NDArray[np.float32],
+    X: States,
+    Y: States,
     *,
     epochs: int = 8,
+    patience: int = 3,
     step: float = 0.05,
     held_out: float = HELD_OUT,
     outputs: int = 16_384,
@@ -70,16 +78,18 @@ def refine_by_divergence(
     Args:
         start: as ridge regression gives it.
         head: the silo's.
-        X: the client's states, (n, s).
+        X: the client's states, (n, s). Both may be mapped from files, as float16 too: only batches are in memory.
         Y: the silo's, (n, t), row by row after the same text.
-        epochs: passes over the rows; an epoch costs some 8·n·V·t operations, V being ``outputs`` at most.
+        epochs: most passes over the rows; one costs some 8·n·V·t operations, V being ``outputs`` at most.
+        patience: stop after so many epochs without a smaller divergence over held-out rows.
         step: how far the largest steps may move a logit, roughly, whatever the scale of states and head: AdamW's rate
             is step / (root mean square norm of the head's rows · √s). Steps that are too large overfit few rows.
         held_out: share of the rows, the last ones, which are texts of their own.
         outputs: of a larger head, so many outputs that the silo's own states find likeliest on average take part; the
             others are left out of both distributions.
         seed: of the order of rows.
-        progress: told, after each batch, how many rows it held; there are n·epochs in all, held-out ones left out.
+        progress: told, after each batch, how many rows it held; there are n·epochs in all, held-out ones left out, or
+            fewer after an early stop.
 
     Raises:
         InvalidInputError: shapes that do not fit together, too few rows, or numbers that are not finite.
@@ -94,26 +104,27 @@ def refine_by_divergence(
     steps = epochs * -(-train // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
     order = np.random.default_rng(seed)
-    rows = torch.from_numpy(np.ascontiguousarray(X))
-    held_rows = np.arange(train, len(X))
-    divergences = [objective.mean(student, rows, held_rows)]
+    held_rows = np.unique(np.linspace(train, len(X) - 1, min(held, _JUDGES)).astype(np.intp))
+    divergences = [objective.mean(student, X, held_rows)]
     best, kept = 0, student.affine()
     for epoch in range(1, epochs + 1):
         for batch in np.array_split(order.permutation(train), -(-train // _BATCH)):
             optimiser.zero_grad()
-            torch.autograd.backward(objective.divergence(student(rows[batch]), batch).mean())
+            torch.autograd.backward(objective.divergence(student(_batch(X, batch)), batch).mean())
             optimiser.step()
             schedule.step()
             if progress is not None:
                 progress(len(batch))
-        divergences.append(objective.mean(student, rows, held_rows))
+        divergences.append(objective.mean(student, X, held_rows))
         if divergences[-1] < divergences[best]:
             best, kept = epoch, student.affine()
-    refined = start if best == 0 else _refined(start, kept, divergences[best], X, Y, train)
+        elif epoch - best >= patience:
+            break
+    refined = start if best == 0 else _refined(start, kept, divergences[best], (X, Y, held_rows), train)
     return Refinement(refined, tuple(divergences), best)
 
 
-def _check(start: AffineMap, head: OutputHead, X: NDArray[np.float32], Y: NDArray[np.float32], held: int) -> None:
+def _check(start: AffineMap, head: OutputHead, X: States, Y: States, held: int) -> None:
     source, target = start.weight.shape
     if X.shape != (len(Y), source) or Y.shape[1:] != (target,) or head.weight.shape[1:] != (target,):
         raise InvalidInputError(
@@ -122,7 +133,7 @@ def _check(start: AffineMap, head: OutputHead, X: NDArray[np.float32], Y: NDArra
         )
     if held < 1 or len(X) - held < 2:
         raise InvalidInputError(f"{len(X)} rows are too few to refine a map on some and judge it on others")
-    if not (np.isfinite(X).all() and np.isfinite(Y).all()):
+    if not all(np.isfinite(part).all() for states in (X, Y) for part in _parts(states)):
         raise InvalidInputError("hidden states are not finite; check the models")
 
 
@@ -130,17 +141,18 @@ def _refined(
     start: AffineMap,
     affine: tuple[NDArray[np.float64], NDArray[np.float64]],
     divergence: float,
-    X: NDArray[np.float32],
-    Y: NDArray[np.float32],
+    judges: tuple[States, States, NDArray[np.intp]],
     train: int,
 ) -> AffineMap:
-    """The map with this weight and intercept, and its quality over the rows from ``train`` on."""
+    """The map with this weight and intercept, and its quality over held-out rows; ``train`` come before them."""
+    X, Y, held = judges
     weight, intercept = affine
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     refined = replace(start, weight=weight, intercept=intercept, created=created, channel=None)
     # Rows held out here may have been in the fit of the given map: the difference of both is free of that.
-    mean = Y[:train].mean(axis=0, dtype=np.float64)
-    before, after = (_explained(learned.apply(X[train:]), Y[train:], mean) for learned in (start, refined))
+    mean = np.sum([part.sum(axis=0, dtype=np.float64) for part in _parts(Y[:train])], axis=0) / train
+    x, y = (np.asarray(states[held], dtype=np.float32) for states in (X, Y))
+    before, after = (_explained(learned.apply(x), y, mean) for learned in (start, refined))
     quality = replace(
         start.quality,
         explained_variance=start.quality.explained_variance + after[0] - before[0],
@@ -161,38 +173,48 @@ def _explained(
     return float(1 - error / total), float(cosines.mean())
 
 
+def _batch(states: States, rows: NDArray[np.intp]) -> torch.Tensor:
+    """Some rows, float32, (m, d)."""
+    return torch.from_numpy(np.ascontiguousarray(states[rows], dtype=np.float32))
+
+
+def _parts(states: States) -> Iterator[States]:
+    """All rows, some at a time."""
+    return (states[start : start + _AT_ONCE] for start in range(0, len(states), _AT_ONCE))
+
+
 class _Objective:
     """Divergence of the head's predictions from those for the silo's own states."""
 
-    def __init__(self, head: OutputHead, Y: NDArray[np.float32], outputs: int) -> None:
+    def __init__(self, head: OutputHead, Y: States, outputs: int) -> None:
         # Copies share no memory with the model's read-only weights; torch would warn of those.
         self._weight = torch.tensor(head.weight)
         self._bias = torch.zeros(len(head.weight)) if head.bias is None else torch.tensor(head.bias)
-        self._own = torch.from_numpy(np.ascontiguousarray(Y))
+        self._own = Y
         if outputs < len(head.weight):
             kept = self._likeliest(outputs)
             self._weight, self._bias = self._weight[kept], self._bias[kept]
 
     def divergence(self, mapped: torch.Tensor, rows: NDArray[np.intp]) -> torch.Tensor:
         """In nats, (m,), of mapped states (m, t) of these rows."""
-        own = torch.log_softmax(self._logits(self._own[rows]), dim=1)
+        own = torch.log_softmax(self._logits(_batch(self._own, rows)), dim=1)
         other = torch.log_softmax(self._logits(mapped), dim=1)
         return torch.nn.functional.kl_div(other, own, reduction="none", log_target=True).sum(dim=1)
 
-    def mean(self, student: _Student, X: torch.Tensor, rows: NDArray[np.intp]) -> float:
+    def mean(self, student: _Student, X: States, rows: NDArray[np.intp]) -> float:
         """Over rows that are not learned from."""
         with torch.inference_mode():
             parts = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
-            total = sum(float(self.divergence(student(X[part]), part).sum()) for part in parts)
+            total = sum(float(self.divergence(student(_batch(X, part)), part).sum()) for part in parts)
         return total / len(rows)
 
     def _likeliest(self, outputs: int) -> torch.Tensor:
         """Outputs of the largest mean probability for a sample of the silo's own states, (outputs,)."""
         mass = torch.zeros(len(self._weight))
-        some = self._own[:: -(-len(self._own) // _SAMPLE)]
+        some = np.arange(0, len(self._own), -(-len(self._own) // _SAMPLE))
         with torch.inference_mode():
             for start in range(0, len(some), _CHUNK):
-                mass += torch.softmax(self._logits(some[start : start + _CHUNK]), dim=1).sum(dim=0)
+                mass += torch.softmax(self._logits(_batch(self._own, some[start : start + _CHUNK])), dim=1).sum(dim=0)
         return mass.topk(outputs).indices.sort().values
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -202,10 +224,13 @@ class _Objective:
 class _Student:
     """The given map plus a correction: x(W + P·D) + b + c − μ·P·D, D and c from zero, P whitening the source rows."""
 
-    def __init__(self, start: AffineMap, X: NDArray[np.float32]) -> None:
-        mean = X.mean(axis=0, dtype=np.float64)
-        centred = X.astype(np.float64) - mean
-        values, vectors = np.linalg.eigh(centred.T @ centred / len(X))
+    def __init__(self, start: AffineMap, X: States) -> None:
+        mean = np.sum([part.sum(axis=0, dtype=np.float64) for part in _parts(X)], axis=0) / len(X)
+        scatter = np.zeros((X.shape[1], X.shape[1]))
+        for part in _parts(X):
+            centred = part.astype(np.float64) - mean
+            scatter += centred.T @ centred
+        values, vectors = np.linalg.eigh(scatter / len(X))
         self._start = start
         self._mean = mean
         self._whitening = vectors / np.sqrt(np.maximum(values, _SPREAD * values.mean()))

@@ -35,23 +35,21 @@ class Rewriting:
     Args:
         client: the client's tokenizer.
         silo: the silo's.
-        outputs: of the silo's head.
-        texts: public ones, over which the silo's tokens are counted.
+        counts: how often each of the silo's tokens occurs, (V,), as `token_counts` gives it.
 
     Raises:
-        InvalidInputError: the head has fewer outputs than the tokenizer has tokens, or a text cannot be read.
+        InvalidInputError: fewer counts than the silo's tokenizer has tokens.
     """
 
-    def __init__(self, client: CausalTokenizer, silo: CausalTokenizer, outputs: int, texts: Iterable[str] = ()) -> None:
+    def __init__(self, client: CausalTokenizer, silo: CausalTokenizer, counts: NDArray[np.uint32]) -> None:
+        outputs = len(counts)
         silo.allowed(outputs)  # refuses a head of another model
-        counts = np.full(outputs, _UNSEEN)
-        for text in texts:
-            np.add.at(counts, silo.encode(text).ids, 1.0)
-        self._frequencies = counts / counts.sum()
+        seen = counts + _UNSEEN
+        self._frequencies: NDArray[np.float64] = seen / seen.sum()
         self._outputs = outputs
         pairs = np.array(sorted(_pairs(client, silo)), dtype=np.int64).reshape(-1, 2)
         self._from, self._to = pairs[:, 0], pairs[:, 1]
-        weights = counts[self._to]
+        weights = seen[self._to]
         totals = np.bincount(self._from, weights)
         self._shares = weights / totals[self._from]
         self._rewritten = np.unique(self._from)
@@ -63,7 +61,7 @@ class Rewriting:
             logits: of the client's model, (n, its outputs).
 
         Returns:
-            Natural logarithms of probabilities of the silo's tokens, (n, outputs).
+            Natural logarithms of probabilities of the silo's tokens, (n, V).
 
         Raises:
             InvalidInputError: the model has fewer outputs than its tokenizer has tokens.
@@ -78,6 +76,19 @@ class Rewriting:
             found[row] = self._frequencies if total == 0 else (1 - FLOOR) * moved / total + FLOOR * self._frequencies
         logarithms: NDArray[np.float64] = np.log(found)
         return logarithms
+
+
+def token_counts(tokenizer: CausalTokenizer, outputs: int, texts: Iterable[str]) -> NDArray[np.uint32]:
+    """Count how often each of a model's tokens occurs in texts, (outputs,).
+
+    Raises:
+        InvalidInputError: a text that cannot be read, or a head with fewer outputs than the tokenizer has tokens.
+    """
+    tokenizer.allowed(outputs)
+    counts = np.zeros(outputs, dtype=np.uint32)
+    for text in texts:
+        np.add.at(counts, tokenizer.encode(text).ids, 1)
+    return counts
 
 
 def _pairs(client: CausalTokenizer, silo: CausalTokenizer) -> set[tuple[int, int]]:

@@ -21,7 +21,9 @@ class Sampling(BaseModel):
 
     Penalty: Keskar et al., "CTRL" (arXiv 1909.05858, section 4.1). Top-k: Fan, Lewis and Dauphin, "Hierarchical Neural
     Story Generation" (arXiv 1805.04833, section 5.4). Top-p: Holtzman et al., "The Curious Case of Neural Text
-    Degeneration" (arXiv 1904.09751, section 3.1). They apply in this order, the temperature after the penalty.
+    Degeneration" (arXiv 1904.09751, section 3.1). Runs that are not repeated: Paulus, Xiong and Socher, "A Deep
+    Reinforced Model for Abstractive Summarization" (arXiv 1705.04304, section 2.5). They apply in this order, runs and
+    temperature after the penalty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +32,12 @@ class Sampling(BaseModel):
     top_k: int | None = Field(default=None, ge=1, description="Sample among so many of the likeliest tokens.")
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="Sample among the likeliest that reach this mass.")
     repetition_penalty: float = Field(default=1.0, ge=0.1, le=10.0, description="Above 1, tokens seen are less likely.")
+    no_repeat_run: int = Field(
+        default=4,
+        ge=0,
+        le=32,
+        description="No run of this number of tokens is written twice, the prompt included; 0 allows all.",
+    )
     seed: int = Field(default=0, ge=0, description="Of the generator; the same seed and logits give the same tokens.")
     stop: tuple[str, ...] = Field(default=(), max_length=16, description="Texts that end a generation before them.")
 
@@ -56,7 +64,7 @@ class Sampler:
     Args:
         sampling: how.
         allowed: (V,), the outputs that may be chosen, as `CausalTokenizer.allowed` gives them.
-        seen: tokens of the prompt, for the repetition penalty.
+        seen: tokens of the prompt, which count as written.
         alternatives: number of likeliest tokens told with each choice.
     """
 
@@ -65,6 +73,7 @@ class Sampler:
     ) -> None:
         self._sampling = sampling
         self._allowed = allowed
+        self._written = [int(number) for number in seen]
         self._seen = np.zeros(len(allowed), dtype=np.bool_)
         self._seen[[number for number in seen if number < len(allowed)]] = True
         self._alternatives = min(alternatives, int(allowed.sum()))
@@ -82,12 +91,13 @@ class Sampler:
             )
         scores = np.where(self._allowed, logits.astype(np.float64), -np.inf)
         log_probabilities = _log_softmax(scores)
-        penalised = self._penalised(scores)
+        penalised = self._without_repeats(self._penalised(scores))
         if self._sampling.temperature == 0:
             chosen = int(penalised.argmax())
         else:
             chosen = self._drawn(penalised / self._sampling.temperature)
         self._seen[chosen] = True
+        self._written.append(chosen)
         likeliest = _largest(log_probabilities, self._alternatives)
         return Choice(
             chosen,
@@ -95,14 +105,31 @@ class Sampler:
             tuple((int(number), float(log_probabilities[number])) for number in likeliest),
         )
 
+    def log_probability(self, logits: NDArray[Any], chosen: int) -> float:
+        """Return the natural log-probability of a token under logits, (V,), among the tokens allowed."""
+        scores = np.where(self._allowed, logits.astype(np.float64), -np.inf)
+        return float(_log_softmax(scores)[chosen])
+
     def _penalised(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         penalty = self._sampling.repetition_penalty
         if penalty == 1:
             return scores
         return np.where(self._seen, np.where(scores > 0, scores / penalty, scores * penalty), scores)
 
+    def _without_repeats(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Leave out tokens that would end a run written before, unless nothing else is left."""
+        length, written = self._sampling.no_repeat_run, self._written
+        if not 0 < length <= len(written):
+            return scores
+        begun = written[len(written) - length + 1 :]
+        starts = range(len(written) - length + 1)
+        repeats = [written[at + length - 1] for at in starts if written[at : at + length - 1] == begun]
+        left = scores.copy()
+        left[[number for number in repeats if number < len(left)]] = -np.inf
+        return left if np.isfinite(left).any() else scores
+
     def _drawn(self, scores: NDArray[np.float64]) -> int:
-        count = min(self._sampling.top_k or len(scores), int(self._allowed.sum()))
+        count = min(self._sampling.top_k or len(scores), int(np.isfinite(scores).sum()))
         candidates = _largest(scores, count)
         mass = np.cumsum(np.exp(_log_softmax(scores[candidates])))
         within = int(np.searchsorted(mass, self._sampling.top_p)) + 1  # the smallest set that reaches top_p

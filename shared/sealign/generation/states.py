@@ -75,7 +75,7 @@ def client_rows(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Embeddings]:
-    """The client's rows of each text in turn, (k, d): row by row those of `silo_rows`.
+    """The client's rows of each text in turn, (k, d), as its model sends them: row by row those of `silo_rows`.
 
     Args:
         model: the client's.
@@ -90,7 +90,7 @@ def client_rows(
     for number, text in enumerate(texts):
         tokens = silo.encode(text)
         ends = tokens.ends[counted(tokens)]
-        rows = _states_at(model, text, ends, reading, number)
+        rows = model.sent(_states_at(model, text, ends, reading, number))
         yield rows
         if progress is not None:
             progress(len(rows))

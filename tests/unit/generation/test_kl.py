@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,30 @@ def test_the_refined_maps_quality_is_its_own(
     assert after < before - 0.05
     assert refined.quality.explained_variance == pytest.approx(after, abs=abs(after - before) / 2)
     assert refined.quality.mean_cosine == pytest.approx(cosine, abs=abs(cosine - cosine_before) / 2)
+
+
+def test_it_stops_when_held_out_rows_are_predicted_no_better(
+    ridge: AffineMap, states: tuple[np.ndarray, np.ndarray, OutputHead]
+) -> None:
+    X, _, head = states
+    told: list[int] = []
+    Y = ridge.apply(X[:500]).astype(np.float32)  # nothing is better than the given map
+    refined = refine_by_divergence(ridge, head, X[:500], Y, epochs=9, patience=2, progress=told.append)
+    assert refined.best == 0
+    assert len(refined.divergences) == 3
+    assert sum(told) == 2 * 450
+
+
+def test_rows_mapped_from_a_file_give_the_same_map(
+    ridge: AffineMap, states: tuple[np.ndarray, np.ndarray, OutputHead], tmp_path: Path
+) -> None:
+    X, Y, head = states
+    half = X[:1000].astype(np.float16)
+    np.save(tmp_path / "half.npy", half)
+    mapped = np.load(tmp_path / "half.npy", mmap_mode="r")
+    found, expected = (refine_by_divergence(ridge, head, x, Y[:1000], epochs=1).map for x in (mapped, half.astype("f")))
+    np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-5, atol=1e-7)
+    assert found.quality == expected.quality
 
 
 def test_a_seed_decides(ridge: AffineMap, states: tuple[np.ndarray, np.ndarray, OutputHead]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError
-from sealign.generation import Rewriting, measure_predictions, predictor
+from sealign.generation import Rewriting, measure_predictions, predictor, token_counts
 from sealign.generation.rewriting import FLOOR
 from sealign.generation.states import client_rows, silo_rows
 from tests.support import small_lms
@@ -19,7 +19,8 @@ SILO = ("a", "b", "abc", "abcd", "<end>", "xy", "xz")
 
 def rewritten(*mass: float, texts: tuple[str, ...] = ()) -> dict[str, float]:
     """What each of the silo's tokens gets of a client's distribution over its own, without the floor."""
-    rewriting = Rewriting(tokenizer_of(CLIENT), tokenizer_of(SILO), len(SILO), texts)
+    silo = tokenizer_of(SILO)
+    rewriting = Rewriting(tokenizer_of(CLIENT), silo, token_counts(silo, len(SILO), texts))
     with np.errstate(divide="ignore"):
         (found,) = np.exp(rewriting.log_probabilities(np.log(np.array([mass]))))
     assert found.sum() == pytest.approx(1)
@@ -58,7 +59,8 @@ def test_a_model_rewritten_as_its_own_tokens_is_itself_but_for_the_floor(two: Ca
     logits = two.head.logits(read.states)
     own = predictor(two.head, read.states)(np.arange(len(logits)))
     allowed = two.tokenizer.allowed(two.card.vocabulary)
-    rewriting = Rewriting(two.tokenizer, two.tokenizer, two.card.vocabulary, small_lms.public_texts(20))
+    counts = token_counts(two.tokenizer, two.card.vocabulary, small_lms.public_texts(20))
+    rewriting = Rewriting(two.tokenizer, two.tokenizer, counts)
     found = np.exp(rewriting.log_probabilities(logits))
     assert np.abs(found - np.exp(own))[:, allowed].max() <= 2 * FLOOR
 
@@ -72,7 +74,8 @@ def test_a_small_model_predicts_real_text_in_anothers_tokens(
     theirs = list(silo_rows(two, texts))
     y, following = (np.concatenate([getattr(r, key) for r in theirs]) for key in ("states", "following"))
     x = np.concatenate(list(client_rows(client, two.tokenizer, texts)))
-    rewriting = Rewriting(client.tokenizer, two.tokenizer, two.card.vocabulary, small_lms.public_texts(50))
+    counts = token_counts(two.tokenizer, two.card.vocabulary, small_lms.public_texts(50))
+    rewriting = Rewriting(client.tokenizer, two.tokenizer, counts)
     found = measure_predictions(
         predictor(two.head, y), lambda rows: rewriting.log_probabilities(client.head.logits(x[rows])), y, following
     )
@@ -88,7 +91,8 @@ def test_a_small_model_predicts_real_text_in_anothers_tokens(
 
 def test_a_distribution_over_nothing_that_writes_is_the_silos_frequencies() -> None:
     unwritten = tokenizer_of(("<end>", "a", "q"))
-    rewriting = Rewriting(unwritten, tokenizer_of(SILO), len(SILO), ("xyxyxz",))
+    silo = tokenizer_of(SILO)
+    rewriting = Rewriting(unwritten, silo, token_counts(silo, len(SILO), ("xyxyxz",)))
     (found,) = np.exp(rewriting.log_probabilities(np.array([[-np.inf, -np.inf, 0.0]])))
     assert found.argmax() == SILO.index("xy")
     assert found.sum() == pytest.approx(1)
@@ -96,7 +100,9 @@ def test_a_distribution_over_nothing_that_writes_is_the_silos_frequencies() -> N
 
 def test_refusals() -> None:
     with pytest.raises(InvalidInputError, match="belong to different models"):
-        Rewriting(tokenizer_of(CLIENT), tokenizer_of(SILO), len(SILO) - 1)
-    rewriting = Rewriting(tokenizer_of(CLIENT), tokenizer_of(SILO), len(SILO))
+        Rewriting(tokenizer_of(CLIENT), tokenizer_of(SILO), np.zeros(len(SILO) - 1, np.uint32))
+    with pytest.raises(InvalidInputError, match="belong to different models"):
+        token_counts(tokenizer_of(SILO), len(SILO) - 1, ["abc"])
+    rewriting = Rewriting(tokenizer_of(CLIENT), tokenizer_of(SILO), np.zeros(len(SILO), np.uint32))
     with pytest.raises(InvalidInputError, match="not those of the tokenizer's model"):
         rewriting.log_probabilities(np.zeros((1, len(CLIENT) - 1)))

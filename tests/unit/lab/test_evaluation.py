@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from sealign.lab.evaluation import EvaluationSpec, Report, run_evaluation, write
 from sealign.lab.evaluation import embedded as embedded_module
 from sealign.lab.evaluation import task as task_module
 from sealign.lab.evaluation.classifier import Classifier
+from sealign.lab.evaluation.context import PairContext, Sides
 from sealign.lab.evaluation.encrypted import encrypted_outputs
 from sealign.lab.evaluation.methods import registry
 from sealign.lab.evaluation.summary import Summary
+from sealign.lab.evaluation.task import SiloTask
 
 _PART = ["public=newswire", "public=both", "seed=1"]
 
@@ -40,6 +43,7 @@ def test_every_cell_and_method(report: Report, evaluation_texts: Path) -> None:
     assert [(cell.public, cell.seed) for cell in report.cells] == [("newswire", 1), ("both", 1)]
     for cell in report.cells:
         assert list(cell.methods) == [name for name in registry([8]) if not name.endswith("-client")]
+        assert set(report.shared) == {name for name in registry([8]) if name.startswith("few-shot-8")}
         for name in ("ridge-client", "discriminant-client"):
             assert "at least 2048 public texts" in cell.left_out[name]
         assert 0 < cell.cka < 1
@@ -54,7 +58,7 @@ def test_every_cell_and_method(report: Report, evaluation_texts: Path) -> None:
 
 def test_encrypted_answers_are_the_clear_ones(report: Report) -> None:
     for cell in report.cells:
-        private = [result for name, result in cell.methods.items() if name not in report.references]
+        private = [r for name, r in cell.methods.items() if name not in (*report.references, *report.shared)]
         best = max(private, key=lambda result: result.accuracy)
         for result in (cell.methods["ridge"], best):
             assert result.encrypted is not None
@@ -75,6 +79,32 @@ def test_heads_fitted_to_the_map_win_back_accuracy_and_tell_outliers_apart(repor
         assert cell.methods["few-shot-8+discriminant"].accuracy > 0.6
         assert set(fitted.ood) - set(plain.ood) == {"reject_margin", "mahalanobis"}
         assert fitted.ood["reject_margin"].auroc > 0.7
+
+
+def test_what_the_card_promises_is_reported(report: Report) -> None:
+    for cell in report.cells:
+        default, plain = cell.methods["names"], cell.methods["ridge"]
+        assert default.promised is not None
+        assert default.margin is not None
+        assert abs(default.promised - default.accuracy) < 0.5
+        assert (plain.promised, plain.margin, plain.kept) == (None, None, None)
+        assert cell.methods["native"].promised is not None
+
+
+def test_names_and_few_texts_join_the_public_ones() -> None:
+    random = np.random.default_rng(0)
+
+    def sides(rows: int) -> Sides:
+        return Sides(*(random.standard_normal((rows, d)).astype(np.float32) for d in (6, 5)))
+
+    none, names, task = sides(0), sides(3), SiloTask(np.zeros((0, 5), np.float32), (), 0)
+    plain = PairContext(sides(60), none, (), none, (), sides(8), none, none, none, task, seed=0, names=names)
+    both = plain.named.with_few_shot(4)
+    assert [len(context.public) for context in (plain, plain.named, both)] == [60, 63, 67]
+    assert [context.released for context in (plain, plain.named, both)] == [0, 3, 7]
+    assert np.array_equal(both.public.client[60:63], names.client)
+    assert np.abs(plain.named.ridge.weight - plain.ridge.weight).max() > 1e-6
+    assert replace(plain, names=none).named.released == 0
 
 
 def test_native_does_not_depend_on_public_texts(report: Report) -> None:

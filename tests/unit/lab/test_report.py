@@ -14,7 +14,9 @@ from sealign.lab.evaluation.generation_results import (
     CausalResult,
     EncryptedPrediction,
     GenerationResult,
+    MixedPrediction,
     Prediction,
+    Repetition,
     Sample,
 )
 from sealign.lab.evaluation.html import html
@@ -72,6 +74,10 @@ def _cell(seed: int, public: str = "wikipedia") -> Cell:
             "native": _method(0.9),
             "ridge": _method(0.7 + shift, encrypted=True, curve=True),
             "better": _method(0.8 + shift, encrypted=True),
+            "names": _method(0.78 + shift).model_copy(
+                update={"promised": 0.75, "margin": 0.04, "kept": None if public == "films" else 0.94}
+            ),
+            "few-shot-8+names": _method(0.85 + shift),
         },
         left_out={"odd": f"cannot be applied: {_NASTY}"},
     )
@@ -87,10 +93,25 @@ def _report(cells: tuple[Cell, ...]) -> Report:
         n=200,
         seeds=tuple(sorted({cell.seed for cell in cells})),
         encoders={"a": card, "b": card},
-        methods={"native": "own", "ridge": "plain", "better": _NASTY},
+        methods={"native": "own", "ridge": "plain", "better": _NASTY, "names": "named", "few-shot-8+names": "told"},
         references=("native",),
+        shared=("few-shot-8+names",),
         cells=cells,
     )
+
+
+_REPETITION = Repetition(
+    tokens=100,
+    texts=3,
+    own_distinct=1.0,
+    mapped_distinct=1.0,
+    own_loops=0,
+    mapped_loops=0,
+    free_own_distinct=0.25,
+    free_mapped_distinct=0.5,
+    free_own_loops=2,
+    free_mapped_loops=1,
+)
 
 
 def _generation(name: str, *, refined: bool = True) -> GenerationResult:
@@ -112,6 +133,7 @@ def _generation(name: str, *, refined: bool = True) -> GenerationResult:
         ridge=ridge,
         refined=Prediction(top1=0.5, top5=0.8, perplexity=90.0, divergence=0.8) if refined else None,
         control=Prediction(top1=0.45, top5=0.75, perplexity=70.0, divergence=0.9),
+        mixture=MixedPrediction(top1=0.55, top5=0.85, perplexity=55.0, divergence=0.6, weight=0.625),
         curve={"ridge": {1000: 150.0, 2000: 120.0}, "refined": {1000: 110.0, 2000: 90.0}}
         if refined
         else {"ridge": {2000: 120.0}},
@@ -119,6 +141,7 @@ def _generation(name: str, *, refined: bool = True) -> GenerationResult:
         if refined
         else None,
         samples=(Sample(prompt=_NASTY, own="a\nb", mapped="c"),) if refined else (),
+        repetition=_REPETITION if refined else None,
         seconds={"reading": 12.4, "ridge": 1.0},
     )
 
@@ -173,13 +196,39 @@ def test_why_less_than_half_of_a_gap_is_closed() -> None:
 def test_markdown(report: Report) -> None:
     text = markdown(report)
     assert "Made by `sealign evaluate <spec>` on 2026-01-02 (2 cores" in text
-    assert "| a-b | news | wikipedia | better | 90.0 ± 0.0 | – | 70.5 ± 0.7 | – | 80.5 ± 0.7 | 51 % |" in text
+    assert (
+        "| a-b | news | wikipedia | 1000 | 500 | 90.0 (1.3) | – | 70.5 ± 0.7 | 78.5 (1.8) | 41 % | 80.5 (1.8) | 51 % "
+        "| better |"
+    ) in text
+    assert (
+        "| a-b | news | films | 1000 | 500 | 90.0 (1.3) | 78.5 ± 0.7 | 85.5 (1.6) | 77 % | 85.5 (1.6) | 77 % "
+        "| few-shot-8+names |"
+    ) in text
+    assert "| a-b | 90.0 | 70.5 | 78.5 | 41 % | 80.5 | 51 % | 85.5 | 77 % | – |" in text
+    assert "| a-b | news | wikipedia | 1000 | 500 | better | 80.3 ± 0.7 | 80.5 ± 0.7 | 99.8 ± 0.0 | 500 |" in text
     assert "differ by at most 0.2 points" in text
     assert "| method | a-b |\n| --- | ---: |\n| native | 90.0 |\n| ridge | 70.5 |\n| better | 80.5 |\n" in text
-    assert "| news | wikipedia | energy | 90.0 / 40.0 (93) |" in text
+    assert "| method | a-b |\n| --- | ---: |\n| few-shot-8+names | 85.5 |\n" in text
+    assert "| news | wikipedia | 1000 | 500 | 100 | energy | 90.0 / 40.0 (93) |" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
+
+
+def test_what_is_promised_stands_beside_what_is_measured(report: Report) -> None:
+    """The default promises 75 %, and is right for 78.5 % of the texts: within the margin, which is of 4 points."""
+    text = markdown(report)
+    assert "mean difference -3.5 points, mean absolute difference 3.5; 2 of 2 are within the margin" in text
+    line = "| a-b | news | {} | 1000 | 500 | – | 90.0 | 75.0 | 4.0 | 78.5 (1.8) | -3.5 | yes | {} |"
+    assert line.format("wikipedia", "94.0 ± 0.0") in text
+    assert line.format("films", "not promised") in text
+
+
+def test_a_default_that_a_simpler_head_beats_is_counted() -> None:
+    cell = _with(_cell(0), discriminant=0.80)
+    found = _report((cell, _with(_cell(0, "films"), discriminant=0.785)))
+    found = found.model_copy(update={"methods": found.methods | {"discriminant": "fitted"}})
+    assert "| 1 of 2 |" in markdown(found)
 
 
 class _Page(HTMLParser):
@@ -217,10 +266,14 @@ def test_generation_stands_beside_classification(report: Report) -> None:
     both = report.model_copy(update={"generation": (_generation("x-y"), _generation("y-x", refined=False))})
     text = markdown(both)
     assert text.startswith(markdown(report).rstrip())
-    assert "| x-y | 2,000 | 60.0 | 120.0 | 90.0 | 1.50 | 70.0 | 40.0 | 50.0 | 70.0 | 80.0 | 50.0 | 100 % |" in text
-    assert "| y-x | 2,000 | 60.0 | 120.0 | – | 2.00 | 70.0 | 40.0 | – | 70.0 | – | 50.0 | 80 % |" in text
+    assert (
+        "| x-y | 2,000 | 60.0 | 120.0 | 90.0 | 1.50 | 70.0 | 55.0 | 0.62 | 40.0 | 50.0 | 70.0 | 80.0 | 50.0 | 100 % |"
+        in text
+    )
+    assert "| y-x | 2,000 | 60.0 | 120.0 | – | 2.00 | 70.0 | 55.0 | 0.62 | 40.0 | – | 70.0 | – | 50.0 | 80 % |" in text
     assert "| x-y | 490 | 0.250 | 75.0 | 87.5 | 0.600 | 32 | 100.0 | 0.060 | 0.125 | 12 | 1 | – | – |" in text
     assert "| x-y | KL | 110.0 | 90.0 | 60.0 |" in text
+    assert "| x-y | 3 | 100 | 25.0 | 2 | 50.0 | 1 | 100.0 | 0 | 100.0 | 0 |" in text
     assert "| <b>$x_1$</b> & \\|co\\| | a b | c |" in text
     page = _Page()
     page.feed(html(both))
@@ -243,7 +296,8 @@ def test_one_seed_without_encryption_outliers_or_curve() -> None:
     bare = MethodResult(accuracy=0.8, recall={"x": 0.8, "y": 0.8}, confusions=(), ood={})
     cell = _cell(0).model_copy(update={"methods": {"native": bare, "ridge": bare}, "left_out": {}, "outliers": 0})
     report = _report((cell,))
-    assert "| a-b | news | wikipedia | ridge | 80.0 | – | 80.0 | – | 80.0 | – | default | – | – | – |" in markdown(
-        report
-    )
+    text = markdown(report)
+    assert "| a-b | news | wikipedia | 1000 | 500 | 80.0 (1.8) | – | 80.0 | – | – | 80.0 (1.8) | – | ridge |" in text
+    for absent in ("With shared texts", "Promised against", "Through ciphertexts"):
+        assert absent not in text
     assert "<svg" in html(report)

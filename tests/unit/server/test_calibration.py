@@ -39,7 +39,6 @@ from sealign_server.training.embedding import add_public_set, create_silo
 from sealign_server.training.tasks import (
     TrainingData,
     import_task,
-    outlier_rows,
     profiled,
     train_task,
 )
@@ -93,7 +92,7 @@ def calibrated(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Pa
     store = SiloStore.create(tmp_path_factory.mktemp("calibrated") / "silo", document)
     own, _, labels = planted.labelled
     store.space.save_public_set(PublicRows(PublicSetCard("c" * 64, 600, "public"), planted.public[0]))
-    save(store, own, labels, train_head(own, labels))
+    save(store, own, labels, train_head(own, labels), planted.public[0])
     align(store, planted)
     return store.directory
 
@@ -115,10 +114,9 @@ def align(store: SiloStore, planted: Planted) -> None:
     store.space.save_map(ALICE, learned, 1.0, None)
 
 
-def save(store: SiloStore, own: Rows, labels: list[str], head: TrainedHead) -> None:
+def save(store: SiloStore, own: Rows, labels: list[str], head: TrainedHead, outliers: Rows) -> None:
     """Keep a head with its profile, as training does."""
-    data = TrainingData(labels, labels)
-    profile = profiled(own, data, head, outlier_rows(store, data, lambda _: None))
+    profile = profiled(own, TrainingData(labels, labels), head, outliers)
     store.tasks.save(TASK, StoredTask(head, "", profile))
 
 
@@ -258,7 +256,7 @@ def test_a_new_head_is_calibrated_while_serving(store: SiloStore, planted: Plant
     assert aligned.mapped_accuracy is not None
     assert aligned.calibrated
     own, _, labels = planted.labelled
-    save(store, own, labels, train_head(own, labels, penalties=[1.0]))
+    save(store, own, labels, train_head(own, labels, penalties=[1.0]), planted.public[0])
     (retrained,) = described(silo, rows)
     assert retrained.revision != aligned.revision
 

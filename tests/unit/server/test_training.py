@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sealign.alignment import PublicSet
 from sealign.encoders import Embeddings, EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, StorageError
 from sealign.files import save_arrays
+from sealign.outliers import general_texts
 from sealign_server.store import SiloStore
 from sealign_server.training import embedding
-from sealign_server.training.tasks import TrainingData, import_task, train_task
+from sealign_server.training.embedding import add_public_set
+from sealign_server.training.tasks import TrainingData, import_task, outlier_rows, train_task
 from tests.unit.server.conftest import SILO_DIMENSION
 
 LABELS = ["up", "down"] * 20
@@ -92,6 +95,15 @@ def test_texts_are_embedded_once(store: SiloStore, monkeypatch: pytest.MonkeyPat
     again = train_task(store, "direction", "", data(), counts.append)
     assert counts == [len(TEXTS), 2] * 2  # and the names of both labels
     assert np.array_equal(first.head.weight, again.head.weight)
+
+
+def test_outliers_are_general_texts_and_no_public_ones(store: SiloStore) -> None:
+    """Public texts may be of the task's own kind."""
+    add_public_set(store, "public", PublicSet(tuple(TEXTS)), ignore)
+    encoder = WordCounts(store.document.encoder_card)
+    for given, expected in ((None, general_texts()), (TEXTS[:20], TEXTS[:20])):
+        found = outlier_rows(store, TrainingData(LABELS, TEXTS, outliers=given))
+        assert np.array_equal(found, encoder.encode(expected))
 
 
 def test_examples_to_share_are_drawn_without_labels(store: SiloStore) -> None:

@@ -85,6 +85,7 @@ async def _tokens(call: Call) -> AsyncGenerator[Token, None]:
         top_k=body.top_k,
         top_p=body.top_p,
         repetition_penalty=body.repetition_penalty,
+        no_repeat_run=body.no_repeat_run,
         seed=secrets.randbits(63) if body.seed is None else body.seed,
         stop=stop,
     )

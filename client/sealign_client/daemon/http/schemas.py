@@ -119,7 +119,7 @@ class StreamOptions(Body):
 
 
 class CompletionRequest(Body):
-    """As OpenAI has it, with vLLM's `top_k` and `repetition_penalty`."""
+    """As OpenAI has it, with vLLM's `top_k` and `repetition_penalty`, and `no_repeat_run`."""
 
     model: TaskName | None = Field(default=None, description="The silo's generation task; may be absent if it has one.")
     prompt: Text | OneText
@@ -128,6 +128,9 @@ class CompletionRequest(Body):
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: Count | None = None
     repetition_penalty: float = Field(default=1.0, ge=0.1, le=10.0)
+    no_repeat_run: int = Field(
+        default=0, ge=0, le=32, description="No run of this number of tokens is written twice; 0 allows all."
+    )
     seed: Seed | None = Field(default=None, description="Random seed for sampling.")
     stop: Annotated[str, Field(min_length=1, max_length=256)] | (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=4)] | None

@@ -21,6 +21,14 @@ def as_it_is(rows: ArrayLike) -> Matrix:
     return np.asarray(rows, dtype=np.float64)
 
 
+@dataclass(frozen=True)
+class Promise:
+    """An accuracy that the silo's card tells before any text is classified, and its margin; None if it has none."""
+
+    accuracy: float
+    margin: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """Outputs (n, classes + extra) = prepare(x)·W + b; the product is what runs under encryption.
@@ -36,6 +44,7 @@ class Classifier:
         row_norm: longest row that is encrypted; longer ones are shortened to it.
         scores: out-of-distribution scores, from all outputs to (n,), larger for inliers.
         thresholds: of these scores, that 95 % of the task's texts should reach; those that are known.
+        promise: None if the silo promises nothing.
     """
 
     weight: Matrix
@@ -45,6 +54,7 @@ class Classifier:
     row_norm: float = 1.0
     scores: Mapping[str, Score] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    promise: Promise | None = None
 
     @classmethod
     def of(

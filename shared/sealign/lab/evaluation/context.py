@@ -68,7 +68,8 @@ class PairContext:
         description: of the task, one text or none (each side its own).
         task: what the silo's rows and labels give (the silo).
         seed: of all that is random.
-        released: how many of the public texts, the last of them, are from the task.
+        names: of the labels, which a silo shares with every client (each side its own); may be empty.
+        released: how many of the public texts, the last of them, are the task's: names and texts of it.
     """
 
     public: Sides
@@ -82,6 +83,7 @@ class PairContext:
     description: Sides
     task: SiloTask
     seed: int
+    names: Sides
     released: int = 0
     _few_shot: dict[int, PairContext] = field(default_factory=dict, init=False, repr=False)
     _smaller: dict[int, PairContext] = field(default_factory=dict, init=False, repr=False)
@@ -140,8 +142,17 @@ class PairContext:
 
     def with_few_shot(self, count: int) -> PairContext:
         """The same with so many of the released texts among the public ones."""
-        few = self.few.first(count)
-        return self._few_shot.setdefault(count, replace(self, public=self.public.joined(few), released=len(few)))
+        if count not in self._few_shot:
+            self._few_shot[count] = self._joined(self.few.first(count))
+        return self._few_shot[count]
+
+    @cached_property
+    def named(self) -> PairContext:
+        """The same with the names of the labels among the public texts."""
+        return self._joined(self.names) if len(self.names) else self
+
+    def _joined(self, shared: Sides) -> PairContext:
+        return replace(self, public=self.public.joined(shared), released=self.released + len(shared))
 
 
 def _statistics(X: Rows, Y: Rows, weights: ArrayLike = 1.0) -> RidgeStatistics:

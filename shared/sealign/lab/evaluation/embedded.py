@@ -75,6 +75,7 @@ class EmbeddedCorpus:
         yield from dataset.test.texts
         yield from dataset.outliers
         yield from dataset.exposure
+        yield from dataset.names
         if dataset.description:
             yield dataset.description
         yield from self._corpus.public(item.pair, item.public, item.seed)

@@ -12,9 +12,12 @@ from numpy.typing import ArrayLike
 from sealign.alignment import AffineMap
 from sealign.defaults import RECENTRED_NORM
 from sealign.heads import CalibratedHead, OutputLayout, train_head
-from sealign.lab.evaluation.classifier import Classifier, Matrix, Score, as_it_is
+from sealign.lab.evaluation.classifier import Classifier, Matrix, Promise, Score, as_it_is
 from sealign.lab.evaluation.context import PairContext, channel_of
 from sealign.lab.evaluation.own_head import behind, centring, client_row_norm, encrypted_map
+
+_ADAPTED = 300
+"""Texts of its own that a client adapts to, at most."""
 
 
 def round_trip(context: PairContext) -> Classifier:
@@ -44,11 +47,24 @@ def ceiling(context: PairContext) -> Classifier:
     return discriminant(replace(context, public=context.train))
 
 
-def discriminant_recentred(context: PairContext) -> Classifier:
-    """The discriminant; the client centres its embeddings on their mean, and the silo puts the task's in its place."""
+def names(context: PairContext) -> Classifier:
+    """The discriminant, with the names of the labels among the public texts: what a silo serves by default."""
+    return discriminant(context.named)
+
+
+def adapt(context: PairContext) -> Classifier:
+    """The same; the client centres its embeddings on the mean of some texts of its own, as `sealign adapt` does.
+
+    The silo puts the mean of the task's mapped embeddings in its place.
+    """
+    context = context.named
     expected = channel_of(context.ridge).expected(context.task.mean[None])[0]
     return _served(
-        context.head_behind_ridge, context.ridge.weight, expected, centring(context), row_norm=RECENTRED_NORM
+        context.head_behind_ridge,
+        context.ridge.weight,
+        expected,
+        centring(context.queries[:_ADAPTED]),
+        row_norm=RECENTRED_NORM,
     )
 
 
@@ -80,7 +96,16 @@ def _served(
     """Of all outputs of a head behind xW + b, with the scores that they give and their thresholds."""
     head = calibrated.head.composed(weight, intercept)
     scores: dict[str, Score] = {name: partial(_score, head.layout, name) for name in calibrated.ood}
-    return Classifier(head.weight, head.bias, head.head.labels, prepare, row_norm, scores, calibrated.ood)
+    return Classifier(
+        head.weight,
+        head.bias,
+        head.head.labels,
+        prepare,
+        row_norm,
+        scores,
+        thresholds=calibrated.ood,
+        promise=None if calibrated.accuracy is None else Promise(calibrated.accuracy, calibrated.margin),
+    )
 
 
 def _score(layout: OutputLayout, name: str, outputs: Matrix) -> Matrix:

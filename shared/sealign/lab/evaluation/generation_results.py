@@ -39,6 +39,40 @@ class Prediction(Result):
     divergence: float
 
 
+class MixedPrediction(Prediction):
+    """A mixture, at the client, of what the silo's head predicts and of the client's own.
+
+    Attributes:
+        weight: of the client's own, fitted on public positions.
+    """
+
+    weight: float
+
+
+class Repetition(Result):
+    """How greedy texts of one length repeat themselves, by the silo's own model and behind the map.
+
+    Attributes:
+        tokens: of a text, at most.
+        texts: number of prompts.
+        own_distinct, mapped_distinct: mean share of runs of four tokens that are distinct, by default sampling.
+        own_loops, mapped_loops: texts with a loop, by default sampling.
+        free_own_distinct, free_mapped_distinct: as above where any token may come.
+        free_own_loops, free_mapped_loops: as above where any token may come.
+    """
+
+    tokens: int
+    texts: int
+    own_distinct: float
+    mapped_distinct: float
+    own_loops: int
+    mapped_loops: int
+    free_own_distinct: float
+    free_mapped_distinct: float
+    free_own_loops: int
+    free_mapped_loops: int
+
+
 class EncryptedPrediction(Result):
     """The same map and head through the encrypted path.
 
@@ -83,9 +117,11 @@ class GenerationResult(Result):
         ridge: the map that ridge regression gives.
         refined: that map refined by divergence; None without epochs.
         control: the client's own next-token distribution rewritten as the silo's tokens: no silo, no map.
+        mixture: of that with the last map.
         curve: perplexity by number of positions, for each map.
         encrypted: of the last map; None if it was not asked for.
         samples: by the last map.
+        repetition: in such texts; None without prompts.
         seconds: by step, of one run; those of reading are of the first.
     """
 
@@ -104,9 +140,11 @@ class GenerationResult(Result):
     ridge: Prediction
     refined: Prediction | None
     control: Prediction
+    mixture: MixedPrediction
     curve: dict[str, dict[int, float]]
     encrypted: EncryptedPrediction | None
     samples: tuple[Sample, ...]
+    repetition: Repetition | None
     seconds: dict[str, float]
 
     @property

@@ -22,7 +22,7 @@ def predictions(pairs: Sequence[GenerationResult]) -> Table:
         (
             pair.name, f"{pair.rows:,}", f"{pair.own_perplexity:.1f}", f"{pair.ridge.perplexity:.1f}",
             refined(pair, lambda found: f"{found.perplexity:.1f}"), f"{pair.best.perplexity / pair.own_perplexity:.2f}",
-            f"{pair.control.perplexity:.1f}",
+            f"{pair.control.perplexity:.1f}", f"{pair.mixture.perplexity:.1f}", f"{pair.mixture.weight:.2f}",
             _percent(pair.ridge.top1), refined(pair, lambda found: _percent(found.top1)),
             _percent(pair.ridge.top5), refined(pair, lambda found: _percent(found.top5)),
             _percent(pair.own_agreement), share(pair.best.top1 / pair.own_agreement if pair.own_agreement else None),
@@ -35,11 +35,12 @@ def predictions(pairs: Sequence[GenerationResult]) -> Table:
         "ridge regression refined by divergence. Perplexity is of the tokens that follow in test texts; ratio is the "
         "last map's over the silo's own. Client alone is the control: the client's own next-token distribution "
         "rewritten as the silo's tokens through the text that they write, with neither silo nor map. Where it is below "
-        "the map's perplexity, the silo is worth nothing on these texts. Top-1, in percent: the same token is "
+        "the map's perplexity, the silo alone is worth nothing on these texts. Mixture is of both, at the client, and "
+        "its weight the client's share, fitted on held-out public positions. Top-1, in percent: the same token is "
         "likeliest both ways; top-5: the silo's likeliest is among the five likeliest. Own agreement is how often both "
         "models, unaligned, find the same text likeliest; the last column is top-1 as a share of it.",
-        ("pair", "positions", "own perplexity", "ridge", "KL", "ratio", "client alone", "top-1, ridge", "top-1, KL",
-         "top-5, ridge", "top-5, KL", "own agreement", "top-1 of it"),
+        ("pair", "positions", "own perplexity", "ridge", "KL", "ratio", "client alone", "mixture", "weight",
+         "top-1, ridge", "top-1, KL", "top-5, ridge", "top-5, KL", "own agreement", "top-1 of it"),
         lines,
     )  # fmt: skip
 
@@ -93,12 +94,36 @@ def perplexities(pairs: Sequence[GenerationResult]) -> Table | None:
     )
 
 
+def repetition(pairs: Sequence[GenerationResult]) -> Table | None:
+    """How much samples repeat themselves; None without prompts."""
+    found = [(pair.name, pair.repetition) for pair in pairs if pair.repetition is not None]
+    if not found:
+        return None
+    return Table(
+        "How greedy texts repeat themselves: the share of runs of four tokens that are distinct, in percent, and the "
+        "texts with a loop (a run written three times in a row). Free: the likeliest token each time. Guarded: the "
+        "default, in which no run of four tokens comes twice.",
+        ("pair", "texts", "tokens", "own, free", "loops", "mapped, free", "loops", "own, guarded", "loops",
+         "mapped, guarded", "loops"),
+        [
+            (
+                name, f"{texts.texts}", f"{texts.tokens}",
+                _percent(texts.free_own_distinct), f"{texts.free_own_loops}",
+                _percent(texts.free_mapped_distinct), f"{texts.free_mapped_loops}",
+                _percent(texts.own_distinct), f"{texts.own_loops}",
+                _percent(texts.mapped_distinct), f"{texts.mapped_loops}",
+            )
+            for name, texts in found
+        ],
+    )  # fmt: skip
+
+
 def samples(pair: GenerationResult) -> Table | None:
     """How the silo's own model goes on, and how its head does behind the client's; None without prompts."""
     if not pair.samples:
         return None
     return Table(
-        f"{pair.name}: greedy, with a repetition penalty of 1.2.",
+        f"{pair.name}: greedy; no run of four tokens comes twice.",
         ("prompt", "silo's own model", "client's model, silo's head"),
         [(sample.prompt, sample.own, sample.mapped) for sample in pair.samples],
         texts=3,

@@ -9,7 +9,7 @@ from statistics import median
 
 from jinja2 import Environment, StrictUndefined
 
-from sealign.lab.evaluation import generation_plots, generation_tables, plots, tables
+from sealign.lab.evaluation import generation_plots, generation_tables, overview_tables, plots, tables
 from sealign.lab.evaluation.figures import Plot
 from sealign.lab.evaluation.generation_results import GenerationResult
 from sealign.lab.evaluation.results import Report
@@ -30,7 +30,7 @@ class _Section:
 
     def without_gaps(self) -> _Section:
         found_plots = [plot for plot in self.plots if plot is not None]
-        found_tables = [table for table in self.open if table is not None]
+        found_tables = [table for table in self.open if table is not None and table.lines]
         return _Section(self.id, self.title, found_plots, found_tables, self.folded, self.label)
 
 
@@ -56,7 +56,7 @@ def html(report: Report) -> str:
 def _generation(pairs: Sequence[GenerationResult]) -> list[_Section]:
     if not pairs:
         return []
-    curve = generation_tables.perplexities(pairs)
+    curve, repetition = generation_tables.perplexities(pairs), generation_tables.repetition(pairs)
     return [
         _Section(
             "generation",
@@ -65,6 +65,7 @@ def _generation(pairs: Sequence[GenerationResult]) -> list[_Section]:
             open=[
                 generation_tables.predictions(pairs),
                 generation_tables.circumstances(pairs),
+                repetition,
                 generation_tables.causal_models(pairs),
             ],
             folded=[] if curve is None else [curve],
@@ -78,18 +79,26 @@ def _classification(summary: Summary) -> list[_Section]:
     pairs = summary.pairs
     curves = tables.curves(summary)
     return [
-        _Section("overview", "Overview", open=[tables.overview(summary), tables.open_gaps(summary)]),
+        _Section("overview", "Overview", open=[overview_tables.closed(summary)]),
+        _Section(
+            "unshared", "Without shared texts", open=[overview_tables.overview(summary), tables.open_gaps(summary)]
+        ),
+        _Section("shared", "With shared texts", open=[overview_tables.overview_shared(summary)]),
+        _Section("promises", "Promised against measured", open=[overview_tables.promises(summary)]),
+        _Section("encrypted", "Through ciphertexts", open=[overview_tables.encrypted(summary)]),
         _Section(
             "aligned",
             "Native against aligned",
             plots=[plots.native_and_aligned(summary, pair) for pair in pairs],
             open=[tables.means(summary)],
-            folded=[
-                tables.accuracies(summary, pair, dataset)
-                for pair in pairs
-                for dataset in summary.datasets
-                if summary.of(pair, dataset)
-            ],
+            folded=tables.all_accuracies(summary),
+            label="Every method, as tables",
+        ),
+        _Section(
+            "aligned-shared",
+            "Native against aligned, with shared texts",
+            open=[tables.means(summary, shared=True)] if summary.report.shared else [],
+            folded=tables.all_accuracies(summary, shared=True),
             label="Every method, as tables",
         ),
         _Section(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sealign.lab.evaluation import generation_tables, tables
+from sealign.lab.evaluation import generation_tables, overview_tables, tables
 from sealign.lab.evaluation.generation_results import GenerationResult
 from sealign.lab.evaluation.results import Report
 from sealign.lab.evaluation.summary import Summary, percent
@@ -31,15 +31,24 @@ def _classification(report: Report) -> list[str]:
         f"Seeds: {', '.join(map(str, report.seeds))}; they draw the public texts, the few-shot texts and the heads' "
         f"split. {_differences(summary)}".rstrip(),
         "## Overview",
-        _table(tables.overview(summary)),
+        _table(overview_tables.closed(summary)),
+        "## Without shared texts",
+        _table(overview_tables.overview(summary)),
     ]
+    for title, found in (
+        ("With shared texts", overview_tables.overview_shared(summary)),
+        ("Promised against measured", overview_tables.promises(summary)),
+        ("Through ciphertexts", overview_tables.encrypted(summary)),
+    ):
+        if found is not None and found.lines:
+            parts += [f"## {title}", _table(found)]
     gaps = tables.open_gaps(summary)
     if gaps is not None:
         parts += ["## Where less than half of the gap is closed", _table(gaps)]
-    parts += ["## Accuracy of every method", _table(tables.means(summary))]
-    for pair in summary.pairs:
-        measured = [dataset for dataset in summary.datasets if summary.of(pair, dataset)]
-        parts += [_table(tables.accuracies(summary, pair, dataset)) for dataset in measured]
+    for shared, title in ((False, "without shared texts"), (True, "with shared texts")):
+        if report.shared or not shared:
+            parts += [f"## Accuracy of every method, {title}", _table(tables.means(summary, shared=shared))]
+            parts += map(_table, tables.all_accuracies(summary, shared=shared))
     parts.append("## Out-of-distribution detection")
     parts += [_table(tables.outliers(summary, pair)) for pair in summary.pairs]
     parts += ["## How alike the encoders are", _table(tables.likeness(summary))]
@@ -63,6 +72,7 @@ def _generation(pairs: Sequence[GenerationResult]) -> list[str]:
         generation_tables.predictions(pairs),
         generation_tables.circumstances(pairs),
         generation_tables.perplexities(pairs),
+        generation_tables.repetition(pairs),
     )
     sampled = [table for table in map(generation_tables.samples, pairs) if table is not None]
     return [

@@ -40,6 +40,9 @@ def measure(classifier: Classifier, outputs: Matrix, labels: Sequence[str], outl
             for (label, other), count in wrong.most_common(_CONFUSIONS)
         ),
         ood=_ood(classifier, outputs, outliers),
+        promised=None if classifier.promise is None else classifier.promise.accuracy,
+        margin=None if classifier.promise is None else classifier.promise.margin,
+        kept=_kept(classifier, outputs),
     )
 
 
@@ -84,6 +87,14 @@ def _ood(classifier: Classifier, outputs: Matrix, outliers: Matrix) -> dict[str,
             roc=_roc(inside, outside),
         )
     return result
+
+
+def _kept(classifier: Classifier, outputs: Matrix) -> float | None:
+    """Share of the rows at or above the threshold of the first score that has one, by which a client decides."""
+    deciding = next((name for name in classifier.scores if name in classifier.thresholds), None)
+    if deciding is None:
+        return None
+    return float(np.mean(classifier.scores[deciding](outputs) >= classifier.thresholds[deciding]))
 
 
 def _roc(inside: Matrix, outside: Matrix) -> tuple[float, ...]:

@@ -27,7 +27,13 @@ CEILING = "ceiling"
 """What an affine map can give, were the task's texts known to both sides."""
 
 
-_WITH_FEW_SHOT = ("discriminant", "discriminant-client", "discriminant+chosen-family", "discriminant+recentred")
+FITTED = "discriminant"
+"""A head fitted to the map over public texts alone."""
+
+DEFAULT = "names"
+"""What a silo serves if neither side asks for more."""
+
+_WITH_FEW_SHOT = (FITTED, "discriminant-client", DEFAULT, "adapt")
 
 
 @dataclass(frozen=True)
@@ -38,14 +44,15 @@ class Method:
         name: in tables and specs.
         description: one sentence for the report.
         fit: makes the classifier. Raises InvalidInputError where the method cannot be applied; the report says so.
-        kind: ``reference`` for what no client of the protocol has.
+        kind: ``reference`` for what no client of the protocol has, ``shared`` for what takes texts of the task that the
+            silo would have to share.
         side: whose embeddings of the test texts it classifies.
     """
 
     name: str
     description: str
     fit: Callable[[PairContext], Classifier]
-    kind: Literal["reference", "private"] = "private"
+    kind: Literal["reference", "private", "shared"] = "private"
     side: Literal["client", "silo"] = "client"
 
 
@@ -61,7 +68,7 @@ def registry(few_shot_counts: Sequence[int] = ()) -> dict[str, Method]:
         Method(PLAIN, "ridge map over public texts, at the silo", own.ridge),
         Method("ridge-client", "ridge map learned under encryption, at the client", own.ridge_at_client),
         *(Method(f"few-shot-{count}", f"ridge map, {count} unlabelled texts of the task join the public ones, weighed",
-                 own.few_shot(count)) for count in few_shot_counts),
+                 own.few_shot(count), kind="shared") for count in few_shot_counts),
         Method("procrustes", "orthogonal Procrustes map with a scale", own.family("procrustes")),
         Method("reduced-rank", "reduced-rank ridge map", own.family("reduced-rank")),
         Method("cca-ridge", "CCA-whitened ridge map", own.family("cca")),
@@ -75,13 +82,14 @@ def registry(few_shot_counts: Sequence[int] = ()) -> dict[str, Method]:
         Method("whitened", "ridge map, the client also whitens its queries", own.whitened),
         Method("round-trip", "ridge map, a head trained by logistic regression on what it leaves of the silo's rows",
                fitted.round_trip),
-        Method("discriminant", "ridge map, a discriminant head fitted through its channel", fitted.discriminant),
+        Method(FITTED, "ridge map, a discriminant head fitted through its channel", fitted.discriminant),
         Method("discriminant-client", "the same for a map at the client, which tells the silo its covariances",
                fitted.discriminant_at_client),
         Method("discriminant+chosen-family", "discriminant, behind the map of the best family",
                fitted.discriminant_chosen_map),
-        Method("discriminant+recentred", "discriminant, the client centres its queries on their mean",
-               fitted.discriminant_recentred),
+        Method(DEFAULT, "discriminant behind a map over public texts and the names of the labels, weighed",
+               fitted.names),
+        Method("adapt", "the same, the client centres its queries on the mean of up to 300 of them", fitted.adapt),
     ]  # fmt: skip
     methods += _with_few_shot(methods, few_shot_counts)
     return {method.name: method for method in methods}
@@ -91,7 +99,7 @@ def _with_few_shot(methods: Sequence[Method], counts: Sequence[int]) -> list[Met
     """Return methods with the largest count of released texts only: each takes a map and a head of its own."""
     return [
         Method(f"few-shot-{count}+{method.name}", f"{method.name}, with {count} unlabelled texts of the task",
-               fitted_head.few_shot(count, method.fit))
+               fitted_head.few_shot(count, method.fit), kind="shared")
         for count in sorted(counts)[-1:]
         for method in methods
         if method.name in _WITH_FEW_SHOT

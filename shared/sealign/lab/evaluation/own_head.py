@@ -23,8 +23,8 @@ from sealign.defaults import ALIGNMENT_PRECISION, RECENTRED_NORM
 from sealign.errors import InvalidInputError
 from sealign.heads import LinearHead, class_indices, train_head
 from sealign.heads.calibration import log_losses
-from sealign.lab.evaluation.classifier import Classifier, Matrix
-from sealign.lab.evaluation.context import NAMES, PairContext, channel_of
+from sealign.lab.evaluation.classifier import Classifier, Matrix, Promise
+from sealign.lab.evaluation.context import NAMES, PairContext, Rows, channel_of
 
 _PRODUCT_ERROR = ALIGNMENT_PRECISION / TAIL
 """Standard deviation of an entry's error after encrypted alignment, in units of the silo's mean dimension norm."""
@@ -32,7 +32,10 @@ _PRODUCT_ERROR = ALIGNMENT_PRECISION / TAIL
 
 def native(context: PairContext) -> Classifier:
     """The silo's head on the silo's own embeddings."""
-    return replace(Classifier.of(context.task.head), thresholds=context.task.trained.ood)
+    trained = context.task.trained
+    return replace(
+        Classifier.of(context.task.head), thresholds=trained.ood, promise=Promise(trained.held_out_accuracy, None)
+    )
 
 
 def client_own(context: PairContext) -> Classifier:
@@ -118,12 +121,12 @@ def recentred(context: PairContext) -> Classifier:
     """The client takes the mean of its embeddings away; the silo puts that of the task's mapped texts in its place."""
     expected = channel_of(context.ridge).expected(context.task.mean[None])[0]
     head = context.task.head.composed(context.ridge.weight, expected)
-    return Classifier.of(head, centring(context), row_norm=RECENTRED_NORM)
+    return Classifier.of(head, centring(context.queries), row_norm=RECENTRED_NORM)
 
 
-def centring(context: PairContext) -> Callable[[np.typing.ArrayLike], Matrix]:
+def centring(queries: Rows) -> Callable[[np.typing.ArrayLike], Matrix]:
     """What the client does to recentre: it takes the mean of its own texts away."""
-    mean = context.queries.mean(axis=0, dtype=np.float64)
+    mean = queries.mean(axis=0, dtype=np.float64)
     return lambda X: np.asarray(X, dtype=np.float64) - mean
 
 

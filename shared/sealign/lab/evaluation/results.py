@@ -75,6 +75,9 @@ class MethodResult(Result):
         ood: by score; empty without outliers.
         encrypted: None where the method was not sent through the encrypted path.
         curve: accuracy by number of public texts, where it was asked for.
+        promised: accuracy that the silo's card tells; None if none.
+        margin: of the promise, about 95 % of cases; None if none.
+        kept: share of the test texts that the silo's thresholds call in-distribution; None if it serves none.
     """
 
     accuracy: float
@@ -83,6 +86,9 @@ class MethodResult(Result):
     ood: dict[str, Ood]
     encrypted: Encrypted | None = None
     curve: dict[int, float] = Field(default_factory=dict)
+    promised: float | None = None
+    margin: float | None = None
+    kept: float | None = None
 
 
 class Cell(Result):
@@ -133,6 +139,7 @@ class Report(Result):
         encoders: by their name in the spec.
         methods: description of each, by name, in the order of tables.
         references: methods that no client of the protocol has.
+        shared: methods that take unlabelled texts of the task, which the silo would have to share.
         cells: everything measured of classification.
         generation: everything measured of generation.
     """
@@ -146,6 +153,7 @@ class Report(Result):
     encoders: dict[str, EncoderResult]
     methods: dict[str, str]
     references: tuple[str, ...]
+    shared: tuple[str, ...] = ()
     cells: tuple[Cell, ...]
     generation: tuple[GenerationResult, ...] = ()
 

@@ -60,6 +60,7 @@ def run_evaluation(
         encoders=encoders,
         methods={method.name: method.description for method in methods},
         references=tuple(method.name for method in methods if method.kind == "reference"),
+        shared=tuple(method.name for method in methods if method.kind == "shared"),
         cells=cells,
         generation=tuple(_generation(generating, pair.name, output) for pair in selection.generation),
     )

@@ -57,7 +57,7 @@ class Runner:
         ]  # fmt: skip
         return digest(
             settings, dataset.train.texts, dataset.train.labels, dataset.test.texts, dataset.test.labels,
-            dataset.outliers, dataset.exposure, (dataset.description,),
+            dataset.outliers, dataset.exposure, (dataset.description,), dataset.names,
             self._corpus.public(item.pair, item.public, item.seed),
         )  # fmt: skip
 
@@ -107,6 +107,7 @@ class Runner:
             description=self._embedded.sides(pair, (dataset.description,) if dataset.description else ()),
             task=self._task(pair.name, item.dataset, item.seed),
             seed=item.seed,
+            names=self._embedded.sides(pair, dataset.names),
         )
 
     def _silo_task(self, pair: str, dataset: str, seed: int) -> SiloTask:
@@ -141,10 +142,12 @@ class Runner:
     def _add_encrypted(
         self, context: PairContext, fitted: dict[str, Classifier], results: dict[str, MethodResult]
     ) -> None:
-        """Send the spec's methods, and the best private one, through the encrypted path."""
-        private = [method.name for method in self._methods if method.kind == "private" and method.name in results]
+        """Send the spec's methods, and the best one without shared texts, through the encrypted path."""
+        kinds = {method.name: method.kind for method in self._methods if method.name in results}
+        private = [name for name, kind in kinds.items() if kind == "private"]
         best = sorted(private, key=lambda name: -results[name].accuracy)[:1]
-        for name in dict.fromkeys([*(name for name in self._spec.encrypted if name in private), *best]):
+        wanted = [name for name in self._spec.encrypted if kinds.get(name, "reference") != "reference"]
+        for name in dict.fromkeys([*wanted, *best]):
             encrypted = measure_encrypted(
                 fitted[name],
                 context.test.client,

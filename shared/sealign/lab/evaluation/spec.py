@@ -88,7 +88,7 @@ class GenerationSpec(_Table):
     epochs: Annotated[int, Field(ge=0)] = Field(default=5, description="Of refining by divergence; 0 for none.")
     encrypted_rows: Annotated[int, Field(ge=0)] = Field(default=32, description="Of the test's, through ciphertexts.")
     prompts: tuple[str, ...] = Field(default=(), description="Beginnings of samples.")
-    tokens: Count = Field(default=40, description="Of a sample.")
+    tokens: Count = Field(default=100, description="Of a sample.")
 
     @property
     def name(self) -> str:
@@ -107,7 +107,7 @@ class EvaluationSpec(_Table):
         few_shot: numbers of unlabelled task texts that few-shot methods may use.
         encrypted: methods sent through the encrypted path, beside the best one of each cell.
         encrypted_examples: test texts sent through it; fewer if the test set is smaller.
-        exposure: texts for outlier exposure, one a line.
+        exposure: texts for outlier exposure, one a line; by default those that ship with Sealign.
         max_exposure: most of them.
         methods: by name; all if empty.
         curve: methods whose accuracy is measured at all sizes.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sealign.lab.evaluation.methods import CEILING, NATIVE, PLAIN
+from sealign.lab.evaluation.methods import CEILING, DEFAULT, NATIVE, PLAIN
 from sealign.lab.evaluation.results import ROC_POINTS, Cell, Encrypted, Measured, MethodResult, Ood, Report
-
-DEFAULT = "discriminant"
-"""What a silo serves if neither side asks for more."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,7 @@ class Row:
     Attributes:
         cells: one a seed.
         references: methods that no client of the protocol has.
+        with_shared: methods that take texts of the task, which the silo would have to share.
     """
 
     pair: str
@@ -37,6 +35,7 @@ class Row:
     public: str
     cells: tuple[Cell, ...]
     references: tuple[str, ...]
+    with_shared: tuple[str, ...]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -46,9 +45,21 @@ class Row:
 
     @cached_property
     def best(self) -> str | None:
-        """The private method with the largest mean accuracy."""
-        private = [name for name in self.methods if name not in self.references]
-        return max(private, key=lambda name: self._mean(name), default=None)
+        """The method with the largest mean accuracy, of those that a client has and that need no shared texts."""
+        return self._best(name for name in self.methods if name not in self.references + self.with_shared)
+
+    @cached_property
+    def best_shared(self) -> str | None:
+        """The one of those that need them."""
+        return self._best(name for name in self.methods if name in self.with_shared)
+
+    @property
+    def default_shared(self) -> str:
+        """The default with shared texts; empty if it was not measured."""
+        return next((name for name in self.methods if name in self.with_shared and name.endswith(f"+{DEFAULT}")), "")
+
+    def _best(self, names: Iterable[str]) -> str | None:
+        return max(names, key=lambda name: self._mean(name), default=None)
 
     @property
     def closed(self) -> float | None:
@@ -76,8 +87,40 @@ class Row:
     @property
     def standard_error(self) -> float:
         """Of native accuracy, for the number of test texts."""
-        native = self._mean(NATIVE)
-        return float((native * (1 - native) / self.cells[0].test) ** 0.5)
+        return self.standard_error_of(NATIVE)
+
+    def standard_error_of(self, method: str) -> float:
+        """Of a method's accuracy, for the number of test texts: what other texts of the kind would change."""
+        accuracy = self._mean(method)
+        return float((accuracy * (1 - accuracy) / self.cells[0].test) ** 0.5)
+
+    @property
+    def sizes(self) -> tuple[str, str]:
+        """Numbers of training and of test texts, for a table."""
+        return f"{self.cells[0].train}", f"{self.cells[0].test}"
+
+    def examples(self, method: str) -> int:
+        """Test texts that every seed sent through the encrypted path, at most."""
+        sent = [cell.methods[method].encrypted for cell in self.cells if method in cell.methods]
+        return max((found.examples for found in sent if found is not None), default=0)
+
+    def falls_short(self, method: str, others: Sequence[str], by: float = 0.01) -> bool | None:
+        """Whether the best of some other methods is better by more than a difference; None if one was not measured."""
+        if not {method, *others} <= set(self.methods):
+            return None
+        return max(map(self._mean, others)) - self._mean(method) > by
+
+    def promised(self, method: str) -> Measured | None:
+        """The accuracy that the silo's card promised, over the seeds in which it did."""
+        return self._over_seeds(method, lambda result: result.promised)
+
+    def margin(self, method: str) -> Measured | None:
+        """Of the promise."""
+        return self._over_seeds(method, lambda result: result.margin)
+
+    def kept(self, method: str) -> Measured | None:
+        """Share of test texts that the silo calls in-distribution, over the seeds in which it has a threshold."""
+        return self._over_seeds(method, lambda result: result.kept)
 
     def accuracy(self, method: str) -> Measured | None:
         """Over seeds."""
@@ -170,7 +213,7 @@ class Summary:
         grouped: dict[tuple[str, str, str], list[Cell]] = {}
         for cell in report.cells:
             grouped.setdefault((cell.pair, cell.dataset, cell.public), []).append(cell)
-        self.rows = tuple(Row(*key, tuple(cells), report.references) for key, cells in grouped.items())
+        self.rows = tuple(Row(*key, tuple(cells), report.references, report.shared) for key, cells in grouped.items())
         self.pairs = tuple(dict.fromkeys(row.pair for row in self.rows))
         self.datasets = tuple(dict.fromkeys(row.dataset for row in self.rows))
         self.publics = tuple(dict.fromkeys(row.public for row in self.rows))
@@ -222,6 +265,12 @@ def _best_accuracy(row: Row) -> float:
     return 0.0 if measured is None else measured.mean
 
 
+def mean_of(measured: Sequence[Measured | None]) -> Measured | None:
+    """Of means; None if one is missing."""
+    found = [one.mean for one in measured if one is not None]
+    return None if len(found) < len(measured) else Measured(sum(found) / len(found), None, len(found))
+
+
 def percent(measured: Measured | None) -> str:
     """In percent with its standard deviation."""
     if measured is None:
@@ -232,6 +281,11 @@ def percent(measured: Measured | None) -> str:
 def points(value: float) -> str:
     """A difference of accuracies, in percentage points."""
     return f"{100 * value:.1f}"
+
+
+def with_error(measured: Measured | None, standard_error: float) -> str:
+    """A mean in percent, and the standard error that the number of test texts gives it, in brackets."""
+    return "–" if measured is None else f"{100 * measured.mean:.1f} ({100 * standard_error:.1f})"
 
 
 def share(value: float | None) -> str:

@@ -1,47 +1,21 @@
-"""The tables of a report, the same in Markdown and HTML."""
+"""The tables of a report that go into detail, the same in Markdown and HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from sealign.lab.evaluation.methods import CEILING, CLIENT_OWN, NATIVE, PLAIN
+from sealign.lab.evaluation.methods import CEILING, CLIENT_OWN, DEFAULT, NATIVE, PLAIN
+from sealign.lab.evaluation.overview_tables import WHERE, where
 from sealign.lab.evaluation.results import Measured
-from sealign.lab.evaluation.summary import DEFAULT, Row, Summary, percent, points, share
+from sealign.lab.evaluation.summary import Row, Summary, mean_of, percent, points, share
 from sealign.lab.evaluation.table import Table
-
-
-def overview(summary: Summary) -> Table:
-    """What alignment costs, and what the best method wins back."""
-    lines = [
-        (
-            row.pair, row.dataset, row.public, row.best or "–", percent(row.accuracy(NATIVE)),
-            percent(row.accuracy(CLIENT_OWN)), percent(row.accuracy(PLAIN)), percent(row.accuracy(DEFAULT)),
-            percent(row.accuracy(row.best or "")), share(row.closed),
-            "best" if row.sent == row.best else "default",
-            percent(row.encrypted(row.sent, lambda found: found.accuracy)),
-            percent(row.encrypted(row.sent, lambda found: found.clear_accuracy)),
-            percent(row.encrypted(row.sent, lambda found: found.agreement)),
-        )
-        for row in summary.rows
-    ]  # fmt: skip
-    return Table(
-        "Accuracy in percent, mean and standard deviation over seeds; without a deviation, of one seed. Default is "
-        f"what a silo serves if neither side asks for more ({DEFAULT}). Best is the private method with the largest "
-        "mean over the test texts, so chosen with their labels; gap closed is its share of what the plain map loses "
-        "against native. Encrypted and clear are of the best method where all seeds sent it through the encrypted "
-        "path, else of the default, over the texts that were sent; agreement is how often both give the same answer.",
-        ("pair", "dataset", "public texts", "best method", "native", "client's own", "plain map", "default", "best",
-         "gap closed", "sent", "encrypted", "same in the clear", "agreement"),
-        lines,
-        texts=4,
-    )  # fmt: skip
 
 
 def open_gaps(summary: Summary) -> Table | None:
     """Where less than half of the gap is closed, and why; None if nowhere."""
     lines = [
         (
-            row.pair, row.dataset, row.public, points(row.lost), points(row.standard_error), share(row.closed),
+            *where(row), points(row.lost), points(row.standard_error), share(row.closed),
             share(row.closed_by(CEILING)), share(row.closed_by(CLIENT_OWN)), why,
         )
         for row, why in summary.open_gaps()
@@ -52,47 +26,68 @@ def open_gaps(summary: Summary) -> Table | None:
         "Where the best method closes less than half of the gap: what it loses against native, and the standard error "
         "of native accuracy, in points; the share of the gap that the best method closes, that the ceiling would (a "
         "map over the task's own training texts), and that a head on the client's own embeddings would.",
-        ("pair", "dataset", "public texts", "loses", "standard error", "best closes", "ceiling closes",
-         "client's own closes", "why"),
+        (*WHERE, "loses", "standard error", "best closes", "ceiling closes", "client's own closes", "why"),
         lines,
         texts=3,
     )  # fmt: skip
 
 
-def means(summary: Summary) -> Table:
-    """Every method over all datasets and public sets of a pair."""
+def means(summary: Summary, *, shared: bool = False) -> Table:
+    """Every method over all datasets and public sets of a pair; those that take shared texts, or those that do not."""
     pairs = {pair: summary.of(pair) for pair in summary.pairs}
-    names = [name for name in summary.report.methods if any(name in row.methods for row in summary.rows)]
+    names = [name for name in _measured(summary.rows, summary) if (name in summary.report.shared) is shared]
     return Table(
         "Accuracy in percent by pair, mean over datasets, public sets and seeds, of every method that could be applied "
-        "in all of them.",
+        "in all of them. Numbers of training and test texts are those of the tables above.",
         ("method", *pairs),
-        [(name, *(percent(_mean([row.accuracy(name) for row in rows])) for rows in pairs.values())) for name in names],
+        [
+            (name, *(percent(mean_of([row.accuracy(name) for row in rows])) for rows in pairs.values()))
+            for name in names
+        ],
     )
 
 
-def _mean(measured: Sequence[Measured | None]) -> Measured | None:
-    """Of means; None if one is missing."""
-    found = [one.mean for one in measured if one is not None]
-    return None if len(found) < len(measured) else Measured(sum(found) / len(found), None, len(found))
+def _measured(rows: Iterable[Row], summary: Summary) -> list[str]:
+    """Methods that some of the rows have, in the report's order."""
+    known = {name for row in rows for name in row.methods}
+    return [name for name in summary.report.methods if name in known]
 
 
-def accuracies(summary: Summary, pair: str, dataset: str) -> Table:
-    """Every method over every public set."""
+def accuracies(summary: Summary, pair: str, dataset: str, *, shared: bool = False) -> Table | None:
+    """Every method over every public set; those that take shared texts of the task, or those that take none.
+
+    None if there is no such method.
+    """
     rows = {row.public: row for row in summary.of(pair, dataset)}
-    names = [name for name in summary.report.methods if any(name in row.methods for row in rows.values())]
-    best = {row.public: row.best for row in rows.values()}
+    names = [name for name in _measured(rows.values(), summary) if (name in summary.report.shared) is shared]
+    if not names:
+        return None
+    best = {row.public: row.best_shared if shared else row.best for row in rows.values()}
     lines = []
     for name in names:
         cells = [percent(row.accuracy(name)) + (" *" if best[public] == name else "") for public, row in rows.items()]
         encrypted = [percent(row.encrypted(name, lambda found: found.accuracy)) for row in rows.values()]
         lines.append((name, *cells, *encrypted))
+    train, test = next(iter(rows.values())).sizes
+    error = max(row.standard_error for row in rows.values())
     return Table(
-        f"{pair}, {dataset}: accuracy in percent by public set, in the clear and encrypted; * marks the best private "
-        "method.",
+        f"{pair}, {dataset}: accuracy in percent by public set, in the clear and encrypted, with {train} training and "
+        f"{test} test texts, whose number gives native accuracy a standard error of {points(error)}; * marks the best "
+        "of these methods, references apart.",
         ("method", *rows, *(f"{public}, encrypted" for public in rows)),
         lines,
     )
+
+
+def all_accuracies(summary: Summary, *, shared: bool = False) -> list[Table]:
+    """The tables of :func:`accuracies` of every pair and dataset."""
+    found = (
+        accuracies(summary, pair, dataset, shared=shared)
+        for pair in summary.pairs
+        for dataset in summary.datasets
+        if summary.of(pair, dataset)
+    )
+    return [table for table in found if table is not None]
 
 
 def outliers(summary: Summary, pair: str) -> Table:
@@ -103,8 +98,8 @@ def outliers(summary: Summary, pair: str) -> Table:
         "the threshold that a silo serves, which is meant to be 95. A column is empty where the method does not have "
         "the score.",
         (
-            "dataset",
-            "public texts",
+            *WHERE[1:],
+            "outliers",
             "score",
             "native",
             "plain map",
@@ -115,7 +110,7 @@ def outliers(summary: Summary, pair: str) -> Table:
             "best, encrypted",
         ),
         lines,
-        texts=3,
+        texts=2,
     )
 
 
@@ -124,7 +119,12 @@ def _outlier_lines(row: Row) -> Iterator[Sequence[str]]:
     scores = dict.fromkeys(score for method in (NATIVE, PLAIN, DEFAULT, best) for score in row.scores(method))
     for score in scores:
         columns = [(NATIVE, False), *((method, sent) for method in (PLAIN, DEFAULT, best) for sent in (False, True))]
-        yield row.dataset, row.public, score, *(_separation(row, method, score, sent) for method, sent in columns)
+        yield (
+            *where(row)[1:],
+            f"{row.cells[0].outliers}",
+            score,
+            *(_separation(row, method, score, sent) for method, sent in columns),
+        )
 
 
 def _separation(row: Row, method: str, score: str, encrypted: bool) -> str:
@@ -164,19 +164,16 @@ def curves(summary: Summary) -> Table | None:
         return None
     return Table(
         "Accuracy in percent by number of public texts.",
-        ("pair", "dataset", "public texts", "method", *map(str, sizes)),
-        [
-            (row.pair, row.dataset, row.public, name, *(percent(curve.get(size)) for size in sizes))
-            for row, name, curve in found
-        ],
-        texts=4,
+        (*WHERE, "method", *map(str, sizes)),
+        [(*where(row), name, *(percent(curve.get(size)) for size in sizes)) for row, name, curve in found],
+        texts=3,
     )
 
 
 def errors(summary: Summary, pair: str) -> Table:
     """The classes that lose most."""
     lines = [
-        (row.dataset, row.public, method, lost.label, share(lost.native), share(lost.aligned), lost.taken_for or "–")
+        (*where(row)[1:], method, lost.label, share(lost.native), share(lost.aligned), lost.taken_for or "–")
         for row in summary.favourable(pair)
         for method in dict.fromkeys((PLAIN, row.best or PLAIN))
         for lost in row.lost_classes(method)
@@ -184,9 +181,9 @@ def errors(summary: Summary, pair: str) -> Table:
     return Table(
         f"{pair}: the classes that lose most between native and aligned: share of their test texts that are "
         "recognised, and what they are most often taken for. For each dataset over the public set that serves it best.",
-        ("dataset", "public texts", "method", "class", "native", "aligned", "taken for"),
+        (*WHERE[1:], "method", "class", "native", "aligned", "taken for"),
         lines,
-        texts=4,
+        texts=2,
     )
 
 

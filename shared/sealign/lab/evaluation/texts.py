@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from sealign.alignment import PublicSet
+from sealign.alignment import PublicSet, shared_names
 from sealign.errors import InvalidInputError
 from sealign.lab.evaluation.spec import DatasetSpec, EvaluationSpec, PairSpec
 from sealign.labelled import read_labelled
+from sealign.outliers import general_texts
 
 Row = TypeVar("Row")
 Texts = tuple[str, ...]
@@ -36,8 +37,9 @@ class Dataset:
         train: what the silo trains on; with labels.
         test: the client's texts; labels serve to measure only.
         outliers: texts of another kind; may be empty.
-        exposure: public texts of another kind than the task's, for outlier exposure; may be empty.
+        exposure: texts of another kind than the task's, for outlier exposure.
         description: of the task, as published; may be empty.
+        names: of the labels, as a silo shares them; none if no name is in words.
     """
 
     train: LabelledTexts
@@ -45,6 +47,7 @@ class Dataset:
     outliers: Texts
     exposure: Texts
     description: str
+    names: Texts
 
 
 def cap(rows: Sequence[Row], most: int) -> tuple[Row, ...]:
@@ -120,13 +123,15 @@ class Corpus:
         if max(self._spec.few_shot, default=0) > len(train.texts):
             raise InvalidInputError(f"few_shot: there are only {len(train.texts)} training texts of {where}")
         outliers = self._plain(spec.outliers)
-        exposure = self._plain(spec.exposure or self._spec.exposure)
+        given = spec.exposure or self._spec.exposure
+        exposure = general_texts() if given is None else self._plain(given)
         return Dataset(
             train,
             test,
             outliers=cap(cap(outliers, spec.max_outliers), pair.max_outliers or len(outliers)),
             exposure=cap(cap(exposure, self._spec.max_exposure), pair.max_exposure or len(exposure)),
             description=spec.description,
+            names=shared_names(sorted(set(train.labels))),
         )
 
     def _pool(self, pair: PairSpec, name: str) -> Texts:

@@ -289,6 +289,8 @@ class GenerateTextRequest(_message.Message):
     REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    MIXTURE_FIELD_NUMBER: _builtins.int
+    NO_REPEAT_RUN_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """May be absent if the silo has one generation task."""
     prompt: _builtins.str
@@ -305,6 +307,12 @@ class GenerateTextRequest(_message.Message):
     """By default 1, no penalty."""
     seed: _builtins.int
     """Random seed for sampling."""
+    mixture: _builtins.bool
+    """By default false. True samples from the mixture of the silo's distribution and the local model's own, with the
+    weight that was fitted at alignment.
+    """
+    no_repeat_run: _builtins.int
+    """No run of this number of tokens is written twice, the prompt included. By default 4; 0 allows all."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Texts that end a generation before them."""
@@ -321,13 +329,19 @@ class GenerateTextRequest(_message.Message):
         repetition_penalty: _builtins.float | None = ...,
         seed: _builtins.int | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
+        mixture: _builtins.bool | None = ...,
+        no_repeat_run: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_task", b"_task", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "max_tokens", b"max_tokens", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "task", b"task", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_mixture", b"_mixture", "_no_repeat_run", b"_no_repeat_run", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_task", b"_task", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "max_tokens", b"max_tokens", "mixture", b"mixture", "no_repeat_run", b"no_repeat_run", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "task", b"task", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_task", b"_task", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "max_tokens", b"max_tokens", "prompt", b"prompt", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "task", b"task", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_mixture", b"_mixture", "_no_repeat_run", b"_no_repeat_run", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_task", b"_task", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "max_tokens", b"max_tokens", "mixture", b"mixture", "no_repeat_run", b"no_repeat_run", "prompt", b"prompt", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "task", b"task", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__mixture: _TypeAlias = _typing.Literal["mixture"]  # noqa: Y015
+    _WhichOneofArgType__mixture: _TypeAlias = _typing.Literal["_mixture", b"_mixture"]  # noqa: Y015
+    _WhichOneofReturnType__no_repeat_run: _TypeAlias = _typing.Literal["no_repeat_run"]  # noqa: Y015
+    _WhichOneofArgType__no_repeat_run: _TypeAlias = _typing.Literal["_no_repeat_run", b"_no_repeat_run"]  # noqa: Y015
     _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
     _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
@@ -342,6 +356,10 @@ class GenerateTextRequest(_message.Message):
     _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mixture) -> _WhichOneofReturnType__mixture | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__no_repeat_run) -> _WhichOneofReturnType__no_repeat_run | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
     @_typing.overload
@@ -367,14 +385,17 @@ class GeneratedToken(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
+    SILO_LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """What can be shown now; empty while it may be the beginning of a stop text."""
     id: _builtins.int
     """In the silo's vocabulary."""
     log_probability: _builtins.float
-    """Natural, under the silo's head for the mapped state, at temperature 1."""
+    """Natural, at temperature 1: under the silo's head for the mapped state, or under the mixture that was requested."""
     finish: _builtins.str
     """Of the last token, why it is the last: "end", "stop", "length" or "window"."""
+    silo_log_probability: _builtins.float
+    """With a mixture: under the silo's head alone. Absent without one."""
     def __init__(
         self,
         *,
@@ -382,13 +403,19 @@ class GeneratedToken(_message.Message):
         id: _builtins.int = ...,
         log_probability: _builtins.float = ...,
         finish: _builtins.str | None = ...,
+        silo_log_probability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_finish", b"_finish", "finish", b"finish"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_finish", b"_finish", "_silo_log_probability", b"_silo_log_probability", "finish", b"finish", "silo_log_probability", b"silo_log_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finish", b"_finish", "finish", b"finish", "id", b"id", "log_probability", b"log_probability", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finish", b"_finish", "_silo_log_probability", b"_silo_log_probability", "finish", b"finish", "id", b"id", "log_probability", b"log_probability", "silo_log_probability", b"silo_log_probability", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finish: _TypeAlias = _typing.Literal["finish"]  # noqa: Y015
     _WhichOneofArgType__finish: _TypeAlias = _typing.Literal["_finish", b"_finish"]  # noqa: Y015
+    _WhichOneofReturnType__silo_log_probability: _TypeAlias = _typing.Literal["silo_log_probability"]  # noqa: Y015
+    _WhichOneofArgType__silo_log_probability: _TypeAlias = _typing.Literal["_silo_log_probability", b"_silo_log_probability"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__finish) -> _WhichOneofReturnType__finish | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__silo_log_probability) -> _WhichOneofReturnType__silo_log_probability | None: ...
 
 Global___GeneratedToken: _TypeAlias = GeneratedToken  # noqa: Y015

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -12,40 +12,21 @@ from sealign.app.progress import progress
 from sealign.encoders import EncoderSettings
 from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError
-from sealign.generation import (
-    Agreement,
-    Rewriting,
-    Sampler,
-    Sampling,
-    compare_tokenizers,
-    measure_agreement,
-    measure_predictions,
-    models_agreement,
-    predictor,
-)
+from sealign.generation import Agreement, compare_tokenizers, measure_agreement, models_agreement
 from sealign.generation.kl import HELD_OUT, refine_by_divergence
+from sealign.generation.whitening import Whitening
 from sealign.lab.evaluation.code import code_digest
+from sealign.lab.evaluation.generation.control import Control
 from sealign.lab.evaluation.generation.encrypted import encrypted_prediction
+from sealign.lab.evaluation.generation.pair import Pair
+from sealign.lab.evaluation.generation.samples import samples
 from sealign.lab.evaluation.generation.states import StateCache, States, enough_texts
-from sealign.lab.evaluation.generation_results import CausalResult, GenerationResult, Prediction, Sample
+from sealign.lab.evaluation.generation_results import CausalResult, GenerationResult, MixedPrediction, Prediction
 from sealign.lab.evaluation.spec import EvaluationSpec, GenerationSpec
 from sealign.lab.evaluation.texts import Texts, digest
 
 _MEASURING = ("alignment", "ckks", "generation", "lab/evaluation/generation")
 """Packages whose code decides results."""
-
-_GREEDY = Sampling(repetition_penalty=1.2)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """What a pair is measured with; states are not read yet."""
-
-    spec: GenerationSpec
-    client: CausalModel
-    silo: CausalModel
-    public: Texts
-    test: Texts
 
 
 class GenerationRunner:
@@ -94,6 +75,9 @@ class GenerationRunner:
         pair = self._pairs[name]
         spec, silo = pair.spec, pair.silo
         public, test = self._read(pair, pair.public, spec.rows), self._read(pair, pair.test, spec.test_rows)
+        whitening = Whitening.fit(public.client) if pair.client.whitens else None
+        if whitening is not None:
+            public, test = (replace(part, client=whitening.apply(part.client)) for part in (public, test))
         smaller = {size: _agreements(silo, _fitted(pair, public, size)[0], test) for size in sorted(spec.sizes)}
         maps, seconds = _fitted(pair, public, spec.rows)
         found = _agreements(silo, maps, test)
@@ -102,8 +86,11 @@ class GenerationRunner:
         started, sent = perf_counter(), test.client[: spec.encrypted_rows]
         encrypted = encrypted_prediction(name, silo.head, last, public.client, sent) if len(sent) else None
         seconds |= {"encrypted": perf_counter() - started} if len(sent) else {}
-        sides = (pair.client.head, pair.client.tokenizer, test.client), (silo.head, silo.tokenizer, test.silo)
+        sides = (pair.client.head, pair.client.tokenizer, test.final), (silo.head, silo.tokenizer, test.silo)
         alike = compare_tokenizers(pair.client.tokenizer, silo.tokenizer, pair.test)
+        control = Control(pair, test)
+        mixture, weight = control.mixture(last, public)
+        written, repetition = samples(pair, last, whitening)
         return GenerationResult(
             name=spec.name,
             client=_described(spec.client, pair.client),
@@ -119,14 +106,16 @@ class GenerationRunner:
             boundary_match=alike.boundary_match,
             ridge=_prediction(found["ridge"]),
             refined=_prediction(found["refined"]) if spec.epochs else None,
-            control=_prediction(_control(pair, test)),
+            control=_prediction(control.alone()),
+            mixture=MixedPrediction(weight=weight, **_prediction(mixture).model_dump()),
             curve={kind: {size: by_size[size][kind].perplexity for size in by_size} for kind in maps},
             encrypted=encrypted,
-            samples=_samples(pair, last),
+            samples=written,
+            repetition=repetition,
             seconds={"reading": public.seconds, **seconds},
         )
 
-    def _pair(self, spec: GenerationSpec, public: Texts, test: Texts) -> _Pair:
+    def _pair(self, spec: GenerationSpec, public: Texts, test: Texts) -> Pair:
         client, silo = (self._model(spec, side) for side in ("client", "silo"))
         chosen = []
         for key, texts, rows in (("public", public, spec.rows), ("test", test, spec.test_rows)):
@@ -137,7 +126,7 @@ class GenerationRunner:
                     f"give more texts or lower {'rows' if key == 'public' else 'test_rows'}"
                 )
             chosen.append(some)
-        return _Pair(spec, client, silo, *chosen)
+        return Pair(spec, client, silo, *chosen)
 
     def _model(self, spec: GenerationSpec, side: str) -> CausalModel:
         name = getattr(spec, side)
@@ -146,14 +135,16 @@ class GenerationRunner:
                 self._models[name] = CausalModel(EncoderSettings.parse(self._encoders[name]))
             except InvalidInputError as error:
                 raise InvalidInputError(f"generation {spec.name}, {side} {name}: {error}") from error
+        if side == "silo" and self._models[name].whitens:
+            raise InvalidInputError(f"generation {spec.name}, silo {name}: a silo's model has no option states")
         return self._models[name]
 
-    def _read(self, pair: _Pair, texts: Texts, rows: int) -> States:
+    def _read(self, pair: Pair, texts: Texts, rows: int) -> States:
         with progress(f"reading for {pair.spec.name}", len(texts)) as advance:
             return self._states.read(pair.client, pair.silo, texts, rows, advance)
 
 
-def _fitted(pair: _Pair, public: States, rows: int) -> tuple[dict[str, AffineMap], dict[str, float]]:
+def _fitted(pair: Pair, public: States, rows: int) -> tuple[dict[str, AffineMap], dict[str, float]]:
     """The maps over the first rows, the last of them to be used, and the seconds that they took."""
     X, Y = public.client[:rows], public.silo[:rows]
     begun = perf_counter()
@@ -182,18 +173,6 @@ def _agreements(silo: CausalModel, maps: dict[str, AffineMap], test: States) -> 
     }
 
 
-def _control(pair: _Pair, test: States) -> Agreement:
-    """The client's own distribution rewritten as the silo's tokens."""
-    client, silo = pair.client, pair.silo
-    rewriting = Rewriting(client.tokenizer, silo.tokenizer, silo.card.vocabulary, pair.public)
-    return measure_predictions(
-        predictor(silo.head, test.silo),
-        lambda rows: rewriting.log_probabilities(client.head.logits(test.client[rows])),
-        test.silo,
-        test.following,
-    )
-
-
 def _prediction(found: Agreement) -> Prediction:
     return Prediction(top1=found.top1, top5=found.top5, perplexity=found.perplexity, divergence=found.divergence)
 
@@ -207,30 +186,3 @@ def _described(name: str, model: CausalModel) -> CausalResult:
         vocabulary=card.vocabulary,
         fingerprint=card.fingerprint,
     )
-
-
-def _samples(pair: _Pair, learned: AffineMap) -> tuple[Sample, ...]:
-    """Return what the silo's own model, and its head behind the map, make of the spec's prompts."""
-    spec, silo = pair.spec, pair.silo
-    return tuple(
-        Sample(
-            prompt=prompt,
-            own=_continuation(prompt, silo, silo, None, spec.tokens),
-            mapped=_continuation(prompt, pair.client, silo, learned, spec.tokens),
-        )
-        for prompt in spec.prompts
-    )
-
-
-def _continuation(text: str, model: CausalModel, silo: CausalModel, learned: AffineMap | None, tokens: int) -> str:
-    """Greedy, by the silo's head; of its own model where there is no map. Line breaks become spaces."""
-    sampler = Sampler(_GREEDY, silo.tokenizer.allowed(silo.card.vocabulary))
-    session, begun = model.session(), len(text)
-    for _ in range(tokens):
-        state = session.advance(text)[None]
-        logits = silo.head.logits(state if learned is None else learned.apply(state))[0]
-        choice = sampler.choose(logits).id
-        if choice in silo.tokenizer.ends:
-            break
-        text += silo.tokenizer.pieces[choice]
-    return " ".join(text[begun:].split())

@@ -30,13 +30,15 @@ class States:
     """Rows of both sides, row by row after the same text.
 
     Attributes:
-        client: (n, s).
+        client: (n, s), as the client's model sends them.
+        final: (n, h), its final hidden states.
         silo: (n, t).
         following: (n,), the silo's token that comes next in the text; −1 after a text's last one.
         seconds: that reading took, whenever it was done.
     """
 
     client: Embeddings
+    final: Embeddings
     silo: Embeddings
     following: Ids
     seconds: float
@@ -83,8 +85,10 @@ class StateCache:
             parts.append((self._client(client, silo, some), self._silo(silo, some)))
             progress(len(some))
         mine, theirs = zip(*parts, strict=True)
+        sent = _joined(mine, "states", rows)
         return States(
-            client=_joined(mine, "states", rows),
+            client=sent,
+            final=sent[:, : client.hidden],
             silo=_joined(theirs, "states", rows),
             following=_joined(theirs, "following", rows),
             seconds=sum(part["seconds"].item() for part in (*mine, *theirs)),

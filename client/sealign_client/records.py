@@ -1,6 +1,6 @@
-"""Rows of files, in constant memory, unpacked where they are gzip.
+"""Rows of files, in constant memory.
 
-They are texts in lines, CSV, TSV or JSON lines, or embeddings in .npy.
+They are texts in lines, CSV, TSV or JSON lines, also packed with gzip, or in Parquet; or embeddings in .npy.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.lines import LONGEST_LINE, iterate_lines
 
 if TYPE_CHECKING:
-    from sealign_client.cli.npy import Row
+    from sealign_client.npy import Row
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
 _DELIMITERS = ",;\t|"
 _NAMED = 3
 """Faulty rows that an error names."""
+_PARQUET_ROWS = 1024
+_NO_TEXT = "has an empty text, or one with a NUL character; remove the row"
 
 
 class Format(str, enum.Enum):
@@ -40,12 +42,14 @@ class Format(str, enum.Enum):
     TSV = "tsv"
     JSONL = "jsonl"
     NPY = "npy"
+    PARQUET = "parquet"
 
     @classmethod
     def of(cls, file: Path) -> Format:
         """Return the format that a file's name says: by default, lines."""
         name = file.name.removesuffix(".gz").lower()
-        endings = {".csv": cls.CSV, ".tsv": cls.TSV, ".jsonl": cls.JSONL, ".ndjson": cls.JSONL, ".npy": cls.NPY}
+        tables = {".csv": cls.CSV, ".tsv": cls.TSV, ".jsonl": cls.JSONL, ".ndjson": cls.JSONL}
+        endings = {**tables, ".parquet": cls.PARQUET, ".npy": cls.NPY}
         return next((found for ending, found in endings.items() if name.endswith(ending)), cls.LINES)
 
 
@@ -70,7 +74,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where text and name of a row are, by the header of CSV and TSV, or by key of JSON lines."""
+    """Where text and name of a row are, by the header of CSV, TSV and Parquet, or by key of JSON lines."""
 
     text: str = "text"
     name: str | None = None
@@ -111,10 +115,12 @@ def iterate_records(stream: BinaryIO, kind: Format, columns: Columns, name: str)
             for line in iterate_lines(stream):
                 yield _of_object(line.number, line.text, columns, line.fault)
         elif kind is Format.NPY:
-            from sealign_client.cli.npy import iterate_rows
+            from sealign_client.npy import iterate_rows
 
             for number, row in enumerate(iterate_rows(stream, name), 1):
                 yield Record(number, "", str(number), embedding=row)
+        elif kind is Format.PARQUET:
+            yield from _of_parquet(stream, columns, name)
         else:
             yield from _of_table(stream, kind, columns, name)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -157,6 +163,29 @@ def _of_object(number: int, text: str, columns: Columns, fault: str | None) -> R
             return Record(number, found, named)
         fault = f"has no text under {columns.text!r}; choose another key with --column"
     return Record(number, "", named, fault)
+
+
+def _of_parquet(stream: BinaryIO, columns: Columns, name: str) -> Iterator[Record]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ModuleNotFoundError:
+        raise InvalidInputError(f"{name} is Parquet, which needs pyarrow: pip install 'sealign[ray]'.") from None
+    try:
+        file = parquet.ParquetFile(stream)
+        header = file.schema_arrow.names
+        for column in (columns.text, columns.name):
+            _position(header, column, name)
+        wanted = [columns.text, *([] if columns.name is None else [columns.name])]
+        number = 0
+        for batch in file.iter_batches(_PARQUET_ROWS, columns=wanted):
+            cells = batch.to_pydict()
+            for text, label in zip(cells[columns.text], cells[wanted[-1]], strict=True):
+                number += 1
+                named = str(number) if columns.name is None or label is None else str(label)
+                good = isinstance(text, str) and text.strip() and "\0" not in text
+                yield Record(number, text, named) if good else Record(number, "", named, _NO_TEXT)
+    except ArrowException as error:
+        raise InvalidInputError(f"{name} is no Parquet file, or damaged: {error}. Take another copy.") from None
 
 
 def _of_table(stream: BinaryIO, kind: Format, columns: Columns, name: str) -> Iterator[Record]:
@@ -216,5 +245,5 @@ def _of_row(number: int, row: list[str], width: int, text: int | None, label: in
     if _ESCAPED.search(found):
         return Record(number, "", named, "is not UTF-8; convert the file to UTF-8")
     if "\0" in found or not found.strip():
-        return Record(number, "", named, "has an empty text, or one with a NUL character; remove the row")
+        return Record(number, "", named, _NO_TEXT)
     return Record(number, found, named)
