@@ -42,13 +42,13 @@ def silo(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stubs(silo: Server, tls: Tls) -> Iterator[Stubs]:
     with raw_stubs(silo.address, tls.authority, tls.client) as stubs:
         yield stubs
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def raw(silo: Server, stubs: Stubs, tls: Tls) -> RawClient:
     clear = ClearModel.load(silo.log_path.parent / "silo", tls.client, client_encoder().card.fingerprint, "colours")
     return RawClient.meet(stubs, clear.rows)
@@ -230,9 +230,9 @@ def unanswered(ask: Callable[[str], dict[str, Any]]) -> Iterator[str]:
 def test_prometheus_reads_the_silo_loads_the_rules_and_answers_the_dashboard(
     silo: Server, raw: RawClient, tmp_path: Path
 ) -> None:
+    program, target = tool("prometheus"), silo.events("serving metrics")[0]["address"]
     with suppress(grpc.RpcError):  # earlier tests may have used up the budget; the call counts
         raw.send(raw.request(client_encoder().encode(PUBLIC.texts[:1]), with_key=True))
-    program, target = tool("prometheus"), silo.events("serving metrics")[0]["address"]
     shutil.copy(OBSERVABILITY / "alerts.yaml", tmp_path)
     configuration = (OBSERVABILITY / "prometheus.yaml").read_text().replace("127.0.0.1:7444", target)
     (tmp_path / "prometheus.yaml").write_text(configuration.replace("15s", "1s"))

@@ -301,3 +301,11 @@ def test_one_seed_without_encryption_outliers_or_curve() -> None:
     for absent in ("With shared texts", "Promised against", "Through ciphertexts"):
         assert absent not in text
     assert "<svg" in html(report)
+
+
+@pytest.mark.parametrize("names", [("native",), ("native", "better"), ("ridge",), ("names",), ("few-shot-8+names",)])
+def test_a_part_of_the_methods_has_a_report(names: tuple[str, ...]) -> None:
+    cell = _cell(0)
+    part = _report((cell.model_copy(update={"methods": {name: cell.methods[name] for name in names}}),))
+    assert "news" in markdown(part)
+    assert "news" in html(part)

@@ -33,7 +33,7 @@ def native_and_aligned(summary: Summary, pair: str) -> Plot:
         for place, row in enumerate(rows):
             marks = [_of(row.accuracy(name)) for name in (PLAIN, row.best or PLAIN, NATIVE)]
             known = [mark for mark in marks if mark is not None]
-            axes.plot([min(known), max(known)], [place, place], color=INK, alpha=0.3, linewidth=1, zorder=1)
+            axes.plot(known, [place] * len(known), color=INK, alpha=0.3, linewidth=1, zorder=1)
         for name, colour, marker, label in (
             (PLAIN, ORANGE, "o", "plain map"),
             (None, BLUE, "o", "best method"),

@@ -76,8 +76,10 @@ class Row:
     @property
     def sent(self) -> str:
         """The method to show encrypted: the best one, if every seed sent it, or else the default."""
-        best = self.best or PLAIN
-        return best if all(cell.methods[best].encrypted is not None for cell in self.cells) else DEFAULT
+        best = self.best
+        if best is not None and all(cell.methods[best].encrypted is not None for cell in self.cells):
+            return best
+        return DEFAULT
 
     @property
     def lost(self) -> float:
