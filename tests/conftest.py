@@ -22,6 +22,7 @@ from sealign.errors import InvalidInputError
 from sealign_server.store import SiloStore
 from tests.support.certificates import Authority
 from tests.support.corpus import Corpus
+from tests.support.fakesilo import Address, FakeSilo, serving_fake, silo_files
 from tests.support.postgresql import PostgreSQL, postgresql
 from tests.support.processes import Server, command, serving
 from tests.support.silo import TASK, ClearModel, Tls, align_plain, space_of
@@ -193,3 +194,16 @@ def still_serves(silo: Server, stubs: Stubs, clear: ClearModel, query_rows: Embe
     raw = RawClient.meet(stubs, clear.rows)
     outputs = raw.outputs(raw.send(raw.request(query_rows[:1])))
     assert np.abs(outputs - clear.outputs(query_rows[:1])).max() <= DEFAULT_PRECISION
+
+
+@pytest.fixture
+def fake() -> FakeSilo:
+    """A small silo on raw stubs, which tests make lie."""
+    return FakeSilo()
+
+
+@pytest.fixture
+def address(fake: FakeSilo, tmp_path: Path) -> Iterator[Address]:
+    """Where it serves."""
+    with serving_fake(fake, *silo_files(tmp_path)) as address:
+        yield address

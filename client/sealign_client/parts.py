@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sealign_client.canaries import Canaries
 from sealign_client.local.canaries import CanaryStore
-from sealign_client.local.directory import MAPS, data_directory
+from sealign_client.local.directory import maps_directory
 from sealign_client.local.keys import KeyRing, KeyStore
 from sealign_client.local.maps import ClientMaps
 from sealign_client.local.silo_keys import SiloKeys, SiloTrust
@@ -24,7 +24,7 @@ def routes_of(settings: ClientSettings, passphrase: str | None, observe: Callabl
         passphrase: of stored keys.
         observe: as for `Session`.
     """
-    directory = settings.map_directory or data_directory() / MAPS
+    directory = maps_directory(settings.map_directory)
     keys = KeyRing(KeyStore(settings.key_directory, passphrase, settings.security_table))
     trust = SiloTrust(settings.silo, SiloKeys(directory), settings.silo_key)
     session = Session(settings.endpoint, keys, trust, settings.timeout, observe)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,11 @@ from numpy.typing import NDArray
 
 from sealign.errors import BudgetExhaustedError, InvalidInputError, WrongAnswersError
 from sealign_client import CanaryReport, Client
-from tests.support.fakesilo import Address, FakeSilo, serving_fake, silo_files
+from tests.support.fakesilo import Address, FakeSilo
 from tests.support.processes import command
 from tests.support.views import PUBLIC, clear_queries, client_encoder
 
 QUERIES = clear_queries(60)
-
-
-@pytest.fixture
-def fake() -> FakeSilo:
-    return FakeSilo()
-
-
-@pytest.fixture
-def address(fake: FakeSilo, tmp_path: Path) -> Iterator[Address]:
-    with serving_fake(fake, *silo_files(tmp_path)) as address:
-        yield address
 
 
 def made(address: Address, tmp_path: Path, **settings: Any) -> Client:

@@ -36,22 +36,11 @@ from sealign.protocol.conversions import types as wire
 from sealign_client import Client
 from sealign_client.cli import main
 from sealign_client.retry import RETRIED
-from tests.support.fakesilo import EXAMPLES, TABLE, Address, FakeSilo, serving_fake, silo_files
+from tests.support.fakesilo import EXAMPLES, TABLE, Address, FakeSilo
 from tests.support.views import PUBLIC, ViewEncoder, clear_queries, client_encoder
 
 QUERIES = clear_queries(150)
 ESCAPE = "\x1b]0;owned\x07\x1b[2Jred"
-
-
-@pytest.fixture
-def fake() -> FakeSilo:
-    return FakeSilo()
-
-
-@pytest.fixture
-def address(fake: FakeSilo, tmp_path: Path) -> Iterator[Address]:
-    with serving_fake(fake, *silo_files(tmp_path)) as address:
-        yield address
 
 
 @pytest.fixture

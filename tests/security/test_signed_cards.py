@@ -17,23 +17,12 @@ from sealign.errors import InvalidInputError, SealignError, UntrustedCardError
 from sealign.protocol.signing import KeyChange, key_change_content
 from sealign_client import Client
 from sealign_client.local.silo_keys import SiloKeys
-from tests.support.fakesilo import LABELS, Address, FakeSilo, clear_labels, serving_fake, silo_files
+from tests.support.fakesilo import LABELS, Address, FakeSilo, clear_labels
 from tests.support.processes import command
 from tests.support.views import PUBLIC, clear_queries, client_encoder
 
 QUERIES = clear_queries(8)
 Change = Callable[[Any], None]
-
-
-@pytest.fixture
-def fake() -> FakeSilo:
-    return FakeSilo()
-
-
-@pytest.fixture
-def address(fake: FakeSilo, tmp_path: Path) -> Iterator[Address]:
-    with serving_fake(fake, *silo_files(tmp_path)) as address:
-        yield address
 
 
 @pytest.fixture

@@ -5,26 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from sealign.app.terminal import print_table
-from sealign_client.cli.common import AsJson
+from sealign_client.cli.common import AsJson, MapDirectory
 from sealign_client.local.canaries import CanaryStore
-from sealign_client.local.directory import MAPS, data_directory
+from sealign_client.local.directory import maps_directory
 
 app = typer.Typer(
     help="List how silos have answered canaries, and forget it.", no_args_is_help=True, rich_markup_mode=None
 )
-Directory = Annotated[
-    Path | None,
-    typer.Option("--map-directory", envvar="SEALIGN_CLIENT_MAP_DIRECTORY", help="By default in your data folder."),
-]
 
 
 @app.command("list")
-def list_reports(map_directory: Directory = None, as_json: AsJson = False) -> None:
+def list_reports(map_directory: MapDirectory = None, as_json: AsJson = False) -> None:
     """List what was compared, what was wrong, and with which confidence, for each version of a task."""
     found = _store(map_directory).reports()
     if as_json:
@@ -47,11 +42,11 @@ def list_reports(map_directory: Directory = None, as_json: AsJson = False) -> No
 
 
 @app.command()
-def forget(map_directory: Directory = None, as_json: AsJson = False) -> None:
+def forget(map_directory: MapDirectory = None, as_json: AsJson = False) -> None:
     """Forget all answers, and with them every alarm: the next answers are taken for right. Ask the operator before."""
     count = _store(map_directory).forget()
     typer.echo(json.dumps({"forgotten": count}) if as_json else f"forgot the answers of {count} versions of tasks")
 
 
 def _store(directory: Path | None) -> CanaryStore:
-    return CanaryStore(directory or data_directory() / MAPS)
+    return CanaryStore(maps_directory(directory))

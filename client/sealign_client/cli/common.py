@@ -16,6 +16,10 @@ from sealign_client.records import opened
 from sealign_client.settings import ClientSettings, client_settings
 
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+MapDirectory = Annotated[
+    Path | None,
+    typer.Option("--map-directory", envvar="SEALIGN_CLIENT_MAP_DIRECTORY", help="By default in your data folder."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

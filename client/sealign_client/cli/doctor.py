@@ -69,11 +69,11 @@ def _settings(config: Path | None, given: dict[str, Any]) -> tuple[ClientSetting
 def _check_files(checkup: Checkup, settings: ClientSettings) -> None:
     """Check directories of maps and keys, and what is in them."""
     from sealign.ckks import SecretKey
-    from sealign_client.local.directory import MAPS, data_directory
+    from sealign_client.local.directory import maps_directory
     from sealign_client.local.keys import KeyStore
     from sealign_client.local.maps import ClientMaps
 
-    maps = settings.map_directory or data_directory() / MAPS
+    maps = maps_directory(settings.map_directory)
     pins = checkup.attempt("maps", lambda: list(ClientMaps(maps).pins()))
     if pins is not None:
         _check_directory(checkup, "maps", maps, f"{len(pins)} maps are pinned in {maps}")

@@ -12,22 +12,18 @@ import typer
 from sealign.app.terminal import print_table
 from sealign.errors import InvalidInputError
 from sealign.protocol import Placement
-from sealign_client.cli.common import AsJson
-from sealign_client.local.directory import MAPS, data_directory
+from sealign_client.cli.common import AsJson, MapDirectory
+from sealign_client.local.directory import maps_directory
 from sealign_client.local.maps import ClientMaps, Pin
 
 app = typer.Typer(
     help="List, show, delete and export the maps that this client uses.", no_args_is_help=True, rich_markup_mode=None
 )
-Directory = Annotated[
-    Path | None,
-    typer.Option("--map-directory", envvar="SEALIGN_CLIENT_MAP_DIRECTORY", help="By default in your data folder."),
-]
 MapId = Annotated[str, typer.Argument(metavar="ID", help="Id of the map, or its beginning.")]
 
 
 @app.command("list")
-def list_maps(map_directory: Directory = None, as_json: AsJson = False) -> None:
+def list_maps(map_directory: MapDirectory = None, as_json: AsJson = False) -> None:
     """List the maps in use, the newest first."""
     pins = list(_maps(map_directory).pins())
     if as_json:
@@ -51,14 +47,14 @@ def list_maps(map_directory: Directory = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(name: MapId, map_directory: Directory = None, as_json: AsJson = True) -> None:
+def show(name: MapId, map_directory: MapDirectory = None, as_json: AsJson = True) -> None:
     """Show one map, always as JSON."""
     del as_json
     typer.echo(json.dumps(_document(_maps(map_directory).find(name)), indent=2))
 
 
 @app.command()
-def delete(name: MapId, map_directory: Directory = None, as_json: AsJson = False) -> None:
+def delete(name: MapId, map_directory: MapDirectory = None, as_json: AsJson = False) -> None:
     """Delete a map. A map that the silo applies is only unpinned: the next use takes the silo's newest."""
     maps = _maps(map_directory)
     pin = maps.find(name)
@@ -70,7 +66,7 @@ def delete(name: MapId, map_directory: Directory = None, as_json: AsJson = False
 def export(
     name: MapId,
     output: Annotated[Path, typer.Option(help="safetensors file to write.")],
-    map_directory: Directory = None,
+    map_directory: MapDirectory = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a map that this client applies to a file."""
@@ -83,7 +79,7 @@ def export(
 
 
 def _maps(directory: Path | None) -> ClientMaps:
-    return ClientMaps(directory or data_directory() / MAPS)
+    return ClientMaps(maps_directory(directory))
 
 
 def _document(pin: Pin) -> dict[str, Any]:

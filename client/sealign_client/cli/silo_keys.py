@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from sealign.app.terminal import print_table
-from sealign_client.cli.common import AsJson
-from sealign_client.local.directory import MAPS, data_directory
+from sealign_client.cli.common import AsJson, MapDirectory
+from sealign_client.local.directory import maps_directory
 from sealign_client.local.silo_keys import SiloKeys
 
 app = typer.Typer(
@@ -19,14 +19,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-Directory = Annotated[
-    Path | None,
-    typer.Option("--map-directory", envvar="SEALIGN_CLIENT_MAP_DIRECTORY", help="By default in your data folder."),
-]
 
 
 @app.command("list")
-def list_keys(map_directory: Directory = None, as_json: AsJson = False) -> None:
+def list_keys(map_directory: MapDirectory = None, as_json: AsJson = False) -> None:
     """List pinned keys, by the address of their silo."""
     found = [asdict(pinned) for pinned in _keys(map_directory).all()]
     if as_json:
@@ -38,7 +34,7 @@ def list_keys(map_directory: Directory = None, as_json: AsJson = False) -> None:
 @app.command()
 def delete(
     silo: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Address of the silo.")],
-    map_directory: Directory = None,
+    map_directory: MapDirectory = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete a pinned key: the next use pins the key that the silo then has. Ask its operator before you do."""
@@ -47,4 +43,4 @@ def delete(
 
 
 def _keys(directory: Path | None) -> SiloKeys:
-    return SiloKeys(directory or data_directory() / MAPS)
+    return SiloKeys(maps_directory(directory))

@@ -8,13 +8,15 @@ from platformdirs import user_data_path
 
 from sealign.errors import StorageError
 
-MAPS = "maps"
-"""Subdirectory of maps and pins."""
-
 
 def data_directory() -> Path:
     """Return the client's directory under the user's data folder; it need not exist."""
     return user_data_path("sealign", appauthor=False)
+
+
+def maps_directory(given: Path | None) -> Path:
+    """Return the directory of maps, pins and canaries: the given one, or that in the client's own."""
+    return given or data_directory() / "maps"
 
 
 def private(directory: Path) -> Path:
