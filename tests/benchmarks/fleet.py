@@ -1,7 +1,7 @@
 """A simulation of a fleet of silo replicas behind a balancer, call by call, with service times that were measured.
 
 A pod has one worker, which answers one query after the other. It holds public keys and leases of rows, and loses both
-when it is replaced. Leases come from one ledger, one transaction after the other. Clients and pods behave as those of
+when it is replaced. Leases come from one ledger, which does some at once. Clients and pods behave as those of
 Sealign do: a client whose key is unknown sends it with that call and 15 more; a pod leases 256 rows at a time, keeps
 at most 64 queries waiting, of one identity at most 48, and refuses the rest at once.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,15 @@ class Costs:
         query: samples, of queries under a known key.
         key: of taking a key, besides.
         refusal: of a refused call.
-        lease: of a transaction of the ledger, while others wait.
+        lease: of a transaction of the ledger.
+        at_once: transactions that the ledger does at the same time, of different clients.
     """
 
     query: NDArray[np.float64]
     key: float
     refusal: float
     lease: float
+    at_once: int
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Fleet:
         self._rng = np.random.default_rng(seed)
         self._pods = [_Pod() for _ in range(load.pods)]
         self._sends: defaultdict[int, int] = defaultdict(lambda: 0 if load.warm else 1)
-        self._ledger = 0.0
+        self._ledger = [0.0] * costs.at_once  # a heap: when each transaction ends
         self._later: list[_Call] = []
         self._numbers = 0
         self.outcome = Outcome()
@@ -225,7 +227,8 @@ class Fleet:
             del pod.leasing[client]
             return now
         if not ready:
-            self._ledger = ready = max(now, self._ledger) + self._costs.lease
+            ready = max(now, self._ledger[0]) + self._costs.lease
+            heapreplace(self._ledger, ready)
             pod.leasing[client] = ready
             self.outcome.leases += 1
             self.outcome.ledger_wait = max(self.outcome.ledger_wait, (ready - now) * 1e3)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.benchmarks.fleet import LEASE, SENDS, Costs, Fleet, Load
 
-COSTS = Costs(query=np.array([0.004]), key=0.002, refusal=0.001, lease=0.0001)
+COSTS = Costs(query=np.array([0.004]), key=0.002, refusal=0.001, lease=0.0001, at_once=1)
 
 
 @pytest.mark.parametrize("busy", [0.3, 0.6])
@@ -45,3 +45,12 @@ def test_a_limit_keeps_a_flood_from_others() -> None:
     limited = Load(pods=4, clients=20, rate=400.0, seconds=10.0, flood=2000.0, limit=20.0)
     slow, quick = (np.percentile(Fleet(COSTS, load).run().milliseconds, 99) for load in (flood, limited))
     assert slow > 10 * quick
+
+
+def test_new_pods_wait_for_the_ledger_less_where_it_does_more_at_once() -> None:
+    load = Load(pods=5, clients=200, rate=600.0, seconds=5.0, warm=False)
+    slow, quick = (
+        Fleet(Costs(COSTS.query, COSTS.key, COSTS.refusal, lease=0.02, at_once=count), load).run().ledger_wait
+        for count in (1, 8)
+    )
+    assert quick < slow / 6

@@ -20,9 +20,9 @@ from urllib.parse import quote
 
 import grpc
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from sealign.protocol.v1 import alignment_pb2, classification_pb2, silo_pb2
+from tests.support.metrics import samples
 from tests.support.processes import Server, serving
 from tests.support.silo import ClearModel, Tls, align_plain, space_of
 from tests.support.smallsilo import PUBLIC, client_encoder, make_silo
@@ -52,15 +52,6 @@ def stubs(silo: Server, tls: Tls) -> Iterator[Stubs]:
 def raw(silo: Server, stubs: Stubs, tls: Tls) -> RawClient:
     clear = ClearModel.load(silo.log_path.parent / "silo", tls.client, client_encoder().card.fingerprint, "colours")
     return RawClient.meet(stubs, clear.rows)
-
-
-def samples(silo: Server) -> dict[tuple[str, ...], float]:
-    """What the silo exports, by name and values of labels in the order of their names."""
-    address = silo.events("serving metrics")[0]["address"]
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
-        text = reply.read().decode()
-    found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {(sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value for sample in found}
 
 
 def until(condition: Callable[[], bool]) -> None:

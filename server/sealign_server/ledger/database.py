@@ -1,4 +1,4 @@
-"""The ledger's database: schema, and transactions that happen one after the other."""
+"""The ledger's database: schema, and transactions, of which those of one scope happen one after the other."""
 
 from __future__ import annotations
 
@@ -116,15 +116,18 @@ class Ledger:
         return self._url is None and self._engine is None and not self._path.exists()
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Yield a connection, alone among all processes; committed durably at the end, or not at all.
+    def transaction(self, scope: str = "") -> Iterator[Connection]:
+        """Yield a connection, alone in its scope among all processes; committed durably at the end, or not at all.
+
+        Args:
+            scope: of rows that no transaction of another scope writes, nor reads to decide what it writes.
 
         Raises:
             StorageError: the database cannot be used, or not at the moment; nothing was granted.
         """
         try:
             with self._opened().begin() as connection:
-                lock(connection)
+                lock(connection, scope)
                 yield connection
         except SQLAlchemyError as error:
             raise self._fault(error, "used", "; nothing was granted") from error
@@ -170,7 +173,7 @@ class Ledger:
             if self._engine is None:
                 engine = sqlite_engine(self._path) if self._url is None else postgresql_engine(self._url)
                 with engine.begin() as connection:
-                    lock(connection)
+                    lock(connection, "")
                     METADATA.create_all(connection)
                 self._engine = engine
             return self._engine

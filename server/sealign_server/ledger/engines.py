@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from sealign.errors import InvalidInputError, StorageError
 WAIT_SECONDS = 10
 """For the lock of another process, a connection, or the answer of a database."""
 
-_LOCK_KEY = 0x5EA1167
 _READS = {"sealign_reads": True}
 _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
@@ -28,7 +28,7 @@ _ALONE = text(
     f"SELECT set_config('lock_timeout', '{WAIT_SECONDS}s', true), "
     f"set_config('idle_in_transaction_session_timeout', '{WAIT_SECONDS}s', true), "
     "set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true), "
-    f"pg_advisory_xact_lock({_LOCK_KEY})"
+    "pg_advisory_xact_lock(:key)"
 )
 _CONNECTING = {
     "connect_timeout": WAIT_SECONDS // 2,
@@ -104,10 +104,11 @@ def sqlite_engine(path: Path) -> Engine:
     return engine
 
 
-def lock(connection: Connection) -> None:
-    """Wait until no other process is in a transaction. SQLite has seen to it already."""
+def lock(connection: Connection, scope: str) -> None:
+    """Wait until no other process is in a transaction of the same scope. SQLite has seen to it already: of any."""
     if connection.dialect.name == "postgresql":
-        connection.execute(_ALONE)
+        key = int.from_bytes(sha256(f"sealign {scope}".encode()).digest()[:8], "big", signed=True)
+        connection.execute(_ALONE, {"key": key})
 
 
 def reading_options(engine: Engine) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,6 +23,11 @@ class UsageKey(NamedTuple):
     identity: str
     task: str
     encoder: str
+
+    @property
+    def scope(self) -> str:
+        """Of transactions: a budget is one identity's for one task."""
+        return json.dumps([self.identity, self.task])
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class Usage:
             (budget.day, _DAY, "in 24 hours"),
             (budget.lifetime, None, "in all"),
         )
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction(key.scope) as connection:
             for limit, hours, within in periods:
                 if limit is None:
                     continue
@@ -118,7 +124,7 @@ class Usage:
         Raises:
             StorageError: the ledger cannot be written; they stay counted.
         """
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction(key.scope) as connection:
             self._add(connection, key, hour, -rows)
 
     def totals(self) -> list[tuple[str, str, str, int]]:

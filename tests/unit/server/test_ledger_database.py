@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
 
-from sealign.errors import InvalidInputError, StorageError, UnavailableError
+from sealign.errors import BudgetExhaustedError, InvalidInputError, StorageError, UnavailableError
 from sealign.protocol.status import sendable
 from sealign_server.ledger import Budget, IdentityRegister, Ledger, Snapshot, Usage, UsageKey
 from tests.support.postgresql import PostgreSQL
@@ -80,3 +82,34 @@ def test_what_one_process_revokes_another_sees(database: PostgreSQL) -> None:
     current = there.snapshot(known)
     assert not current.tokens
     assert current.revoked == {"CN=other"}
+
+
+def test_one_client_s_lease_waits_for_no_other_client_s(database: PostgreSQL) -> None:
+    """A hundred replicas that start at once lease for each of their clients."""
+    ledger, unlimited = Ledger(Path("none"), database.fresh()), Budget()
+    usage, other = Usage(ledger), KEY._replace(identity="CN=b")
+    usage.debit(KEY, 1, 1, unlimited)
+    with ThreadPoolExecutor(1) as pool:
+        with ledger.transaction(KEY.scope):
+            assert usage.debit(other, 1, 1, unlimited) == 1
+            assert usage.debit(KEY._replace(task="others"), 1, 1, unlimited) == 1
+            mine = pool.submit(usage.debit, KEY._replace(encoder="d" * 64), 1, 1, unlimited)
+            assert not wait([mine], timeout=0.5).done
+        assert mine.result(timeout=30) == 1
+    ledger.close()
+
+
+def test_one_client_s_leases_at_once_do_not_exceed_its_budget(database: PostgreSQL) -> None:
+    ledger = Ledger(Path("none"), database.fresh())
+    usage, granted = Usage(ledger), []
+
+    def lease() -> None:
+        with suppress(BudgetExhaustedError):
+            while True:
+                granted.append(usage.debit(KEY, 1, 7, Budget(lifetime=200)))
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(lease) for _ in range(8)]:
+            future.result(timeout=60)
+    assert sum(granted) == 200 == usage.totals()[0][3]
+    ledger.close()
