@@ -32,7 +32,7 @@ test-service: $(INSTALLED)
 	$(BIN)/pytest --durations=15 tests/security tests/integration
 
 # Each prints a table of what was aimed at and what was measured; a quarter of an hour or so each. `make test` has short
-# versions of the last two.
+# versions of the last two. `load` needs h2load (apt-get install nghttp2-client).
 load: $(INSTALLED)
 	$(BIN)/python -m tests.load.load 60 2
 
