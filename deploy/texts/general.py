@@ -7,7 +7,7 @@ A third of the texts are definitions, a third are example sentences, and a third
 since WordNet has few questions of its own. WordNet sorts its entries into 45 fields, such as food, motion or
 possession. A field's share goes by the square root of its size, so that plants and animals do not crowd out the rest.
 Within a field the SHA-256 of a text decides. It orders the result too, so the first texts are a sample of all. Entries
-that are offensive, or about sex or violence, are left out. No text or label of a classification task was looked at.
+that are offensive, or about sex or violence, are left out. No text of a classification task is an input.
 """
 
 from __future__ import annotations
