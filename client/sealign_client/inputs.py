@@ -138,8 +138,8 @@ def checked_public_set(given: Any) -> PublicSet:
     if isinstance(given, PublicSet):
         return given
     raise InvalidInputError(
-        f"A value of type {type(given).__name__} is not a public set. Make one: PublicSet.from_file(path), or "
-        "PublicSet(tuple_of_texts)."
+        f"A value of type {type(given).__name__} is not a public set. Make one: PublicSet.named('general'), "
+        "PublicSet.from_file(path), or PublicSet(tuple_of_texts)."
     )
 
 

@@ -62,14 +62,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the demo's texts.")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--containers", action="store_true", help="what the images of the demos hold")
-    parser.add_argument("--public", type=int, default=3000, help="public texts")
+    parser.add_argument("--public", type=int, default=0, help="public texts; by default none")
     parser.add_argument("--train", type=int, default=5485, help="labelled texts of the silo")
     parser.add_argument("--test", type=int, default=500, help="texts of the application")
     options = parser.parse_args()
     if options.containers:
         export_containers(options.directory)
         return
-    _write(options.directory / "public" / "texts.txt", public_texts(options.public))
+    if options.public:
+        _write(options.directory / "public" / "texts.txt", public_texts(options.public))
     _write(options.directory / "silo" / "r8.tsv", _table(_sample(reuters_r8("train"), options.train)))
     _write(options.directory / "app" / "r8.tsv", _table(_sample(reuters_r8("test"), options.test)))
 

@@ -38,7 +38,7 @@ from sealign.heads import (
     train_head,
 )
 from sealign.labelled import read_labelled
-from sealign.outliers import general_texts
+from sealign.shipped import outlier_texts
 
 Rows = NDArray[np.float32]
 
@@ -81,7 +81,7 @@ def texts(name: str) -> Labelled:
     """Return the texts of a set, each with its label."""
     task, _, split = name.partition("_")
     if task == "shipped":
-        return [(text, "") for text in general_texts()]
+        return [(text, "") for text in outlier_texts()]
     if task in ("wiki", "general"):
         lines = (SHARED / "wiki_sentences.txt").read_text(encoding="utf-8").split("\n")
         sentences = list(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))

@@ -103,15 +103,19 @@ def test_containers_have_no_rights_that_they_do_not_need(demo: Composition) -> N
         assert found["HostConfig"]["ReadonlyRootfs"], service
         assert found["HostConfig"]["CapDrop"] == ["ALL"], service
         assert "no-new-privileges:true" in found["HostConfig"]["SecurityOpt"], service
-    (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    project = (ROOT / "pyproject.toml").read_text()
+    version, licence = re.findall(r'^(?:version|license) = "(.+)"$', project, re.MULTILINE)
     for image in _IMAGES:
         labels = json.loads(docker("image", "inspect", image))[0]["Config"]["Labels"]
         assert labels["org.opencontainers.image.version"] == version, image
+        assert labels["org.opencontainers.image.licenses"] == licence, image
         search = "find / -xdev -type f -perm /6000 2>/dev/null; command -v pip apt apt-get dpkg; true"
         assert _in(image, "bash", "-c", search) == "", image
     find = "from importlib.util import find_spec; print([n for n in NAMES if find_spec(n)])"
     names = "NAMES = ('grpc', 'torch', 'transformers', 'sklearn', 'pip', 'setuptools')\n"
     assert _in("sealign-silo", "python", "-c", names + find) == "['grpc']"
+    count = "from sealign.shipped import general_texts; print(len(general_texts()))"
+    assert _in("sealign-client", "python", "-c", count) == "20000"
 
 
 def test_images_are_small(demo: Composition) -> None:

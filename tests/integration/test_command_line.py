@@ -137,6 +137,8 @@ def test_align_and_adapt_as_json(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    assert run(monkeypatch, "align", "--public", "general:40", *options) == 2
+    assert "as many rows of the general set" in capsys.readouterr().err
     assert run(monkeypatch, "align", "--json", "--public", str(corpus_files[1]), *options) == 0
     aligned = json.loads(capsys.readouterr().out)
     assert (aligned["space"], aligned["mode"], aligned["rows"]) == ("embeddings", "plain", len(corpus.public))

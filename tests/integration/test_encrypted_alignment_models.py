@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.demo.data import newsgroups
 from sealign.alignment import AffineMap, PublicSet, RidgeStatistics, fit_ridge
 from sealign.encoders import Encoder
 from sealign.protocol.v1 import daemon_pb2
@@ -21,23 +20,19 @@ from tests.support.daemon import daemon_channel
 from tests.support.processes import Server, command, serving
 from tests.support.silo import TASK, Tls
 
-TEXTS = 4 * 512
-_CHARACTERS = 32  # short texts embed fast
+GENERAL_TEXTS = f"general:{4 * 512}"
 
 
 @pytest.fixture(scope="module")
 def public() -> PublicSet:
-    lines = (" ".join(item.text.split())[:_CHARACTERS].strip() for item in newsgroups("train"))
-    return PublicSet(tuple(dict.fromkeys(line for line in lines if len(line) > 16))[:TEXTS])
+    return PublicSet.named(GENERAL_TEXTS)
 
 
 @pytest.fixture(scope="module")
-def directory(trained_directory: Path, public: PublicSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The silo with a larger public set, added by the command line."""
-    scratch = tmp_path_factory.mktemp("encrypted")
-    directory, texts = Path(shutil.copytree(trained_directory, scratch / "silo")), scratch / "large.txt"
-    texts.write_text("\n".join(public.texts) + "\n", encoding="utf-8")
-    made = command("sealign-server", "init", directory, "--encoder", "use", "--public", texts)
+def directory(trained_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The silo with a part of the general public set, added by the command line."""
+    directory = Path(shutil.copytree(trained_directory, tmp_path_factory.mktemp("encrypted") / "silo"))
+    made = command("sealign-server", "init", directory, "--encoder", "use", "--public", GENERAL_TEXTS)
     assert made.returncode == 0, made.stderr
     return directory
 

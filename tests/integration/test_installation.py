@@ -57,6 +57,11 @@ def test_the_wheel_holds_what_is_read_at_run_time(wheel: Path) -> None:
     assert sorted(name.rpartition("/")[2] for name in names if name.endswith(".proto")) == CONTRACT
     page = {path.name for path in (ROOT / "client/sealign_client/daemon/page").iterdir() if path.is_file()}
     assert page == {name.rpartition("/")[2] for name in names if name.startswith("sealign_client/daemon/page/")}
+    shipped = {path.name for path in (ROOT / "shared/sealign/shipped").iterdir() if path.is_file()}
+    assert shipped == {name.rpartition("/")[2] for name in names if name.startswith("sealign/shipped/")}
+    assert (
+        len([name for name in names if name.endswith("LICENSE.WordNet")]) == 2
+    )  # beside the texts, and with the licences
     for package in ("sealign", "sealign_client", "sealign_server"):
         assert f"{package}/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "deploy/"))]

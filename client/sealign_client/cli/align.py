@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sealign.app.options import with_options
+from sealign.app.options import PUBLIC_TEXTS, with_options
 from sealign.app.terminal import stderr, visible
 from sealign.errors import InvalidInputError, SealignError
 from sealign.protocol import EMBEDDINGS, MapCard, generation_space
@@ -34,7 +33,9 @@ _FAR = 0.1
 @with_options(ClientSettings, exclude=("recentring", "placement", *DAEMON_SETTINGS))
 def align(
     given: dict[str, Any],
-    public: Annotated[Path, typer.Option(help="Public texts, one per line; the silo must hold the same file.")],
+    public: Annotated[
+        str, typer.Option(help=f"Public texts; the silo must hold the same. {PUBLIC_TEXTS}", metavar="FILE")
+    ],
     mode: Annotated[
         AlignmentMode, typer.Option(help="What the silo sees: your embeddings of these texts, or ciphertexts.")
     ] = AlignmentMode.PLAIN,
@@ -71,7 +72,7 @@ def align(
     from sealign.app.progress import progress, transfer
     from sealign_client.blocking import Client
 
-    texts, settings = PublicSet.from_file(public), settings_of(config, given)
+    texts, settings = PublicSet.named(public), settings_of(config, given)
     if mixture_positions and generation is None:
         raise InvalidInputError("A mixture belongs to a generation task. Name it: --generation.")
     if generation is not None and settings.model is None:

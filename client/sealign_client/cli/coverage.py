@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sealign.app.options import with_options
+from sealign.app.options import PUBLIC_TEXTS, with_options
 from sealign.errors import InvalidInputError
 from sealign_client.cli.common import AsJson, Config, settings_of, single_command, texts_of
 from sealign_client.settings import ClientSettings
@@ -30,17 +30,18 @@ _OTHERS = [name for name in ClientSettings.model_fields if name != "encoder"]
 def coverage(
     given: dict[str, Any],
     texts: Annotated[Path, typer.Option("--texts", help="Your own texts, one per line, 50 or more.")],
-    public: Annotated[list[Path], typer.Option("--public", help="Public texts, one per line; may be repeated.")],
+    public: Annotated[list[str], typer.Option(help=f"Public texts; may be repeated. {PUBLIC_TEXTS}", metavar="FILE")],
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Measure how well public texts cover your own; nothing is sent anywhere."""
     from rich.console import Console
 
-    from sealign.alignment.coverage_report import coverage_rows, coverage_table, read_public_sets
+    from sealign.alignment import public_sets
+    from sealign.alignment.coverage_report import coverage_rows, coverage_table
     from sealign.encoders import EncoderSettings, load_encoder
 
-    lines, sets = texts_of(texts), read_public_sets(public)
+    lines, sets = texts_of(texts), public_sets(public)
     settings = settings_of(config, {"silo": "localhost:1", **given})  # no silo is asked
     if settings.encoder is None:
         raise InvalidInputError("Name the local encoder: --encoder or SEALIGN_CLIENT_ENCODER.")

@@ -6,13 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import exp
-from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
 import typer
 
-from sealign.app.options import with_options
+from sealign.app.options import PUBLIC_TEXTS, with_options
 from sealign.app.terminal import print_table, visible
 from sealign_client.cli.common import Config, settings_of, single_command
 from sealign_client.results import Forecast, GeneratedToken
@@ -50,7 +49,10 @@ def generate(
         bool, typer.Option("--dry-run", help="Generate nothing: report how alike the models are and a token's cost.")
     ] = False,
     public: Annotated[
-        Path | None, typer.Option(help="--dry-run: texts to compare tokenizers over, by default the prompt.")
+        str | None,
+        typer.Option(
+            help=f"--dry-run: texts to compare tokenizers over, by default the prompt. {PUBLIC_TEXTS}", metavar="FILE"
+        ),
     ] = None,
     config: Config = None,
 ) -> None:
@@ -71,7 +73,7 @@ def generate(
     )
     with Client(settings) as client:
         if dry_run:
-            texts = (prompt,) if public is None else PublicSet.from_file(public).texts
+            texts = (prompt,) if public is None else PublicSet.named(public).texts
             found = client.forecast(texts, task)
             if as_json:
                 typer.echo(json.dumps(asdict(found)))

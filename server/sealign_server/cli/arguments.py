@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from sealign.app.options import PUBLIC_TEXTS
+
 Directory = Annotated[Path, typer.Argument(help="The silo's directory.")]
-PublicFiles = Annotated[
-    list[Path] | None, typer.Option("--public", help="Public texts, one per line, for clients to align over.")
+PublicTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--public", help=f"Public texts for clients to align over; may be repeated. {PUBLIC_TEXTS}", metavar="FILE"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskName = Annotated[str, typer.Argument(help="The task's name.")]

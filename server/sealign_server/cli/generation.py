@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sealign_server.cli.arguments import AsJson, Directory, PublicFiles, TaskName
+from sealign_server.cli.arguments import AsJson, Directory, PublicTexts, TaskName
 from sealign_server.cli.info import print_rows
 
 generation = typer.Typer(help="Generation tasks: language-model heads.", no_args_is_help=True, rich_markup_mode=None)
@@ -24,23 +24,23 @@ def add(
     task: Annotated[str, typer.Option(help="The task's name.")],
     model: Annotated[str, typer.Option(help="The silo's causal model: a hub name, a path, with ?options.")],
     description: Annotated[str, typer.Option(help="What it writes, shown to clients.")] = "",
-    public: PublicFiles = None,
+    public: PublicTexts = None,
 ) -> None:
     """Keep a causal model's head as a generation task, and its states over public texts.
 
     For a task that exists, with the same model, only the public texts are added.
     """
-    from sealign.alignment import PublicSet
+    from sealign.alignment import public_sets
     from sealign.app.progress import progress
     from sealign.encoders import EncoderSettings
     from sealign_server.store import SiloStore
     from sealign_server.training.generation import add_public_states, keep_generation, unservable_over
 
-    sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
+    sets = public_sets(public or ())
     store = SiloStore(directory)
     loaded = keep_generation(store, task, EncoderSettings.parse(model), description)
     space = store.generation.space(task)
-    for label, texts in sets:
+    for label, texts in sets.items():
         with progress(f"reading {label}", len(texts)) as advance:
             card = add_public_states(space, loaded, label, texts, advance)
         typer.echo(f"public set {card.name}: {card.rows} tokens, digest {card.digest}")

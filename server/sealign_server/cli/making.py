@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sealign_server.cli.arguments import AsJson, Directory, PublicFiles
+from sealign.app.options import PUBLIC_TEXTS
+from sealign_server.cli.arguments import AsJson, Directory, PublicTexts
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,27 +22,27 @@ def init(
     directory: Directory,
     encoder: Annotated[str, typer.Option(help="The silo's own model: family:model?options, or a hub name.")],
     name: Annotated[str, typer.Option(help="The silo's name, shown to clients.")] = "silo",
-    public: PublicFiles = None,
+    public: PublicTexts = None,
 ) -> None:
     """Create a silo, and embed public texts that clients can align over.
 
     For a silo that exists, with the same encoder, only the public texts are added.
     """
-    from sealign.alignment import PublicSet
+    from sealign.alignment import public_sets
     from sealign.app.progress import progress
     from sealign.encoders import EncoderSettings
     from sealign.errors import InvalidInputError
     from sealign_server.store import SiloStore
     from sealign_server.training.embedding import add_public_set, create_silo
 
-    sets = [(path.stem, PublicSet.from_file(path)) for path in public or []]
+    sets = public_sets(public or ())
     if (directory / "silo.json").exists() and sets:
         store = SiloStore(directory)
         if store.document.encoder != EncoderSettings.parse(encoder):
             raise InvalidInputError(f"{directory} is a silo with another encoder; choose another directory")
     else:
         store = create_silo(directory, name, EncoderSettings.parse(encoder))
-    for label, texts in sets:
+    for label, texts in sets.items():
         with progress(f"embedding {label}", len(texts)) as advance:
             card = add_public_set(store, label, texts, advance)
         typer.echo(f"public set {card.name}: {card.rows} texts, digest {card.digest}")
@@ -131,19 +132,20 @@ def refine(
 def coverage(
     directory: Directory,
     data: Annotated[Path, typer.Option(help="TSV with header label<TAB>text: what the task is trained on.")],
-    public: Annotated[list[Path], typer.Option("--public", help="Public texts, one per line; may be repeated.")],
+    public: Annotated[list[str], typer.Option(help=f"Public texts; may be repeated. {PUBLIC_TEXTS}", metavar="FILE")],
     as_json: AsJson = False,
 ) -> None:
     """Measure how well public texts cover a task, before anything is exchanged."""
     from rich.console import Console
 
-    from sealign.alignment.coverage_report import coverage_rows, coverage_table, read_public_sets
+    from sealign.alignment import public_sets
+    from sealign.alignment.coverage_report import coverage_rows, coverage_table
     from sealign.labelled import read_labelled
     from sealign_server.store import SiloStore
     from sealign_server.training.coverage import task_coverage
 
     _, texts = read_labelled(data)
-    measured = task_coverage(SiloStore(directory), texts, read_public_sets(public))
+    measured = task_coverage(SiloStore(directory), texts, public_sets(public))
     if as_json:
         typer.echo(json.dumps(coverage_rows(measured), indent=2))
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sealign.app.options import PUBLIC_TEXTS
 from sealign_server.cli.arguments import AsJson, Directory, SpaceName, TaskName
 from sealign_server.cli.info import map_rows, print_rows, public_rows, release_rows
 from sealign_server.cli.ledgers import LedgerUrl, opened_ledger, record
@@ -37,7 +38,9 @@ def add_to(app: typer.Typer) -> None:
 def learn(
     directory: Directory,
     encoder: Annotated[str, typer.Option(help="A publicly known client encoder, as clients name it.")],
-    texts: Annotated[Path, typer.Option("--public", help="Public texts that the silo has embedded.")],
+    texts: Annotated[
+        str, typer.Option("--public", help=f"Public texts that the silo has embedded. {PUBLIC_TEXTS}", metavar="FILE")
+    ],
     ledger: LedgerUrl = None,
 ) -> None:
     """Learn a map for a publicly known client encoder; every client may use it, without aligning."""
@@ -50,7 +53,7 @@ def learn(
     from sealign_server.settings import ServingOptions
     from sealign_server.store import SiloStore
 
-    store, public_set = SiloStore(directory), PublicSet.from_file(texts)
+    store, public_set = SiloStore(directory), PublicSet.named(texts)
     space = Space(EMBEDDINGS, store.space, opened_ledger(store, ledger), ServingOptions())
     with progress("embedding", len(public_set)) as advance:
         card = learn_map(space, EncoderSettings.parse(encoder), public_set, advance).card

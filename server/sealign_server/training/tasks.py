@@ -28,7 +28,7 @@ from sealign.heads import (
     require_fitting,
     train_head,
 )
-from sealign.outliers import general_texts
+from sealign.shipped import outlier_texts
 from sealign_server.store import SharedExamples, SiloStore, StoredTask
 from sealign_server.store.files import checked_name
 from sealign_server.training.embedding import Progress, embedded
@@ -138,7 +138,7 @@ def outlier_rows(store: SiloStore, data: TrainingData) -> NDArray[np.float32]:
 
     Public texts are not used: of the task's own kind, they would make it an outlier of itself.
     """
-    return embedded(store, (data.outliers or general_texts())[:OUTLIERS], lambda _: None)
+    return embedded(store, (data.outliers or outlier_texts())[:OUTLIERS], lambda _: None)
 
 
 def profiled(

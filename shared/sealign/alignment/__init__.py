@@ -14,7 +14,7 @@ from sealign.alignment.cross_covariance import (
     require_enough_texts,
 )
 from sealign.alignment.families import FAMILIES, fit_map
-from sealign.alignment.public_set import PublicSet
+from sealign.alignment.public_set import PublicSet, public_sets
 from sealign.alignment.regression import DEFAULT_PENALTIES
 from sealign.alignment.ridge import fit_ridge
 from sealign.alignment.statistics import Moments, RidgeStatistics
@@ -37,6 +37,7 @@ __all__ = [
     "fit_ridge",
     "mapped_row_norm",
     "public_names",
+    "public_sets",
     "require_enough_texts",
     "shared_names",
     "similarity_weights",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,28 +12,10 @@ from rich.table import Table
 from sealign.alignment.coverage import Coverage
 from sealign.alignment.public_set import PublicSet
 from sealign.encoders.encoder import Embeddings
-from sealign.errors import InvalidInputError
 
 ALL_TOGETHER = "all together"
 
 Encode = Callable[[Sequence[str]], Embeddings]
-
-
-def read_public_sets(paths: Sequence[Path]) -> dict[str, PublicSet]:
-    """Public sets by the names of their files, without what follows the last dot.
-
-    Raises:
-        InvalidInputError: two files of one name.
-        NotFoundError, StorageError, InvalidInputError: as :meth:`PublicSet.from_file`.
-    """
-    files: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in files:
-            raise InvalidInputError(
-                f"{files[path.stem]} and {path} would both be called {path.stem}; rename one, or give it once"
-            )
-        files[path.stem] = path
-    return {name: PublicSet.from_file(path) for name, path in files.items()}
 
 
 def measure_coverage(encode: Encode, texts: Sequence[str], public: Mapping[str, PublicSet]) -> dict[str, Coverage]:

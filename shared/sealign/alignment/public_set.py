@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sealign.errors import InvalidInputError
 from sealign.lines import read_lines
+from sealign.shipped import GENERAL, general_texts
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,29 @@ class PublicSet:
         except InvalidInputError as error:
             raise InvalidInputError(f"{path}: {error}") from None
 
+    @classmethod
+    def named(cls, given: str | PathLike[str]) -> PublicSet:
+        """Return the set that a command is given: ``general``, ``general:ROWS``, or the path of a file.
+
+        ``general`` is the set that ships with Sealign, and ``general:4000`` its first 4,000 texts, which are a sample
+        of all. The name counts whatever files there are, so that the same command means the same everywhere. A file of
+        that name is ``./general``, or a :class:`pathlib.Path`.
+
+        Raises:
+            NotFoundError, StorageError, InvalidInputError: as :meth:`from_file`; or there are not so many texts.
+        """
+        name, colon, rows = str(given).partition(":")
+        if name != GENERAL or isinstance(given, PathLike):
+            return cls.from_file(given)
+        texts = general_texts()
+        rows = rows if colon else str(len(texts))
+        if not (rows.isascii() and rows.isdigit() and 2 <= int(rows) <= len(texts)):
+            raise InvalidInputError(
+                f"{given} names no part of the general public set. Give {GENERAL}, or {GENERAL}:ROWS with 2 to "
+                f"{len(texts)} rows."
+            )
+        return cls(texts[: int(rows)])
+
     @cached_property
     def digest(self) -> str:
         """SHA-256, in hexadecimal, over the number of texts and each text's length and bytes.
@@ -86,3 +110,22 @@ class PublicSet:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+def public_sets(given: Sequence[str]) -> dict[str, PublicSet]:
+    """Return public sets by name: a file's name without what follows the last dot, or ``general-ROWS``.
+
+    Args:
+        given: as :meth:`PublicSet.named` takes them.
+
+    Raises:
+        InvalidInputError: two of one name.
+        NotFoundError, StorageError, InvalidInputError: as :meth:`PublicSet.named`.
+    """
+    names: dict[str, str] = {}
+    for one in given:
+        name = one.replace(":", "-") if one.startswith(f"{GENERAL}:") else Path(one).stem
+        if name in names:
+            raise InvalidInputError(f"{names[name]} and {one} would both be called {name}; rename one, or give it once")
+        names[name] = one
+    return {name: PublicSet.named(one) for name, one in names.items()}

@@ -18,6 +18,12 @@ from sealign.app.settings import LayeredSettings, holds_several, type_of, variab
 
 _Result = TypeVar("_Result")
 
+PUBLIC_TEXTS = (
+    'FILE has one text per line. "general" stands for the 20,000 that ship with Sealign, "general:4000" for the first '
+    "4,000 of them."
+)
+"""Help of options that take public texts; see :meth:`sealign.alignment.PublicSet.named`."""
+
 
 def with_options(
     settings: type[LayeredSettings], *, exclude: Iterable[str] = ()

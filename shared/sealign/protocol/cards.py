@@ -103,7 +103,7 @@ def find_public_set(cards: Sequence[PublicSetCard], digest: str, holder: str = "
     known = ", ".join(f"{card.name} ({card.digest[:12]}…, {card.rows} rows)" for card in cards) or "none"
     raise NotFoundError(
         f"{holder} does not hold the public set {digest[:12]!r}…; it holds: {known}. Both sides must use the same "
-        "file, byte for byte."
+        "file, byte for byte, or as many rows of the general set from releases of Sealign that ship the same one."
     )
 
 

@@ -15,10 +15,9 @@ from sealign.alignment.coverage_report import (
     coverage_rows,
     coverage_table,
     measure_coverage,
-    read_public_sets,
 )
 from sealign.encoders.encoder import Embeddings
-from sealign.errors import InvalidInputError, NotFoundError
+from sealign.errors import InvalidInputError
 
 
 def rows(random: np.random.Generator, count: int, scales: np.ndarray, mean: float = 0.0) -> np.ndarray:
@@ -121,19 +120,3 @@ def test_newswire_is_covered_by_newswire_better_than_by_other_text() -> None:
     table = coverage_table(measured)
     assert table.row_count == 3
     assert list(table.columns[0].cells) == [row["public_set"] for row in ranked]
-
-
-def test_public_sets_are_named_by_their_files(tmp_path_factory: pytest.TempPathFactory) -> None:
-    directory = tmp_path_factory.mktemp("public")
-    (directory / "encyclopaedia.txt").write_text("one\ntwo\n", encoding="utf-8")
-    found = read_public_sets([directory / "encyclopaedia.txt"])
-    assert {name: texts.texts for name, texts in found.items()} == {"encyclopaedia": ("one", "two")}
-    with pytest.raises(NotFoundError):
-        read_public_sets([directory / "absent.txt"])
-    namesake = directory / "older" / "encyclopaedia.tsv"
-    namesake.parent.mkdir()
-    namesake.write_text("three\nfour\n", encoding="utf-8")
-    with pytest.raises(InvalidInputError) as refused:
-        read_public_sets([directory / "encyclopaedia.txt", namesake])
-    assert str(directory / "encyclopaedia.txt") in str(refused.value)
-    assert str(namesake) in str(refused.value)

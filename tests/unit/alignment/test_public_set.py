@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealign.alignment import PublicSet
+from sealign.alignment import PublicSet, public_sets
 from sealign.errors import InvalidInputError, NotFoundError
+from sealign.shipped import general_texts
 
 TEXTS = st.lists(
     st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0\ufeff"), min_size=1).filter(str.strip),
@@ -82,3 +83,36 @@ def test_bad_lines_are_named_and_not_quoted(tmp_path: Path, content: bytes, mess
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="there is no file"):
         PublicSet.from_file(tmp_path / "absent.txt")
+
+
+def test_public_sets_are_named_by_their_files(tmp_path: Path) -> None:
+    directory = tmp_path
+    (directory / "encyclopaedia.txt").write_text("one\ntwo\n", encoding="utf-8")
+    found = public_sets([str(directory / "encyclopaedia.txt")])
+    assert {name: texts.texts for name, texts in found.items()} == {"encyclopaedia": ("one", "two")}
+    with pytest.raises(NotFoundError):
+        public_sets([str(directory / "absent.txt")])
+    namesake = directory / "older" / "encyclopaedia.tsv"
+    namesake.parent.mkdir()
+    namesake.write_text("three\nfour\n", encoding="utf-8")
+    with pytest.raises(InvalidInputError) as refused:
+        public_sets([str(directory / "encyclopaedia.txt"), str(namesake)])
+    assert str(directory / "encyclopaedia.txt") in str(refused.value)
+    assert str(namesake) in str(refused.value)
+
+
+def test_the_general_set_is_named_whatever_files_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("general").write_text("one\ntwo\n")
+    assert PublicSet.named("general").texts == general_texts()
+    for path in ("./general", Path("general")):
+        assert PublicSet.named(path).texts == ("one", "two")
+    some = public_sets(["general:40", "general"])
+    assert {name: len(texts) for name, texts in some.items()} == {"general-40": 40, "general": len(general_texts())}
+    assert some["general-40"].texts == general_texts()[:40]
+
+
+@pytest.mark.parametrize("rows", ["", "1", "20001", "-5", "4k", "４０"])
+def test_a_part_that_the_general_set_has_not_is_refused(rows: str) -> None:
+    with pytest.raises(InvalidInputError, match="2 to 20000 rows"):
+        PublicSet.named(f"general:{rows}")

@@ -222,11 +222,15 @@ def test_nobody_reaches_a_silo_without_peers(chart: Any) -> None:
 
 
 def test_another_public_set_is_another_job(chart: Any) -> None:
-    names = set()
-    for config_map in ("public", "other"):
-        values = changed(ALIGNED, alignment__publicTexts__configMap=config_map)
-        names |= {found["metadata"]["name"] for found in rendered(chart, values) if found["kind"] == "Job"}
-    assert len(names) == 2
+    public = {}
+    for given in ({"configMap": "public"}, {"configMap": "other"}, {}, {"shipped": "general:4000"}):
+        values = changed(ALIGNED, alignment__publicTexts=given)
+        (job,) = (found for found in rendered(chart, values) if found["kind"] == "Job")
+        pod = job["spec"]["template"]["spec"]
+        mounted = any(volume["name"] == "public" for volume in pod["volumes"])
+        public[job["metadata"]["name"]] = (pod["containers"][0]["args"][-1], mounted)
+    file, general, some = ("/public/public.txt", True), ("general", False), ("general:4000", False)
+    assert list(public.values()) == [file, file, general, some]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +279,7 @@ def test_another_public_set_is_another_job(chart: Any) -> None:
         (changed(DAEMON, daemon__networkPolicy__applicationLabels=None), "daemon/networkPolicy"),
         (changed(DAEMON, daemon__networkPolicy__siloCidr="192.0.2.7"), "daemon/networkPolicy/siloCidr"),
         (changed(ALIGNED, alignment__mode="rotated"), "alignment/mode"),
-        (changed(ALIGNED, alignment__publicTexts={}), "alignment/publicTexts/configMap"),
+        (changed(ALIGNED, alignment__publicTexts={"shipped": "wikipedia"}), "alignment/publicTexts/shipped"),
         (changed(ALIGNED, daemon__maps={}), "Set daemon.maps.existingClaim"),
         (changed(SILO, alignment={"enabled": True, "publicTexts": {"configMap": "public"}}), "Set daemon.enabled"),
     ],

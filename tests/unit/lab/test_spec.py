@@ -10,6 +10,7 @@ from sealign.errors import InvalidInputError, NotFoundError, SealignError
 from sealign.lab.evaluation.selection import Selection
 from sealign.lab.evaluation.spec import EvaluationSpec
 from sealign.lab.evaluation.texts import Corpus, cap, draw
+from sealign.shipped import general_texts
 
 from .conftest import Write
 
@@ -34,6 +35,8 @@ def _load(path: Path) -> tuple[EvaluationSpec, Corpus]:
         ('union = ["posts", "newswire"]', 'union = ["posts", "news"]', "public.both.union: there is no 'news'"),
         ('union = ["posts", "newswire"]', 'union = ["posts", "both"]', "public.both.union: there is no 'both'"),
         ('union = ["posts", "newswire"]', 'union = ["posts"]', "public.both: .*give either"),
+        ('file = "newswire.txt"', 'file = "newswire.txt"\nshipped = "general"', "public.newswire: .*give either"),
+        ('file = "newswire.txt"', 'shipped = "wikipedia"', "public.newswire.shipped: Input should be 'general'"),
         ('silo = "use"', 'silo = "use"\nmax_train = {news = 9}', "pairs.0.max_train: there is no 'news'"),
         ('silo = "use"', 'silo = "use"\n[[pairs]]\nclient = "minilm"\nsilo = "use"', "minilm-use occurs twice"),
         ("max_test = 30", "max_train = 3", "raise max_train"),
@@ -62,6 +65,13 @@ def test_missing_files(changed_spec: Write, key: str) -> None:
 def test_no_spec(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no spec"):
         EvaluationSpec.load(tmp_path / "absent.toml")
+
+
+def test_public_texts_may_be_those_that_ship(changed_spec: Write) -> None:
+    spec, corpus = _load(changed_spec('file = "newswire.txt"', 'shipped = "general"'))
+    texts = corpus.public(spec.pairs[0], "newswire", 0)
+    assert len(texts) == 300
+    assert set(texts) <= set(general_texts())
 
 
 def test_draws_are_nested_and_repeatable(evaluation_texts: Path) -> None:

@@ -15,7 +15,7 @@ from sealign.alignment import PublicSet
 from sealign.encoders import Embeddings, EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, StorageError
 from sealign.files import save_arrays
-from sealign.outliers import general_texts
+from sealign.shipped import outlier_texts
 from sealign_server.store import SiloStore
 from sealign_server.training import embedding
 from sealign_server.training.embedding import add_public_set
@@ -101,7 +101,7 @@ def test_outliers_are_general_texts_and_no_public_ones(store: SiloStore) -> None
     """Public texts may be of the task's own kind."""
     add_public_set(store, "public", PublicSet(tuple(TEXTS)), ignore)
     encoder = WordCounts(store.document.encoder_card)
-    for given, expected in ((None, general_texts()), (TEXTS[:20], TEXTS[:20])):
+    for given, expected in ((None, outlier_texts()), (TEXTS[:20], TEXTS[:20])):
         found = outlier_rows(store, TrainingData(LABELS, TEXTS, outliers=given))
         assert np.array_equal(found, encoder.encode(expected))
 

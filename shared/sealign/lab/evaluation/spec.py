@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -58,17 +58,20 @@ class DatasetSpec(_Table):
 
 
 class PublicSpec(_Table):
-    """Public texts to draw from: a file of lines, or the union of other public sets."""
+    """Public texts to draw from: a file of lines, the set that ships, or the union of other public sets."""
 
     file: Path | None = None
+    shipped: Literal["general"] | None = None
     union: tuple[Name, ...] = ()
     max_texts: Count = 8000
     words: Count | None = Field(default=None, description="Keep the first so many words of each line.")
 
     @model_validator(mode="after")
     def _one_source(self) -> PublicSpec:
-        if (self.file is None) == (len(self.union) < 2):
-            raise ValueError("give either `file`, or `union` with the names of two public sets or more")
+        if [self.file is not None, self.shipped is not None, len(self.union) > 1].count(True) != 1:
+            raise ValueError(
+                'give either `file`, `shipped = "general"`, or `union` with the names of two public sets or more'
+            )
         if self.union and self.words is not None:
             raise ValueError("`words` belongs to the sets of the union")
         return self

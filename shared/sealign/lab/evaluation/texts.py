@@ -15,7 +15,7 @@ from sealign.alignment import PublicSet, shared_names
 from sealign.errors import InvalidInputError
 from sealign.lab.evaluation.spec import DatasetSpec, EvaluationSpec, PairSpec
 from sealign.labelled import read_labelled
-from sealign.outliers import general_texts
+from sealign.shipped import general_texts, outlier_texts
 
 Row = TypeVar("Row")
 Texts = tuple[str, ...]
@@ -124,7 +124,7 @@ class Corpus:
             raise InvalidInputError(f"few_shot: there are only {len(train.texts)} training texts of {where}")
         outliers = self._plain(spec.outliers)
         given = spec.exposure or self._spec.exposure
-        exposure = general_texts() if given is None else self._plain(given)
+        exposure = outlier_texts() if given is None else self._plain(given)
         return Dataset(
             train,
             test,
@@ -139,7 +139,7 @@ class Corpus:
         if spec.union:
             joined = dict.fromkeys(text for part in spec.union for text in self._pool(pair, part))
             return cap(tuple(joined), spec.max_texts * len(spec.union))
-        lines = self._plain(spec.file)
+        lines = self._plain(spec.file) if spec.shipped is None else general_texts()
         if spec.words is not None:
             lines = tuple(dict.fromkeys(" ".join(line.split()[: spec.words]) for line in lines))
         return cap(cap(lines, spec.max_texts), pair.max_public or spec.max_texts)
