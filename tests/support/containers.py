@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+
+import httpx
 
 ROOT = Path(__file__).parents[2]
 _STARTER = ROOT.parent / "shared" / "tools" / "with-container-engine"
@@ -84,6 +86,34 @@ def small_volume(name: str, directory: Path, megabytes: int) -> Iterator[tuple[P
         yield place, override
     finally:
         subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@contextmanager
+def filled(volume: Path) -> Iterator[None]:
+    """Have no room left in a file system while inside."""
+    filler = volume / "filler"
+    with filler.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(1 << 16))
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def cut_off(network: str, container: str, alias: str) -> Iterator[None]:
+    """Take a container from a network while inside; it has an alias there."""
+    docker("network", "disconnect", network, container)
+    try:
+        yield
+    finally:
+        docker("network", "connect", "--alias", alias, network, container)
+
+
+def kill_process(container: str) -> None:
+    """Kill what a container's init runs, by SIGKILL."""
+    docker("exec", container, "bash", "-c", "kill -KILL $(cat /proc/1/task/1/children)")
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
@@ -172,6 +202,19 @@ class Composition:
         opening = f"exec 3<>/dev/tcp/{host}/{port}"
         words = (*self._command, "exec", "--no-TTY", service, "timeout", "3", "bash", "-c", opening)
         return subprocess.run(["docker", *words], capture_output=True, cwd=ROOT).returncode == 0
+
+
+@contextmanager
+def opened_page(demo: Composition) -> Iterator[httpx.Client]:
+    """Yield a browser's calls after the address that the daemon has printed was opened."""
+    line = next(line for line in demo.lines("daemon") if line.startswith("Open "))
+    found = re.fullmatch(r"Open http://(sealign\.localhost:7480)/#ticket=(\S+)", line)
+    assert found is not None
+    with httpx.Client(base_url="http://127.0.0.1:7480", headers={"Host": found[1]}, timeout=60) as page:
+        assert "<html" in page.get("/").text
+        token = page.post("/page/session", json={"ticket": found[2]}).json()["token"]
+        page.headers["Authorization"] = f"Bearer {token}"
+        yield page
 
 
 def stages(demo: Composition) -> str:
