@@ -107,9 +107,9 @@ def fill(watched: Watched, volume: Path) -> None:
 
 
 def restart_all(watched: Watched) -> None:
-    """Restart every container that stays."""
-    services = {*watched.checked, watched.screen}
-    watched.demo.run("restart", "--timeout", "10", *services)
+    """End the demo and start it again, with its volumes."""
+    watched.demo.down()
+    watched.demo.up()
     watched.goes_on()
 
 

@@ -15,9 +15,11 @@ import pytest
 
 from tests.containers import faults
 from tests.containers.faults import Watched
-from tests.support.containers import Composition, opened_page, small_volume, stages, wait_until
+from tests.support.containers import Builds, Composition, opened_page, small_volume, stages, wait_until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
+
+FILE = "compose.generate.yaml"
 
 _PROMPTS = ("The film was", "The story begins in")
 _TOKENS = 40
@@ -31,8 +33,9 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pat
 
 
 @pytest.fixture(scope="module")
-def demo(volume: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
-    demo = Composition("compose.generate.yaml", tmp_path_factory.mktemp("screen") / "screen", volume[1])
+def demo(builds: Builds, volume: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
+    demo = Composition(FILE, tmp_path_factory.mktemp("screen") / "screen", volume[1])
+    builds.wait(FILE)
     with demo.running():
         began = perf_counter()
         wait_until(lambda: len(_texts(demo)) >= len(_PROMPTS), "the first texts")

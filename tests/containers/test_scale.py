@@ -15,9 +15,11 @@ import httpx
 import pytest
 
 from tests.containers.traffic import traffic
-from tests.support.containers import Composition, cut_off, docker, kill_process, wait_until
+from tests.support.containers import Builds, Composition, cut_off, docker, kill_process, wait_until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
+
+FILE = "compose.scale.yaml"
 
 REPLICAS = 3
 _ROTATE = """
@@ -40,8 +42,9 @@ put new/ca.pem /tls/envoy/inside.pem
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
-    demo = Composition("compose.scale.yaml", tmp_path_factory.mktemp("screen") / "screen")
+def demo(builds: Builds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
+    demo = Composition(FILE, tmp_path_factory.mktemp("screen") / "screen")
+    builds.wait(FILE)
     with demo.running():
         began = perf_counter()
         wait_until(lambda: any("of the table" in line for line in demo.lines("application")), "the whole table")

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -131,6 +132,30 @@ def docker(*words: str, check: bool = True) -> str:
     return done.stdout
 
 
+class Builds:
+    """Builds images of compose files one file after another, while the first demos are tested already.
+
+    Args:
+        files: names of compose files in deploy, in the order of their tests.
+    """
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._built = {file: self._pool.submit(_build, file) for file in files}
+
+    def wait(self, file: str) -> None:
+        """Wait until a file's images are there; fail as its build did."""
+        self._built[file].result()
+
+    def close(self) -> None:
+        """Begin no other build."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _build(file: str) -> None:
+    docker("compose", "--file", f"deploy/{file}", "build", "--quiet")
+
+
 class Composition:
     """A compose file that is up, in a project of its own.
 
@@ -155,8 +180,7 @@ class Composition:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Have images built and everything up, from nothing; end and forget it at last."""
-        self.run("build", "--quiet")
+        """Have everything up, from nothing; end and forget it at last. Its images are there."""
         self.down("--volumes")  # of a run that was cut off
         try:
             self.up()
@@ -196,6 +220,12 @@ class Composition:
     def address(self, service: str, network: str) -> str:
         """Return a container's IP address in a network."""
         return str(self.inspected(service)["NetworkSettings"]["Networks"][f"{self.project}_{network}"]["IPAddress"])
+
+    def reached(self, ways: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+        """Return the ways, of a service to host and port, that are open; each that is not waits for its time limit."""
+        with ThreadPoolExecutor(len(ways)) as pool:
+            found = pool.map(lambda way: self.reaches(*way), ways)
+        return [way for way, is_open in zip(ways, found, strict=True) if is_open]
 
     def reaches(self, service: str, host: str, port: int) -> bool:
         """Return whether a TCP connection opens from inside a container."""
