@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sealign.files import Stamp, stamp_of
+from sealign.app.stamps import Stamp, stamp_of
 from sealign.security import SecurityTable
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from sealign.app.stamps import Stamp
 from sealign.ckks import Cipher, PackingPlan, PublicKey, SecretKey, SecurityTable
 from sealign.errors import (
     AuthenticationError,
@@ -20,7 +21,6 @@ from sealign.errors import (
     UnavailableError,
     UnknownKeyError,
 )
-from sealign.files import Stamp
 from sealign.protocol import SiloCard
 from sealign_client.endpoint import Endpoint
 from sealign_client.local.keys import KeyRing

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import structlog
 
+from sealign.app.stamps import stamp_of
 from sealign.errors import InvalidInputError
-from sealign.files import stamp_of
 from sealign_server.access.policy import Policy
 
 _log = structlog.get_logger()

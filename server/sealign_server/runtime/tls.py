@@ -9,9 +9,9 @@ from time import monotonic
 import grpc
 import structlog
 
+from sealign.app.stamps import Stamp, stamp_of
 from sealign.app.tls import load_authorities, load_identity
 from sealign.errors import AuthenticationError, InvalidInputError
-from sealign.files import Stamp, stamp_of
 from sealign_server.settings import ServeSettings
 
 _log = structlog.get_logger()

@@ -7,17 +7,5 @@ their owner alone unless ``mode=PUBLIC`` says otherwise.
 from sealign.files.arrays import Array, load_arrays, save_arrays
 from sealign.files.atomic import PRIVATE, PUBLIC, write_atomically
 from sealign.files.mapped import ArrayWriter, map_arrays
-from sealign.files.stamps import Stamp, stamp_of
 
-__all__ = [
-    "PRIVATE",
-    "PUBLIC",
-    "Array",
-    "ArrayWriter",
-    "Stamp",
-    "load_arrays",
-    "map_arrays",
-    "save_arrays",
-    "stamp_of",
-    "write_atomically",
-]
+__all__ = ["PRIVATE", "PUBLIC", "Array", "ArrayWriter", "load_arrays", "map_arrays", "save_arrays", "write_atomically"]
