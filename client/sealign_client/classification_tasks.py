@@ -115,7 +115,13 @@ class ClassificationTasks:
         if self._encoder is None:
             raise InvalidInputError("Name the local encoder: encoder=…, --encoder or SEALIGN_CLIENT_ENCODER.")
         if isinstance(self._encoder, EncoderSettings):
-            self._encoder = await self._session.run(load_encoder, self._encoder)
+            return await self._session.run(self._loaded, self._encoder)
+        return self._encoder
+
+    def _loaded(self, settings: EncoderSettings) -> Encoder:
+        """Load the encoder; in the worker thread, so that callers who wait for it together find it loaded."""
+        if self._encoder is None or isinstance(self._encoder, EncoderSettings):
+            self._encoder = load_encoder(settings)
         return self._encoder
 
     async def recentring(self) -> Recentring | None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealign.ckks import PackingPlan
-from sealign.encoders import Encoder, EncoderSettings, embed
+from sealign.encoders import Encoder, EncoderSettings, embed, lengths
 from sealign.encoders.checks import as_texts
 from sealign.encoders.encoder import Embeddings
 from sealign.encoders.settings import LongTexts
@@ -77,7 +77,7 @@ class Classifier(ClassificationTasks):
     ) -> None:
         super().__init__(routes, encoder, recentring)
         self.canaries = canaries
-        self._passes = Passes(self._pass)
+        self._passes = Passes(self._pass, self._lengths)
         self._sharing = Sharing(self._asked, self._session.timeout)
 
     @property
@@ -161,6 +161,9 @@ class Classifier(ClassificationTasks):
     async def _pass(self, texts: Sequence[str], long_texts: LongTexts | None) -> Embeddings:
         encoder = await self.encoder()
         return (await self._session.run(partial(embed, encoder, texts, long_texts=long_texts))).rows
+
+    async def _lengths(self, texts: Sequence[str]) -> list[int]:
+        return await self._session.run(lengths, await self.encoder(), texts)
 
     async def logits(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sealign.app.stamps import Stamp, stamp_of
 from sealign.security import SecurityTable
 
 
@@ -28,3 +29,7 @@ class Endpoint:
     token: str | Path | None = field(default=None, repr=False)
     otlp: str | None = None
     table: SecurityTable = SecurityTable.CLASSICAL
+
+    def stamps(self) -> tuple[Stamp | None, ...]:
+        """Return what tells replaced certificate files from the earlier ones."""
+        return tuple(map(stamp_of, filter(None, (self.tls_ca, self.tls_cert, self.tls_key))))

@@ -110,12 +110,16 @@ class Exchange:
 
     A reply that does not decrypt tells the silo nothing: its key is never used for another exchange, this one goes on
     to its end as if nothing had happened, under the same key, and only then does :meth:`conclude` raise.
+
+    Attributes:
+        timing: of the last batch that :meth:`ask` asked; None before.
     """
 
     def __init__(self, session: Session, target: Target) -> None:
         self._session = session
         self._target = target
         self._failure: DecryptionError | None = None
+        self.timing: Timing | None = None
         self._key: SecretKey | None = None
         self._sent: set[bytes] = set()
         self._answered: set[bytes] = set()
@@ -145,18 +149,16 @@ class Exchange:
             server = reply.server_ms
         if blocks != asked.reply_blocks:
             raise UnavailableError("The silo ended a reply before all of it had come.")
+        self.timing = Timing(
+            encrypt=(encrypted - started) * 1e3,
+            server=server,
+            decrypt=decrypting * 1e3,
+            round_trip=(perf_counter() - started) * 1e3,
+            request_bytes=asked.matrix.byte_count,
+            reply_bytes=received,
+        )
         if self._session.observe is not None:
-            ended = perf_counter()
-            self._session.observe(
-                Timing(
-                    encrypt=(encrypted - started) * 1e3,
-                    server=server,
-                    decrypt=decrypting * 1e3,
-                    round_trip=(ended - started) * 1e3,
-                    request_bytes=asked.matrix.byte_count,
-                    reply_bytes=received,
-                )
-            )
+            self._session.observe(self.timing)
         return np.concatenate(parts, axis=1)
 
     async def ask_all(

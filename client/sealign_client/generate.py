@@ -21,7 +21,7 @@ from sealign_client.generation_tasks import GenerationTasks
 from sealign_client.local.mixtures import StoredMixture, load_mixture, save_mixture
 from sealign_client.mixing import Mixing, fitted_mixture, require_current, spread_positions
 from sealign_client.options import AlignmentOptions
-from sealign_client.results import Finish, GeneratedToken, Mixture
+from sealign_client.results import Finish, GeneratedToken, Mixture, Timing
 from sealign_client.retry import RETRIED
 from sealign_client.routes import Route, no_map
 
@@ -69,6 +69,14 @@ class _Ready:
     route: Route
 
 
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """What the silo's head says after one row: logits, shape (V,), and what the request took."""
+
+    logits: NDArray[np.float64]
+    timing: Timing
+
+
 class Generator(GenerationTasks):
     """Generates with one causal model through one silo."""
 
@@ -91,8 +99,8 @@ class Generator(GenerationTasks):
             assert state is not None  # noqa: S101 - the last round but one has ended where there is none
             sent = await self._session.run(model.sent, state[None])
             row = await self.prepared(sent, ready.card.name, ready.route.card)
-            ready, logits = await self._logits(ready, row)
-            choice, silo = await self._session.run(_chosen, sampler, logits, mixing, state)
+            ready, scored = await self._scored(ready, row)
+            choice, silo = await self._session.run(_chosen, sampler, scored.logits, mixing, state)
             ended = choice.id in tokenizer.ends
             piece = "" if ended else tokenizer.pieces[choice.id]
             text += piece
@@ -105,7 +113,9 @@ class Generator(GenerationTasks):
                 finish = Finish.WINDOW if state is None else None
             if finish is not None and finish is not Finish.STOP:
                 written += stops.rest()
-            yield GeneratedToken(written, choice.id, choice.log_probability, choice.alternatives, finish, silo)
+            yield GeneratedToken(
+                written, choice.id, choice.log_probability, choice.alternatives, finish, silo, scored.timing
+            )
             if finish is not None:
                 return
 
@@ -137,8 +147,8 @@ class Generator(GenerationTasks):
         silo, own = [], []
         for row, state, follows in zip(some.rows, some.states, some.following.tolist(), strict=True):
             sent = await self.prepared(row[None], task, ready.route.card)
-            ready, logits = await self._logits(ready, sent)
-            silo.append(float(log_softmax(logits[None])[0, follows]))
+            ready, scored = await self._scored(ready, sent)
+            silo.append(float(log_softmax(scored.logits[None])[0, follows]))
             own.append(float((await run(mixing.own, state))[follows]))
         found = fitted_mixture(silo, own)
         stored = StoredMixture(ready.route.card.id, ready.card.tokenizer, found, counts)
@@ -167,8 +177,8 @@ class Generator(GenerationTasks):
         offer.route.require_dimension(offer.card.plan)
         return _Ready(offer.card, offer.card.plan, offer.route)
 
-    async def _logits(self, ready: _Ready, row: NDArray[np.float32]) -> tuple[_Ready, NDArray[np.float64]]:
-        """Return logits, shape (V,), for a row, (1, d), and the task that gave them; a break is bridged."""
+    async def _scored(self, ready: _Ready, row: NDArray[np.float32]) -> tuple[_Ready, _Scored]:
+        """Return what the head says after a row, (1, d), and the task that said it; a break is bridged."""
         retry = self._session.patience()
 
         async def renew(_: SealignError) -> None:
@@ -188,7 +198,7 @@ class Generator(GenerationTasks):
             raise InvalidInputError("The silo has put another model behind the task. Start the generation again.")
         return ready
 
-    async def _asked(self, ready: _Ready, row: NDArray[np.float32], seconds: float) -> NDArray[np.float64]:
+    async def _asked(self, ready: _Ready, row: NDArray[np.float32], seconds: float) -> _Scored:
         calls, plan = (await self._session.calls()).generation, ready.plan
         target = Target(ready.card.name, ready.card.revision, ready.route.kind, plan, ready.card.vocabulary)
         exchange = Exchange(self._session, target)
@@ -202,8 +212,8 @@ class Generator(GenerationTasks):
                 "text is unlike the public texts that the map was learned over, or the reply was damaged. Do not send "
                 "the same text again; align over public texts that are more like it."
             ) from error
-        logits: NDArray[np.float64] = outputs[0]
-        return logits
+        assert exchange.timing is not None  # noqa: S101 - it was asked
+        return _Scored(outputs[0], exchange.timing)
 
 
 def _chosen(

@@ -59,8 +59,14 @@ class GenerationTasks:
         Raises:
             InvalidInputError: this client has none, or it cannot be loaded.
         """
+        return await self._session.run(self._loaded) if self._model is None else self._model
+
+    def _loaded(self) -> CausalModel:
+        """Load the model; in the worker thread, so that callers who wait for it together find it loaded."""
+        from sealign.encoders.causal import CausalModel  # needs torch
+
         if self._model is None:
-            self._model = await self._session.run(_loaded, self._required())
+            self._model = CausalModel(self._required())
         return self._model
 
     def _required(self) -> EncoderSettings:
@@ -219,12 +225,6 @@ class GenerationTasks:
                 f"The silo cannot serve generation task {card.name} to {name} under any parameter set: its logits are "
                 "too large for the precision it asks for. The silo's operator can tell from its log what to change."
             )
-
-
-def _loaded(settings: EncoderSettings) -> CausalModel:
-    from sealign.encoders.causal import CausalModel  # needs torch
-
-    return CausalModel(settings)
 
 
 def _read(

@@ -174,6 +174,7 @@ class GeneratedToken:
         alternatives: the likeliest tokens and their log-probabilities, as many as requested.
         finish: of the last token, why it is the last.
         silo_log_probability: with a mixture, under the silo's head alone; None without one.
+        timing: milliseconds and bytes of the request whose ciphertexts gave this token.
     """
 
     text: str
@@ -182,6 +183,7 @@ class GeneratedToken:
     alternatives: tuple[tuple[int, float], ...] = ()
     finish: Finish | None = None
     silo_log_probability: float | None = None
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,16 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from sealign.app.stamps import Stamp
 from sealign.ckks import Cipher, PackingPlan, PublicKey, SecretKey, SecurityTable
-from sealign.errors import MachineError, SealignError, UnavailableError, UnknownKeyError
+from sealign.errors import (
+    AuthenticationError,
+    InvalidInputError,
+    MachineError,
+    SealignError,
+    UnavailableError,
+    UnknownKeyError,
+)
 from sealign.protocol import SiloCard
 from sealign_client.endpoint import Endpoint
 from sealign_client.local.keys import KeyRing
@@ -29,8 +38,13 @@ if TYPE_CHECKING:
         SiloConnection,
     )
 
+_log = logging.getLogger("sealign.tls")
+
 _FIRST_SECONDS = 5.0
 """Patience with a silo that has never answered: its address may be wrong."""
+
+_LONGEST_CALL_SECONDS = 3600.0
+"""How long a call on an earlier connection may take."""
 
 _RESTARTS = 3
 
@@ -75,6 +89,8 @@ class Session:
         self._endpoint = endpoint
         self._trust = trust
         self._calls: Calls | None = None
+        self._seen: tuple[Stamp | None, ...] = ()
+        self._retired: set[asyncio.Task[None]] = set()
         self._connecting = asyncio.Lock()
         self._answered = False
         self._key_sends: dict[bytes, int] = {}
@@ -134,6 +150,8 @@ class Session:
         if self._closed or self._process != os.getpid():
             return
         self._closed = True
+        for retired in self._retired:
+            retired.cancel()
         if self._calls is not None:
             await self._calls.silo.close()
         self._ciphertext_worker.submit(self.keys.close)
@@ -141,16 +159,33 @@ class Session:
             await asyncio.get_running_loop().run_in_executor(None, worker.shutdown)
 
     async def calls(self) -> Calls:
-        """Return the silo's services; reads certificates and makes the channel when it is first needed.
+        """Return the silo's services; connects when they are first needed, and when certificate files were replaced.
 
         Raises:
             InvalidInputError, AuthenticationError: certificate files that cannot work.
         """
         self.require_usable()
         async with self._connecting:
+            stamps = self._endpoint.stamps()
             if self._calls is None:
                 self._calls = await self._connected()
+            elif stamps != self._seen:
+                self._calls = await self._reconnected(self._calls)
+            self._seen = stamps
         return self._calls
+
+    async def _reconnected(self, before: Calls) -> Calls:
+        """Connect with replaced certificates; with files that cannot work, the connection stays as it is."""
+        try:
+            calls = await self._connected()
+        except (InvalidInputError, AuthenticationError) as error:
+            _log.error("The new certificates cannot be used, and the earlier ones stay. %s", error)
+            return before
+        retired = asyncio.create_task(_retire(before, self.timeout))
+        self._retired.add(retired)
+        retired.add_done_callback(self._retired.discard)
+        _log.info("Certificates were replaced. New connections use them.")
+        return calls
 
     async def _connected(self) -> Calls:
         from sealign_client import transport  # imports gRPC
@@ -186,12 +221,12 @@ class Session:
             renew: describes again what the request was made for, after a state that the silo has changed.
             long: the call is long by nature. Its own seconds do not count, and it is made again three times at most.
         """
-        calls = await self.calls()  # may wait for a model that is being loaded, which is not the silo's time
+        await self.calls()  # may wait for a model that is being loaded, which is not the silo's time
         retry, restarts = self.patience(), 0
         while True:
             started = monotonic()
             try:
-                result = await attempt(calls, retry.remaining)
+                result = await attempt(await self.calls(), retry.remaining)
             except RETRIED as error:
                 if long and restarts < _RESTARTS and monotonic() - started > 1.0:
                     restarts += 1
@@ -232,3 +267,9 @@ class Session:
         """Note that the silo has answered a request under a key; who has answered holds it."""
         self._answered = True
         self._key_sends[key.id] = max(0, self._key_sends.get(key.id, self._sends_per_key) - 1)
+
+
+async def _retire(calls: Calls, seconds: float) -> None:
+    """Close a connection once nobody begins calls on it, and those in progress have ended."""
+    await asyncio.sleep(seconds)
+    await calls.silo.close(grace=_LONGEST_CALL_SECONDS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.browser import faultless, opened
 from tests.support.http_daemon import HttpDaemon, http_daemon
 from tests.support.processes import Server
 from tests.support.silo import Tls
@@ -45,24 +46,14 @@ def daemon(silo: Server, tls: Tls, encoder_name: str, tmp_path_factory: pytest.T
 @pytest.fixture
 def context(browser: Browser, daemon: HttpDaemon) -> Iterator[BrowserContext]:
     """A browser without history, whose every request is of the daemon, and in which nothing fails."""
-    context = browser.new_context(viewport={"width": 1180, "height": 900}, accept_downloads=True)
-    faults: list[str] = []
-    context.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    context.on("weberror", lambda error: faults.append(str(error.error)))
-    context.on("request", lambda request: _note_foreign(request.url, daemon.url, faults))
-    yield context
-    context.close()
-    assert not faults
+    with faultless(browser, daemon) as context:
+        yield context
 
 
 @pytest.fixture
 def page(context: BrowserContext, daemon: HttpDaemon) -> Page:
     """The page, opened with the daemon's token."""
-    setting = f"sessionStorage.setItem('sealign-token', '{daemon.token}')"
-    context.add_init_script(f"if (location.protocol === 'http:') {setting}")  # a blank page has no storage
-    page = context.new_page()
-    page.goto(daemon.url)
-    return page
+    return opened(context, daemon)
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +61,3 @@ def shots() -> Path:
     """The folder of screenshots."""
     ARTEFACTS.mkdir(exist_ok=True)
     return ARTEFACTS
-
-
-def _note_foreign(url: str, own: str, faults: list[str]) -> None:
-    if not url.startswith((own, "blob:", "data:")):
-        faults.append(f"asked {url}")

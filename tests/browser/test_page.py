@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.browser import SLOW_MS, serious, wait_for_text
 from tests.support.corpus import Corpus
 from tests.support.http_daemon import HttpDaemon
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
-_AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
-_SLOW = 180_000
-
 
 @pytest.fixture
 def aligned(page: Page, corpus_files: tuple[Path, Path]) -> Page:
-    """The page of a daemon that has been aligned, once, by panel 4."""
-    page.wait_for_selector("#status[data-state=ready], #status[data-state=partly]", timeout=_SLOW)
+    """The page of a daemon that has been aligned, once, by its panel Align."""
+    page.wait_for_selector("#status[data-state=ready], #status[data-state=partly]", timeout=SLOW_MS)
     if page.get_attribute("#status", "data-state") == "partly":
         align(page, corpus_files[1])
     return page
@@ -32,13 +30,8 @@ def align(page: Page, public: Path) -> None:
     page.set_input_files("#align-file", public)
     page.click("#align-start")
     page.wait_for_selector("#align-work", state="visible")
-    page.wait_for_selector("#align-work", state="hidden", timeout=_SLOW)
-    page.wait_for_selector("#status[data-state=ready]", timeout=_SLOW)
-
-
-def wait_for_text(page: Page, selector: str, text: str) -> None:
-    """Wait until an element holds a text. The page's policy allows no function made of a string to wait for."""
-    page.locator(selector).filter(has_text=text).wait_for(timeout=_SLOW)
+    page.wait_for_selector("#align-work", state="hidden", timeout=SLOW_MS)
+    page.wait_for_selector("#status[data-state=ready]", timeout=SLOW_MS)
 
 
 def classify(page: Page, text: str) -> None:
@@ -50,11 +43,11 @@ def classify(page: Page, text: str) -> None:
 def test_the_printed_address_opens_the_page_once(context: BrowserContext, daemon: HttpDaemon) -> None:
     page = context.new_page()
     page.goto(daemon.page_url)
-    page.wait_for_selector("#status:not([data-state=waiting])", timeout=_SLOW)
+    page.wait_for_selector("#status:not([data-state=waiting])", timeout=SLOW_MS)
     assert "ticket" not in page.url
     assert page.is_hidden("#unlock")
     page.reload()
-    page.wait_for_selector("#status:not([data-state=waiting])", timeout=_SLOW)
+    page.wait_for_selector("#status:not([data-state=waiting])", timeout=SLOW_MS)
     assert page.is_hidden("#unlock")
     assert page.evaluate("sessionStorage.length") == 1
     assert page.evaluate("localStorage.length + document.cookie.length") == 0
@@ -63,7 +56,7 @@ def test_the_printed_address_opens_the_page_once(context: BrowserContext, daemon
 def test_alignment_is_followed_and_its_quality_plotted(
     page: Page, corpus_files: tuple[Path, Path], shots: Path
 ) -> None:
-    page.wait_for_selector("#status:not([data-state=waiting])", timeout=_SLOW)
+    page.wait_for_selector("#status:not([data-state=waiting])", timeout=SLOW_MS)
     align(page, corpus_files[1])
     assert page.locator("#quality-plot circle.variance").count() >= 2  # the legend's, and a map's
     row = page.locator("#quality-rows tr").first.inner_text()
@@ -108,7 +101,7 @@ def test_a_dropped_csv_is_classified_and_downloaded(aligned: Page, corpus: Corpu
     aligned.wait_for_selector("#file-options", state="visible")
     assert aligned.input_value("#column") == "body"
     aligned.click("#file-start")
-    aligned.wait_for_selector("#file-done", state="visible", timeout=_SLOW)
+    aligned.wait_for_selector("#file-done", state="visible", timeout=SLOW_MS)
     assert f"{len(rows)} rows" in aligned.inner_text("#file-summary")
     assert "1 with an error" in aligned.inner_text("#file-summary")
     aligned.locator("#file").screenshot(path=shots / "file.png")
@@ -135,7 +128,7 @@ def test_a_dropped_jsonl_and_bad_files(aligned: Page, tmp_path: Path) -> None:
     aligned.set_input_files("#file-input", good)
     aligned.wait_for_selector("#file-options", state="visible")
     aligned.click("#file-start")
-    aligned.wait_for_selector("#file-done", state="visible", timeout=_SLOW)
+    aligned.wait_for_selector("#file-done", state="visible", timeout=SLOW_MS)
     assert "2 rows" in aligned.inner_text("#file-summary")
     for name, content, message in (
         ("ragged.csv", b"a,text\n1,x\n2\n", "2 cells"),
@@ -175,8 +168,6 @@ def test_a_phone_needs_no_sideways_scrolling(aligned: Page, shots: Path) -> None
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(aligned: Page, daemon: HttpDaemon, shots: Path, scheme: Any) -> None:
-    if not _AXE.exists():
-        pytest.skip("needs axe-core: npm install --prefix tests/browser")
     aligned.emulate_media(color_scheme=scheme)
     classify(aligned, "wheat exports fell")
     aligned.screenshot(path=shots / f"{scheme}.png", full_page=True)
@@ -185,13 +176,3 @@ def test_axe_finds_no_serious_fault(aligned: Page, daemon: HttpDaemon, shots: Pa
     aligned.wait_for_selector(".operation")
     aligned.screenshot(path=shots / f"docs-{scheme}.png")
     assert serious(aligned) == []
-
-
-def serious(page: Page) -> list[tuple[str, list[str]]]:
-    page.evaluate(_AXE.read_text(encoding="utf-8"))
-    violations = page.evaluate("axe.run()")["violations"]
-    return [
-        (fault["id"], [node["html"][:200] for node in fault["nodes"]])
-        for fault in violations
-        if fault["impact"] in ("serious", "critical")
-    ]

@@ -8,15 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.containers import ROOT, NoEngineError, engine
+from tests.support.containers import ROOT, Builds, NoEngineError, engine
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _engine() -> Iterator[None]:
+def builds(request: pytest.FixtureRequest) -> Iterator[Builds]:
+    """Builds of the images of all demos that are to be tested."""
     try:
         with engine():
             _provide_torch()
-            yield
+            tests = (item for item in request.session.items if isinstance(item, pytest.Function))
+            builds = Builds(dict.fromkeys(test.module.FILE for test in tests))
+            yield builds
+            builds.close()
     except NoEngineError as error:
         pytest.skip(str(error))
 

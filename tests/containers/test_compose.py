@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-import httpx
 import pytest
 
-from tests.support.containers import ROOT, Composition, docker, small_volume, stages, wait_until
+from tests.containers import faults
+from tests.containers.faults import Watched
+from tests.support.containers import ROOT, Builds, Composition, docker, opened_page, small_volume, stages, wait_until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
+
+FILE = "compose.yaml"
 
 _LARGEST = {"sealign-silo": 300e6, "sealign-client": 900e6}
 """Bytes that these images may have."""
@@ -34,8 +35,9 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pat
 
 
 @pytest.fixture(scope="module")
-def demo(volume: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
-    demo = Composition("compose.yaml", tmp_path_factory.mktemp("screen") / "screen", volume[1])
+def demo(builds: Builds, volume: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
+    demo = Composition(FILE, tmp_path_factory.mktemp("screen") / "screen", volume[1])
+    builds.wait(FILE)
     for image in _LARGEST:
         target = image.removeprefix("sealign-")
         docker("build", "--quiet", "--file", "deploy/images/Dockerfile", "--target", target, "--tag", image, ".")
@@ -53,34 +55,25 @@ def _labels(demo: Composition) -> list[str]:
     return [word for word in first if word in _TOPICS]
 
 
-def _goes_on(demo: Composition) -> None:
-    """Wait for the next classified texts, and for health."""
-    seen = len(_labels(demo))
-    wait_until(lambda: len(_labels(demo)) > seen + 1, "more classified texts")
-    for service in ("silo", "daemon"):
-        wait_until(lambda service=service: demo.health(service) == "healthy", f"{service} healthy")  # type: ignore[misc]
+@pytest.fixture
+def watched(demo: Composition) -> Watched:
+    return Watched(demo)
 
 
-def test_texts_are_classified_on_the_screen(demo: Composition) -> None:
+def test_texts_are_classified_on_the_screen(demo: Composition, watched: Watched) -> None:
     total = next(line for line in demo.lines("application") if "of the table" in line)
     right, of = map(int, re.findall(r"\d+", total)[:2])
     print(total)
     assert of == 24
     assert right >= 12  # three texts of each of eight topics: three are right by chance
-    _goes_on(demo)
+    watched.goes_on()
 
 
 def test_the_printed_address_opens_the_page(demo: Composition) -> None:
-    line = next(line for line in demo.lines("daemon") if line.startswith("Open "))
-    found = re.fullmatch(r"Open http://sealign\.localhost:7480/#ticket=(\S+)", line)
-    assert found is not None
-    with httpx.Client(base_url="http://127.0.0.1:7480", headers={"Host": "sealign.localhost:7480"}, timeout=60) as page:
-        assert "<html" in page.get("/").text
-        token = page.post("/page/session", json={"ticket": found[1]}).json()["token"]
+    with opened_page(demo) as page:
         body = {"input": "crude oil prices rose after opec agreed to cut output"}
-        assert page.post("/classify", json=body).status_code == 401
-        answer = page.post("/classify", json=body, headers={"Authorization": f"Bearer {token}"}).json()
-        assert answer["data"][0]["label"] == "crude"
+        assert page.post("/classify", json=body, headers={"Authorization": "Bearer none"}).status_code == 401
+        assert page.post("/classify", json=body).json()["data"][0]["label"] == "crude"
 
 
 def test_who_reaches_whom(demo: Composition) -> None:
@@ -91,9 +84,7 @@ def test_who_reaches_whom(demo: Composition) -> None:
     ways = [("application", host, 7443) for host in ("silo", silo)]
     for host in ("daemon", demo.address("daemon", "between"), daemon):
         ways += [("silo", host, port) for port in (7450, 7480)]
-    with ThreadPoolExecutor(len(ways)) as pool:  # each waits for its time limit
-        found = list(pool.map(lambda way: demo.reaches(*way), ways))
-    assert [way for way, open_ in zip(ways, found, strict=True) if open_] == []
+    assert demo.reached(ways) == []
 
 
 def test_containers_have_no_rights_that_they_do_not_need(demo: Composition) -> None:
@@ -157,28 +148,13 @@ def _processor_ms(demo: Composition, service: str, command: str, runs: int = 10)
     return 1000 * sum(60 * minutes + seconds for minutes, seconds in times) / runs
 
 
-def test_a_killed_silo_comes_back(demo: Composition) -> None:
-    before = demo.inspected("silo")["RestartCount"]
-    # The first process is the container's init; what it runs is the silo.
-    demo.run("exec", "--no-TTY", "silo", "bash", "-c", "kill -KILL $(cat /proc/1/task/1/children)")
-    wait_until(lambda: demo.inspected("silo")["RestartCount"] > before, "the silo restarted")
-    _goes_on(demo)
+@pytest.mark.parametrize("fault", [faults.kill, faults.partition, faults.rotate])
+def test_a_fault_is_said_and_ends(watched: Watched, fault: Callable[[Watched], None]) -> None:
+    fault(watched)
 
 
-def test_a_partition_is_said_and_ends(demo: Composition) -> None:
-    network, silo = f"{demo.project}_between", demo.container("silo")
-    seen = len(demo.lines("application"))
-
-    def complained() -> bool:
-        return any(line.startswith("no answer") for line in demo.lines("application")[seen:])
-
-    docker("network", "disconnect", network, silo)
-    try:
-        wait_until(complained, "the application says that there is no answer")
-        wait_until(lambda: demo.health("daemon") == "unhealthy", "the daemon is not healthy: no call would work")
-    finally:
-        docker("network", "connect", "--alias", "silo", network, silo)
-    _goes_on(demo)
+def test_a_full_volume_is_said_and_ends(watched: Watched, volume: tuple[Path, Path]) -> None:
+    faults.fill(watched, volume[0])
 
 
 def test_logs_hold_no_texts(demo: Composition) -> None:
@@ -188,28 +164,10 @@ def test_logs_hold_no_texts(demo: Composition) -> None:
     assert not [text for text in texts if text.partition("\t")[2][:40] in logs]
 
 
-def test_a_full_volume_is_said_and_ends(demo: Composition, volume: tuple[Path, Path]) -> None:
-    filler = volume[0] / "filler"
-    seen = len(demo.lines("application"))
-    with filler.open("wb", buffering=0) as stream, suppress(OSError):
-        while True:
-            stream.write(bytes(1 << 16))
-    try:
-        # Rows are counted before the work, and what cannot be counted is not done.
-        wait_until(
-            lambda: any(line.startswith("no answer") for line in demo.lines("application")[seen:]),
-            "the application says that there is no answer",
-        )
-        assert "the disk is full" in demo.run("logs", "--no-log-prefix", "--tail", "20", "silo")
-    finally:
-        filler.unlink()
-    _goes_on(demo)
-
-
-def test_down_and_up_again_need_no_new_map(demo: Composition) -> None:
+def test_down_and_up_again_need_no_new_map(demo: Composition, watched: Watched) -> None:
     listed = ("exec", "--no-TTY", "silo", "sealign-server", "map", "list", "/silo")
     before = demo.run(*listed)
     demo.down()
     demo.up()
     wait_until(lambda: demo.run(*listed, check=False) == before, "the silo has its map")
-    _goes_on(demo)
+    watched.goes_on()

@@ -15,9 +15,11 @@ import httpx
 import pytest
 
 from tests.containers.traffic import traffic
-from tests.support.containers import Composition, docker, wait_until
+from tests.support.containers import Builds, Composition, cut_off, docker, kill_process, wait_until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
+
+FILE = "compose.scale.yaml"
 
 REPLICAS = 3
 _ROTATE = """
@@ -40,8 +42,9 @@ put new/ca.pem /tls/envoy/inside.pem
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
-    demo = Composition("compose.scale.yaml", tmp_path_factory.mktemp("screen") / "screen")
+def demo(builds: Builds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
+    demo = Composition(FILE, tmp_path_factory.mktemp("screen") / "screen")
+    builds.wait(FILE)
     with demo.running():
         began = perf_counter()
         wait_until(lambda: any("of the table" in line for line in demo.lines("application")), "the whole table")
@@ -102,8 +105,7 @@ def test_replicas_know_the_client_and_not_only_the_proxy(demo: Composition) -> N
 def test_a_killed_replica_fails_no_call(demo: Composition) -> None:
     (victim, *_) = _replicas(demo)
     with traffic(demo) as seen:
-        # The first process is the container's init; what it runs is the silo.
-        docker("exec", victim, "bash", "-c", "kill -KILL $(cat /proc/1/task/1/children)")
+        kill_process(victim)
         seen.goes_on(20)
         wait_until(lambda: len(_healthy(demo)) == REPLICAS, "the replica is back")
     print(f"killed: {seen.summary()}")
@@ -122,11 +124,8 @@ def test_a_rolling_restart_fails_no_call(demo: Composition) -> None:
 def test_a_partition_of_a_replica_fails_no_call(demo: Composition) -> None:
     network, (lost, *_) = f"{demo.project}_inside", _replicas(demo)
     with traffic(demo) as seen:
-        docker("network", "disconnect", network, lost)
-        try:
+        with cut_off(network, lost, "silo"):
             seen.goes_on(20)
-        finally:
-            docker("network", "connect", "--alias", "silo", network, lost)
         wait_until(lambda: len(_queried('up{job="sealign"} == 1')) == REPLICAS, "the replica is seen again")
     print(f"partition: {seen.summary()}")
     assert seen.faults == []
@@ -150,11 +149,8 @@ def test_certificates_are_rotated_under_load(demo: Composition) -> None:
 def test_a_ledger_that_is_away_is_said_and_comes_back(demo: Composition) -> None:
     network, database = f"{demo.project}_ledger", demo.container("postgresql")
     with traffic(demo) as seen:
-        docker("network", "disconnect", network, database)
-        try:
+        with cut_off(network, database, "postgresql"):
             wait_until(lambda: bool(seen.faults), "an application is told that there is no answer")
-        finally:
-            docker("network", "connect", "--alias", "postgresql", network, database)
         seen.goes_on()
     print(f"ledger away: {seen.summary()}")
     assert {fault[:3] for fault in seen.faults} == {"503"}

@@ -6,12 +6,15 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+
+import httpx
 
 ROOT = Path(__file__).parents[2]
 _STARTER = ROOT.parent / "shared" / "tools" / "with-container-engine"
@@ -86,6 +89,34 @@ def small_volume(name: str, directory: Path, megabytes: int) -> Iterator[tuple[P
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
+@contextmanager
+def filled(volume: Path) -> Iterator[None]:
+    """Have no room left in a file system while inside."""
+    filler = volume / "filler"
+    with filler.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(1 << 16))
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def cut_off(network: str, container: str, alias: str) -> Iterator[None]:
+    """Take a container from a network while inside; it has an alias there."""
+    docker("network", "disconnect", network, container)
+    try:
+        yield
+    finally:
+        docker("network", "connect", "--alias", alias, network, container)
+
+
+def kill_process(container: str) -> None:
+    """Kill what a container's init runs, by SIGKILL."""
+    docker("exec", container, "bash", "-c", "kill -KILL $(cat /proc/1/task/1/children)")
+
+
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
     """Wait for a condition."""
     deadline = monotonic() + seconds
@@ -99,6 +130,30 @@ def docker(*words: str, check: bool = True) -> str:
     done = subprocess.run(["docker", *words], capture_output=True, text=True, cwd=ROOT)
     assert not check or done.returncode == 0, f"docker {' '.join(words)}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+class Builds:
+    """Builds images of compose files one file after another, while the first demos are tested already.
+
+    Args:
+        files: names of compose files in deploy, in the order of their tests.
+    """
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._built = {file: self._pool.submit(_build, file) for file in files}
+
+    def wait(self, file: str) -> None:
+        """Wait until a file's images are there; fail as its build did."""
+        self._built[file].result()
+
+    def close(self) -> None:
+        """Begin no other build."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _build(file: str) -> None:
+    docker("compose", "--file", f"deploy/{file}", "build", "--quiet")
 
 
 class Composition:
@@ -125,8 +180,7 @@ class Composition:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Have images built and everything up, from nothing; end and forget it at last."""
-        self.run("build", "--quiet")
+        """Have everything up, from nothing; end and forget it at last. Its images are there."""
         self.down("--volumes")  # of a run that was cut off
         try:
             self.up()
@@ -167,11 +221,30 @@ class Composition:
         """Return a container's IP address in a network."""
         return str(self.inspected(service)["NetworkSettings"]["Networks"][f"{self.project}_{network}"]["IPAddress"])
 
+    def reached(self, ways: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+        """Return the ways, of a service to host and port, that are open; each that is not waits for its time limit."""
+        with ThreadPoolExecutor(len(ways)) as pool:
+            found = pool.map(lambda way: self.reaches(*way), ways)
+        return [way for way, is_open in zip(ways, found, strict=True) if is_open]
+
     def reaches(self, service: str, host: str, port: int) -> bool:
         """Return whether a TCP connection opens from inside a container."""
         opening = f"exec 3<>/dev/tcp/{host}/{port}"
         words = (*self._command, "exec", "--no-TTY", service, "timeout", "3", "bash", "-c", opening)
         return subprocess.run(["docker", *words], capture_output=True, cwd=ROOT).returncode == 0
+
+
+@contextmanager
+def opened_page(demo: Composition) -> Iterator[httpx.Client]:
+    """Yield a browser's calls after the address that the daemon has printed was opened."""
+    line = next(line for line in demo.lines("daemon") if line.startswith("Open "))
+    found = re.fullmatch(r"Open http://(sealign\.localhost:7480)/#ticket=(\S+)", line)
+    assert found is not None
+    with httpx.Client(base_url="http://127.0.0.1:7480", headers={"Host": found[1]}, timeout=60) as page:
+        assert "<html" in page.get("/").text
+        token = page.post("/page/session", json={"ticket": found[2]}).json()["token"]
+        page.headers["Authorization"] = f"Bearer {token}"
+        yield page
 
 
 def stages(demo: Composition) -> str:

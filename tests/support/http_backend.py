@@ -24,11 +24,13 @@ from sealign_client.daemon.http.backend import (
     TaskStatus,
     Token,
 )
-from sealign_client.results import CanaryReport
+from sealign_client.results import CanaryReport, Timing
 
 LABELS = ("acq", "crude", "grain")
 WORDS = ("The", " rates", " rose", " again", ".")
 DIMENSION = 8
+TIMING = Timing(encrypt=1.0, server=2.5, decrypt=0.5, round_trip=5.0, request_bytes=3000, reply_bytes=1000)
+"""Of each token."""
 WINDOW = 2000
 """Characters; longer texts are beyond the model's window."""
 
@@ -93,7 +95,7 @@ class FakeBackend:
                 raise self.token_failure
             finish = None if number + 1 < count else "end" if count == len(WORDS) else "length"
             near = tuple((WORDS[(number + k) % len(WORDS)], -0.5 - k) for k in range(alternatives))
-            yield Token("prose", WORDS[number], -0.5, near, finish)
+            yield Token("prose", WORDS[number], -0.5, TIMING, near, finish)
 
     async def inspect(self, text: str, task: str | None) -> Inspection:
         (prediction,) = await self.classify([text], task, None)

@@ -56,12 +56,15 @@ class HttpDaemon(Server):
 
 
 @contextmanager
-def http_daemon(directory: Path, tls: Tls, port: int, encoder_name: str, *options: object) -> Iterator[HttpDaemon]:
-    """Start a daemon of the silo on a port, and end it on the way out."""
+def http_daemon(
+    directory: Path, tls: Tls, port: int, encoder_name: str | None, *options: object
+) -> Iterator[HttpDaemon]:
+    """Start a daemon of the silo on a port, with an encoder or without, and end it on the way out."""
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "daemon.log"
     arguments = (
-        *("daemon", *tls.client_options(port), "--encoder", encoder_name, "--log-level", "debug"),
+        *("daemon", *tls.client_options(port), "--log-level", "debug"),
+        *(() if encoder_name is None else ("--encoder", encoder_name)),
         *("--map-directory", directory / "maps", "--token-file", directory / "token"),
         *("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *options),
     )

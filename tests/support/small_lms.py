@@ -24,7 +24,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from deploy.demo.data import movie_reviews
-from sealign.encoders.settings import EncoderSettings
 
 ROOT = Path(__file__).parents[2] / ".cache" / "small-lms"
 _END = "<|end|>"
@@ -92,11 +91,6 @@ def small_lm(name: str) -> Path:
                 raise
         shutil.rmtree(made)
     return directory
-
-
-def settings(name: str) -> EncoderSettings:
-    """Of a model that is trained already, or is now."""
-    return EncoderSettings(model=str(small_lm(name)), device="cpu", threads=1)
 
 
 def _digest(name: str) -> str:

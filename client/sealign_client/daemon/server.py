@@ -130,6 +130,8 @@ async def _probe(client: AsyncClient, status: health.aio.HealthServicer) -> None
     with suppress(SealignError):
         if client.classifies:
             await client.encoder()
+        if client.generates:
+            await client.generator.model()
     while True:
         try:
             silo = await (await client.session.calls()).silo.describe(_PROBE_SECONDS)

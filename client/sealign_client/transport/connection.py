@@ -136,9 +136,13 @@ class SiloConnection:
         self._trust = trust
         self._key: bytes | None = None
 
-    async def close(self) -> None:
-        """Close the channel."""
-        await self.channel.close()
+    async def close(self, grace: float | None = None) -> None:
+        """Close the channel.
+
+        Args:
+            grace: seconds that calls in progress may still take; by default none.
+        """
+        await self.channel.close(grace)
         if self._traces is not None:
             await asyncio.to_thread(self._traces.close)
 

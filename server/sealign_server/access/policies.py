@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from sealign.app.stamps import stamp_of
 from sealign.errors import InvalidInputError
 from sealign_server.access.policy import Policy
 
@@ -29,12 +30,12 @@ class Policies:
 
     def __init__(self, file: Path, built_in: Policy) -> None:
         self._file = file
-        self._seen = self._stamp()
+        self._seen = stamp_of(file)
         self.current = built_in if self._seen is None else Policy.load(file)
 
     def reload(self) -> bool:
         """Read the file if it has changed, and return whether another policy is in force; a bad one is logged."""
-        stamp = self._stamp()
+        stamp = stamp_of(self._file)
         if stamp == self._seen:
             return False
         self._seen, before = stamp, self.current.digest
@@ -57,10 +58,3 @@ class Policies:
             await asyncio.sleep(_REFRESH_SECONDS)
             if self.reload():
                 await changed()
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            found = self._file.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size

@@ -9,6 +9,7 @@ from time import monotonic
 import grpc
 import structlog
 
+from sealign.app.stamps import Stamp, stamp_of
 from sealign.app.tls import load_authorities, load_identity
 from sealign.errors import AuthenticationError, InvalidInputError
 from sealign_server.settings import ServeSettings
@@ -79,15 +80,7 @@ class Certificates:
             _log.info("certificates reloaded")
             return found
 
-    def _stamps(self) -> tuple[tuple[int, int, int], ...]:
+    def _stamps(self) -> tuple[Stamp | None, ...]:
         """Return what tells a replaced file from the earlier one."""
         files: tuple[Path | None, ...] = (self._settings.tls_cert, self._settings.tls_key, self._settings.tls_client_ca)
-        return tuple(map(_stamp, filter(None, files)))
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (found.st_ino, found.st_mtime_ns, found.st_size)
+        return tuple(map(stamp_of, filter(None, files)))

@@ -10,7 +10,7 @@ them, hence neither torch nor transformers.
 """
 
 from sealign.encoders.checks import as_texts
-from sealign.encoders.encoder import EmbeddedTexts, Embeddings, Encoder, EncoderCard, TextEncoder, embed
+from sealign.encoders.encoder import EmbeddedTexts, Embeddings, Encoder, EncoderCard, TextEncoder, embed, lengths
 from sealign.encoders.loading import load_encoder
 from sealign.encoders.probes import Finding, check_encoder, probe_embeddings, same_vectors
 from sealign.encoders.settings import EncoderSettings, LongTexts
@@ -27,6 +27,7 @@ __all__ = [
     "as_texts",
     "check_encoder",
     "embed",
+    "lengths",
     "load_encoder",
     "probe_embeddings",
     "same_vectors",

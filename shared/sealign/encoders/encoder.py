@@ -135,6 +135,10 @@ class TextEncoder(ABC):
         )
         return EmbeddedTexts(rows, embedded.long, embedded.long_texts)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return how long each text is to the model, in any unit: texts of like length are best embedded together."""
+        return [len(text) for text in texts]
+
     @abstractmethod
     def _embed(self, texts: list[str], long_texts: LongTexts, progress: Progress) -> EmbeddedTexts:
         """Embed checked texts; the rows may be of any norm."""
@@ -154,6 +158,11 @@ class PlugIn(TextEncoder):
         return EmbeddedTexts(self._encoder.encode(texts, progress=progress), long_texts=long_texts)
 
 
+def lengths(encoder: Encoder, texts: Sequence[str]) -> list[int]:
+    """Return how long each text is to an encoder; see :meth:`TextEncoder.lengths`."""
+    return _door(encoder).lengths(texts)
+
+
 def embed(
     encoder: Encoder,
     texts: Iterable[str],
@@ -162,8 +171,11 @@ def embed(
     progress: Progress | None = None,
 ) -> EmbeddedTexts:
     """Embed texts by any encoder; see :meth:`TextEncoder.embed`."""
-    door = encoder if isinstance(encoder, TextEncoder) else PlugIn(encoder)
-    return door.embed(texts, long_texts=long_texts, progress=progress)
+    return _door(encoder).embed(texts, long_texts=long_texts, progress=progress)
+
+
+def _door(encoder: Encoder) -> TextEncoder:
+    return encoder if isinstance(encoder, TextEncoder) else PlugIn(encoder)
 
 
 def one_line(error: BaseException) -> str:

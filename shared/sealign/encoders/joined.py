@@ -59,6 +59,10 @@ class JoinedEncoder(TextEncoder):
     def card(self) -> EncoderCard:
         return self._card
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return how long texts are to the first part."""
+        return self._parts[0].lengths(texts)
+
     def _embed(self, texts: list[str], long_texts: LongTexts, progress: Progress) -> EmbeddedTexts:
         shared = _SharedProgress(progress, len(self._parts))
         # The smallest window first: what it refuses is refused before the others have worked.

@@ -99,6 +99,10 @@ class TransformersEncoder(TextEncoder):
     def card(self) -> EncoderCard:
         return self._card
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text."""
+        return [len(tokens["input_ids"]) for tokens in self._tokenise_all(texts)]
+
     def _embed(self, texts: list[str], long_texts: LongTexts, progress: Progress) -> EmbeddedTexts:
         tokens = self._readable_tokens(texts)
         lengths = np.array([len(text["input_ids"]) for text in tokens], dtype=np.int64)
@@ -142,11 +146,7 @@ class TransformersEncoder(TextEncoder):
 
     def _readable_tokens(self, texts: list[str]) -> list[Tokens]:
         """Tokens of whole texts with the prompt; refuses texts of which the tokenizer leaves nothing."""
-        tokens = [
-            text
-            for start in range(0, len(texts), _TOKENISED_AT_ONCE)
-            for text in self._tokenise(texts[start : start + _TOKENISED_AT_ONCE])
-        ]
+        tokens = self._tokenise_all(texts)
         around = self._window.before + self._window.after
         for number, text in enumerate(tokens, 1):
             ids = text["input_ids"]
@@ -155,6 +155,13 @@ class TransformersEncoder(TextEncoder):
                     f"text {number} holds only characters that the tokenizer of {self._card.name} removes; leave it out"
                 )
         return tokens
+
+    def _tokenise_all(self, texts: Sequence[str]) -> list[Tokens]:
+        return [
+            text
+            for start in range(0, len(texts), _TOKENISED_AT_ONCE)
+            for text in self._tokenise(texts[start : start + _TOKENISED_AT_ONCE])
+        ]
 
     def _tokenise(self, texts: Sequence[str]) -> list[Tokens]:
         with self._lock:

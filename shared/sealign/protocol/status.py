@@ -57,7 +57,9 @@ def sendable(error: Exception) -> tuple[SealignError, str | None]:
             f"the other side cannot do this at the moment, as its log says under id {incident}; try again",
             retry_after=error.retry_after,
         ), incident
-    return PeerFailedError(f"the call failed at the other side; its log has the reason under id {incident}"), incident
+    return PeerFailedError(
+        f"the call failed at the other side; its log has the reason under id {incident}. Give its operator this id."
+    ), incident
 
 
 def error_of(failure: grpc.aio.AioRpcError | grpc.Call, peer: str) -> SealignError:

@@ -112,6 +112,7 @@ async def test_a_completion_is_whole(client: httpx.AsyncClient, backend: FakeBac
     assert choice["logprobs"]["text_offset"] == [0, 3, 9]
     assert len(choice["logprobs"]["top_logprobs"][0]) == 2
     assert body["usage"]["completion_tokens"] == 3
+    assert body["ciphertexts"] == {"query_bytes": 9000, "reply_bytes": 3000, "silo_ms": 7.5}
     sampling = backend.seen["sampling"]
     assert (sampling.temperature, sampling.seed) == (0, 7)  # type: ignore[attr-defined]
 
@@ -125,6 +126,7 @@ async def test_a_completion_streams(client: httpx.AsyncClient) -> None:
     assert end == "[DONE]"
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks[:-1]) == "".join(WORDS)
     assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[0]["ciphertexts"]["reply_bytes"] == 1000
     assert (chunks[-1]["choices"], chunks[-1]["usage"]["completion_tokens"]) == ([], len(WORDS))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError, StorageError
 from sealign.files import load_arrays, save_arrays
 from sealign.generation.states import client_rows, silo_rows
@@ -16,6 +15,7 @@ from sealign_client.local.mixtures import StoredMixture, load_mixture, save_mixt
 from sealign_client.mixing import fitted_mixture, require_current, spread_positions
 from sealign_client.results import Mixture
 from tests.support import small_lms
+from tests.support.generation import loaded
 
 LANE = Lane("silo", "generation/prose", "a" * 64, "b" * 64)
 STORED = StoredMixture("map", "tokenizer", Mixture(0.625, 24, 40.5, 61.0, 47.25), np.array([3, 0, 9], dtype=np.uint32))
@@ -49,7 +49,7 @@ def test_a_mixture_of_another_map_is_refused() -> None:
 
 
 def test_positions_are_spread_over_texts_and_have_a_token_that_follows() -> None:
-    one, two = (CausalModel(small_lms.settings(name)) for name in ("one", "two"))
+    one, two = (loaded(name) for name in ("one", "two"))
     texts = list(dict.fromkeys(small_lms.public_texts(6)))
     found = spread_positions(one, two.tokenizer, texts, 24)
     assert found.rows.shape == found.states.shape == (24, one.card.dimension)

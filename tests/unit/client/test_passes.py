@@ -22,6 +22,10 @@ def rows(texts: Sequence[str]) -> list[list[float]]:
     return [row(text) for text in texts]
 
 
+async def characters(texts: Sequence[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
 class Recorder:
     """Embeds after a moment, and remembers the passes."""
 
@@ -43,7 +47,7 @@ class Recorder:
 
 async def test_rows_come_back_in_each_callers_order() -> None:
     record = Recorder()
-    passes = Passes(record)
+    passes = Passes(record, characters)
     wanted = [[f"{caller}/{number}" * (number % 7 + 1) for number in range(50)] for caller in range(5)]
     got = await asyncio.gather(*(passes.embed(texts) for texts in wanted))
     assert [found.tolist() for found in got] == [rows(texts) for texts in wanted]
@@ -57,20 +61,31 @@ async def test_rows_come_back_in_each_callers_order() -> None:
 async def test_the_longest_come_first_since_they_may_be_refused() -> None:
     record = Recorder()
     texts = ["word " * (number + 1) for number in range(300)]
-    await Passes(record).embed(texts)
+    await Passes(record, characters).embed(texts)
     assert record.passes[0][-1] == texts[-1]
+
+
+async def test_texts_of_like_length_to_the_model_share_a_pass() -> None:
+    async def words(texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    record = Recorder()
+    texts = ["a " * (number % 2 * 20 + 1) + "b" * (number % 3 * 50) for number in range(256)]
+    await Passes(record, words).embed(texts)
+    mixed = [batch for batch in record.passes if len({count > 2 for count in await words(batch)}) == 2]
+    assert len(mixed) <= 1
 
 
 async def test_some_wait_so_that_they_are_embedded_while_others_are_at_the_silo() -> None:
     record = Recorder()
-    passes = Passes(record)
+    passes = Passes(record, characters)
     await asyncio.gather(*(passes.embed([f"text {number}"]) for number in range(32)))
     assert [len(batch) for batch in record.passes[:2]] == [16, 8]
 
 
 async def test_one_text_does_not_wait_for_thousands() -> None:
     record = Recorder()
-    passes = Passes(record)
+    passes = Passes(record, characters)
     large = asyncio.create_task(passes.embed([f"large {number}" for number in range(3000)]))
     await asyncio.sleep(0.005)
     before = len(record.passes)
@@ -82,7 +97,7 @@ async def test_one_text_does_not_wait_for_thousands() -> None:
 
 async def test_what_a_caller_left_behind_is_dropped() -> None:
     record = Recorder()
-    passes = Passes(record)
+    passes = Passes(record, characters)
     left = asyncio.create_task(passes.embed([f"left {number}" for number in range(3000)]))
     await asyncio.sleep(0.015)
     assert passes.waiting > 2000
@@ -94,14 +109,14 @@ async def test_what_a_caller_left_behind_is_dropped() -> None:
 
 
 async def test_a_fault_is_its_callers_alone_by_its_own_number() -> None:
-    passes = Passes(Recorder())
+    passes = Passes(Recorder(), characters)
     good, bad = await asyncio.gather(passes.embed(["one", "two"]), passes.embed(["x", "bad"]), return_exceptions=True)
     assert good.tolist() == rows(["one", "two"])  # type: ignore[union-attr]
     assert str(bad) == "text 2 is bad"
 
 
 async def test_a_failure_of_the_machine_is_everybodys_and_the_next_pass_works() -> None:
-    passes = Passes(Recorder())
+    passes = Passes(Recorder(), characters)
     failed = await asyncio.gather(passes.embed(["one"]), passes.embed(["broken"]), return_exceptions=True)
     assert [type(error) for error in failed] == [MachineError, MachineError]
     assert (await passes.embed(["one"])).tolist() == rows(["one"])
@@ -109,7 +124,7 @@ async def test_a_failure_of_the_machine_is_everybodys_and_the_next_pass_works() 
 
 async def test_callers_who_want_other_things_of_long_texts_share_no_pass() -> None:
     record = Recorder()
-    passes = Passes(record)
+    passes = Passes(record, characters)
     await asyncio.gather(passes.embed(["one"]), passes.embed(["two"], "split"), passes.embed(["three"], "truncate"))
     assert dict(zip(map(tuple, record.passes), record.choices, strict=True)) == {
         ("one",): None,
@@ -119,7 +134,7 @@ async def test_callers_who_want_other_things_of_long_texts_share_no_pass() -> No
 
 
 async def test_progress_is_each_callers_own_and_may_fail() -> None:
-    passes, counts = Passes(Recorder()), list[int]()
+    passes, counts = Passes(Recorder(), characters), list[int]()
 
     def failing(_: int) -> None:
         raise ValueError("the caller's own")

@@ -10,12 +10,12 @@ import pytest
 
 from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError
-from tests.support import small_lms
+from tests.support.generation import loaded
 
 
 def _model(name: str) -> CausalModel:
     try:
-        return CausalModel(small_lms.settings(name))
+        return loaded(name)
     except InvalidInputError as error:
         pytest.skip(str(error))
 

@@ -14,7 +14,6 @@ import pytest
 pytest.importorskip("matplotlib", reason="needs the extra `evaluate`")
 
 from sealign.alignment import RidgeStatistics, fit_ridge
-from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError, NotFoundError, StorageError
 from sealign.generation import measure_agreement
 from sealign.generation.states import client_rows, silo_rows
@@ -25,6 +24,7 @@ from sealign.lab.evaluation.generation import states as states_module
 from sealign.lab.evaluation.generation.encrypted import encrypted_prediction
 from sealign.lab.evaluation.selection import Selection
 from tests.support import small_lms
+from tests.support.generation import loaded
 
 SPEC = """
 [encoders]
@@ -142,7 +142,7 @@ def test_encrypted_positions_are_reported(report: Report) -> None:
 
 
 def test_ciphertexts_change_no_prediction_that_is_clearer_than_their_noise(directory: Path) -> None:
-    model = CausalModel(small_lms.settings("two"))
+    model = loaded("two")
     texts = (directory / "test.txt").read_text(encoding="utf-8").splitlines()
     X = np.concatenate([rows.states for rows in silo_rows(model, texts)])
     statistics = RidgeStatistics(X.shape[1], X.shape[1])
@@ -156,7 +156,7 @@ def test_ciphertexts_change_no_prediction_that_is_clearer_than_their_noise(direc
 
 
 def test_figures_are_those_of_all_rows_in_order(directory: Path, report: Report) -> None:
-    client, silo = CausalModel(small_lms.settings("three")), CausalModel(small_lms.settings("two"))
+    client, silo = loaded("three"), loaded("two")
 
     def read(name: str, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         texts = (directory / f"{name}.txt").read_text(encoding="utf-8").splitlines()

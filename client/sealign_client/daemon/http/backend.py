@@ -13,7 +13,7 @@ from sealign.alignment import PublicSet
 from sealign.encoders.settings import LongTexts
 from sealign.generation.sampling import Sampling
 from sealign.protocol import MapCard
-from sealign_client.results import CanaryReport
+from sealign_client.results import CanaryReport, Timing
 
 AlignmentMode = Literal["plain", "encrypted"]
 
@@ -83,12 +83,14 @@ class Token:
         task: the generation task's name; the silo may have chosen it.
         text: what can be shown now; empty while it may be the beginning of a stop text.
         alternatives: the likeliest tokens as text, with their log-probabilities.
+        timing: of the request whose ciphertexts gave it.
         finish: "end", "stop", "length" or "window" for the last token; None for others.
     """
 
     task: str
     text: str
     log_probability: float
+    timing: Timing
     alternatives: tuple[tuple[str, float], ...] = ()
     finish: str | None = None
 

@@ -115,7 +115,8 @@ class ClientBackend:
         async for token in self._client.generate(prompt, name, max_tokens, sampling, alternatives):
             near = tuple((pieces[number], value) for number, value in token.alternatives)
             finish = None if token.finish is None else token.finish.value
-            yield Token(name, token.text, token.log_probability, near, finish)
+            assert token.timing is not None  # noqa: S101 - each token is asked for
+            yield Token(name, token.text, token.log_probability, token.timing, near, finish)
 
     async def inspect(self, text: str, task: str | None) -> Inspection:
         """Classify one text by itself and keep what crossed the network."""

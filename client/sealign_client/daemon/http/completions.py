@@ -16,7 +16,14 @@ from sealign.generation.sampling import Sampling
 from sealign_client.daemon.http.backend import Token
 from sealign_client.daemon.http.operations import EVENTS, JSON, Call, Operation, json_response
 from sealign_client.daemon.http.problems import problem_of
-from sealign_client.daemon.http.schemas import Completion, CompletionChoice, CompletionRequest, Logprobs, Usage
+from sealign_client.daemon.http.schemas import (
+    Ciphertexts,
+    Completion,
+    CompletionChoice,
+    CompletionRequest,
+    Logprobs,
+    Usage,
+)
 
 _HEADERS = {"X-Accel-Buffering": "no"}
 
@@ -56,24 +63,32 @@ class _Answer:
         text = "".join(token.text for token in self.tokens)
         finish = _finish(self.tokens[-1].finish if self.tokens else "length")
         logprobs = _logprobs(self.tokens, 0) if self.with_logprobs else None
-        return self._completion([CompletionChoice(text=text, logprobs=logprobs, finish_reason=finish)], self.usage())
+        choice = CompletionChoice(text=text, logprobs=logprobs, finish_reason=finish)
+        return self._completion([choice], self.usage(), self.tokens)
 
     def chunk(self, token: Token, offset: int) -> Completion:
         """Return one token as a chunk."""
         logprobs = _logprobs([token], offset) if self.with_logprobs else None
         choice = CompletionChoice(text=token.text, logprobs=logprobs, finish_reason=_finish(token.finish))
-        return self._completion([choice], None)
+        return self._completion([choice], None, [token])
 
     def last(self) -> Completion:
         """Return the chunk that carries usage."""
-        return self._completion([], self.usage())
+        return self._completion([], self.usage(), [])
 
     def usage(self) -> Usage:
         """Return usage; the prompt's tokens are the local model's own business and count as none."""
         return Usage(prompt_tokens=0, completion_tokens=len(self.tokens), total_tokens=len(self.tokens))
 
-    def _completion(self, choices: list[CompletionChoice], usage: Usage | None) -> Completion:
-        return Completion(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
+    def _completion(self, choices: list[CompletionChoice], usage: Usage | None, tokens: list[Token]) -> Completion:
+        return Completion(
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            choices=choices,
+            usage=usage,
+            ciphertexts=_ciphertexts(tokens),
+        )
 
 
 async def _tokens(call: Call) -> AsyncGenerator[Token, None]:
@@ -122,6 +137,14 @@ async def _events(answer: _Answer, tokens: AsyncGenerator[Token, None], *, with_
 
 def _event(data: str) -> str:
     return f"data: {data}\n\n"
+
+
+def _ciphertexts(tokens: list[Token]) -> Ciphertexts:
+    return Ciphertexts(
+        query_bytes=sum(token.timing.request_bytes for token in tokens),
+        reply_bytes=sum(token.timing.reply_bytes for token in tokens),
+        silo_ms=round(sum(token.timing.server for token in tokens), 3),
+    )
 
 
 def _finish(finish: str | None) -> Literal["stop", "length"] | None:

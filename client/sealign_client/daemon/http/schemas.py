@@ -164,6 +164,14 @@ class CompletionChoice(BaseModel):
     finish_reason: Literal["stop", "length"] | None
 
 
+class Ciphertexts(BaseModel):
+    """What crossed the network for the tokens of a completion, or of one chunk."""
+
+    query_bytes: int = Field(description="Bytes of encrypted hidden states that were sent.")
+    reply_bytes: int = Field(description="Bytes of encrypted logits that came back.")
+    silo_ms: float = Field(description="Milliseconds that the silo spent on them.")
+
+
 class Completion(BaseModel):
     """A completion, or one chunk of a stream."""
 
@@ -173,6 +181,7 @@ class Completion(BaseModel):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
+    ciphertexts: Ciphertexts = Field(description="Sealign's own; OpenAI has nothing like it.")
 
 
 class Canaries(BaseModel):

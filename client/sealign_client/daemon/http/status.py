@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from sealign.errors import NoMapError, NoPlanError, NotFoundError, SealignError
-from sealign_client.daemon.http.backend import SiloStatus, TaskStatus
+from sealign_client.daemon.http.backend import Backend, SiloStatus, TaskStatus
 from sealign_client.daemon.http.operations import TEXT, Call, Operation, json_response
 from sealign_client.daemon.http.schemas import MAX_TEXTS, Alive, Canaries, Info, Model, ModelList, Ready, TaskInfo
 
@@ -32,11 +32,20 @@ async def ready(call: Call) -> Response:
             "operator, whose log says which."
         )
     if not usable:
-        raise NoMapError(
-            "No task is ready: this daemon's encoder has no map to the silo. Run sealign align --public FILE, or "
-            "align on this daemon's page."
-        )
+        raise NoMapError(_unaligned(call.service.backend, tasks))
     return json_response(Ready(silo=silo.name, tasks=len(usable)))
+
+
+def _unaligned(backend: Backend, tasks: list[TaskStatus]) -> str:
+    if backend.encoder_name is None:
+        return (
+            "No task is ready: this daemon's model has no map to the silo. Run sealign align --generation "
+            f"{tasks[0].name} --public FILE."
+        )
+    return (
+        "No task is ready: this daemon's encoder has no map to the silo. Run sealign align --public FILE, or align on "
+        "this daemon's page."
+    )
 
 
 async def info(call: Call) -> Response:

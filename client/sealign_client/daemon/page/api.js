@@ -31,6 +31,41 @@ export const dropToken = () => sessionStorage.removeItem(KEY);
 
 // A body that is a File is sent as text, another one as JSON.
 export async function call(method, path, body, signal) {
+  const response = await answered(method, path, body, signal);
+  return response.json().catch(() => null);
+}
+
+// Yields the events of a stream; one that says what went wrong is thrown.
+export async function* events(path, body, signal) {
+  const response = await answered("POST", path, body, signal);
+  let held = "";
+  try {
+    for await (const piece of pieces(response.body.pipeThrough(new TextDecoderStream()).getReader())) {
+      const parts = (held + piece).split("\n\n");
+      held = parts.pop();
+      for (const part of parts) {
+        const data = part.slice("data: ".length);
+        if (data === "[DONE]") return;
+        const event = JSON.parse(data);
+        if (event.error) throw new Problem(response.status, { detail: event.error.message, code: event.error.code });
+        yield event;
+      }
+    }
+  } catch (error) {
+    if (error instanceof Problem || error.name === "AbortError") throw error;
+  }
+  throw new Problem(0, { detail: "The daemon ended the stream early. Check that it runs, and generate again." });
+}
+
+async function* pieces(reader) {
+  try {
+    for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+async function answered(method, path, body, signal) {
   const headers = {};
   const token = sessionStorage.getItem(KEY);
   if (token !== null) headers.Authorization = `Bearer ${token}`;
@@ -49,9 +84,11 @@ export async function call(method, path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { detail: "The daemon does not answer. Check that it runs." });
   }
-  const answer = await response.json().catch(() => null);
-  if (!response.ok) throw new Problem(response.status, answer, Number(response.headers.get("Retry-After")) || 1);
-  return answer;
+  if (!response.ok) {
+    const answer = await response.json().catch(() => null);
+    throw new Problem(response.status, answer, Number(response.headers.get("Retry-After")) || 1);
+  }
+  return response;
 }
 
 // The same, asked again while the daemon or the silo says that waiting helps.

@@ -1,7 +1,7 @@
 // Panels 1 and 2: one text, its answer, and both sides of the call.
 
 import { call } from "/page/api.js";
-import { bytes, fillBars, find, make, notify, number, show } from "/page/dom.js";
+import { bytes, fillBars, fillTasks, find, make, notify, number, percent, show } from "/page/dom.js";
 
 const STAGES = { embed: "embed here", encrypt: "encrypt here", network: "network", silo: "the silo", decrypt: "decrypt here" };
 const KINDS = [
@@ -12,11 +12,7 @@ const KINDS = [
 let last = null;
 
 export function setTasks(names) {
-  const select = find("task");
-  const chosen = select.value;
-  select.replaceChildren(...names.map((name) => make("option", { value: name }, name)));
-  if (names.includes(chosen)) select.value = chosen;
-  for (const id of ["task", "task-label"]) show(id, names.length > 1);
+  fillTasks("task", names);
   find("classify-button").disabled = names.length === 0;
 }
 
@@ -74,8 +70,6 @@ function render(text, answer) {
   find("record").textContent = recordLines(answer.record);
   renderGiven(answer.given_away, answer.stayed.embedding.length);
 }
-
-const percent = (share) => `${(share * 100).toFixed(share > 0.9995 || share < 0.0995 ? 2 : 1)} %`;
 
 function renderScore(score) {
   show("scale", score !== null);

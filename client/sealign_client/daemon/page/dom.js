@@ -44,8 +44,20 @@ export function fillBars(list, entries) {
   );
 }
 
+// The tasks to choose among; nothing is shown where there is no choice.
+export function fillTasks(id, names) {
+  const select = find(id);
+  const chosen = select.value;
+  select.replaceChildren(...names.map((name) => make("option", { value: name }, name)));
+  if (names.includes(chosen)) select.value = chosen;
+  for (const part of [id, `${id}-label`]) show(part, names.length > 1);
+}
+
+export const percent = (share) => `${(share * 100).toFixed(share > 0.9995 || share < 0.0995 ? 2 : 1)} %`;
+
 export const number = (value) => value.toLocaleString("en");
 
 export function bytes(count) {
-  return count < 1024 ? `${count} bytes` : `${(count / 1024).toFixed(1)} KB`;
+  if (count < 1024) return `${count} bytes`;
+  return count < 1024 ** 2 ? `${(count / 1024).toFixed(1)} KB` : `${(count / 1024 ** 2).toFixed(1)} MB`;
 }

@@ -5,8 +5,10 @@ import { call, dropToken, hasToken, openSession, setToken } from "/page/api.js";
 import { startClassify, setTasks } from "/page/classify.js";
 import { find, notify, show } from "/page/dom.js";
 import { startFile } from "/page/file.js";
+import { setGenerationTasks, startGenerate } from "/page/generate.js";
 
 const EVERY = 10_000;
+const PANELS = { classification: ["classify", "silo", "file", "align"], generation: ["generate"] };
 let known = "";
 
 async function refresh() {
@@ -14,7 +16,7 @@ async function refresh() {
   try {
     const info = await call("GET", "/info");
     show("unlock", false);
-    const ready = info.tasks.filter((task) => task.ready && task.kind === "classification");
+    const ready = info.tasks.filter((task) => task.ready);
     if (info.silo === null) {
       setStatus(status, "away", "The silo cannot be reached");
     } else if (ready.length === 0) {
@@ -25,9 +27,11 @@ async function refresh() {
     const state = JSON.stringify([info.silo, info.tasks]);
     if (state !== known) {
       known = state;
-      setTasks(ready.map((task) => task.name));
+      showPanels(info);
+      setTasks(namesOf(ready, "classification"));
+      setGenerationTasks(namesOf(ready, "generation"));
       hint(info, ready);
-      if (info.silo !== null) await showQuality(info);
+      if (info.silo !== null && info.encoder !== null) await showQuality(info);
     }
   } catch (problem) {
     if (problem.status === 401) lock();
@@ -35,10 +39,29 @@ async function refresh() {
   }
 }
 
+const namesOf = (tasks, kind) => tasks.filter((task) => task.kind === kind).map((task) => task.name);
+
+// A daemon has an encoder, a causal model, or both.
+function showPanels(info) {
+  const used = { classification: info.encoder !== null, generation: info.model !== null };
+  for (const [kind, panels] of Object.entries(PANELS)) {
+    for (const id of panels) {
+      show(id, used[kind]);
+      document.querySelector(`nav a[href="#${id}"]`).hidden = !used[kind];
+    }
+  }
+  find("title").textContent = `${used.classification ? "Classify" : "Generate"} without showing your text`;
+  document.querySelector(".skip").hash = used.classification ? "#classify" : "#generate";
+}
+
 function hint(info, ready) {
+  const [unaligned] = namesOf(info.tasks, "generation").filter((name) => !namesOf(ready, "generation").includes(name));
   if (info.silo === null) notify("The silo cannot be reached. This page retries by itself.", "hint");
-  else if (ready.length === 0) notify("This daemon's model has no map to the silo yet. Align first, in panel 4.", "hint");
-  else notify("");
+  else if (info.encoder !== null && namesOf(ready, "classification").length === 0) {
+    notify("This daemon's encoder has no map to the silo yet. Align first, in the panel Align.", "hint");
+  } else if (unaligned !== undefined) {
+    notify(`This daemon's model has no map to task ${unaligned} yet. Run sealign align --generation ${unaligned} --public FILE.`, "hint");
+  } else notify("");
 }
 
 function setStatus(status, state, text) {
@@ -65,6 +88,7 @@ async function start() {
   startClassify();
   startFile();
   startAlign();
+  startGenerate();
   try {
     await openSession();
   } catch (problem) {
