@@ -25,7 +25,7 @@ from sealign.heads.trained import TrainedHead
 
 Matrix = NDArray[np.float64]
 
-_FORMAT = "sealign.calibrated-head/1"
+_FORMAT = "sealign.calibrated-head/2"
 _PROMISES = ("accuracy", "margin", "precision", "fitted")
 
 _PREFERRED = 2.0
@@ -116,7 +116,8 @@ def head_behind(
     """Return the head to serve behind a map: a discriminant fitted to it, or the silo's trained head.
 
     Both were judged when the profile was measured, on rows that neither had seen. The trained head is served if it was
-    better by two standard errors behind the blur that makes the task as hard as the map does. No row of the silo
+    better by two standard errors behind the blur that makes the task as hard as the map does. A head is fitted to the
+    channel of texts that the map has seen, and judged behind that of texts which it has not. No row of the silo
     enters: the result is a function of the map, the head and the profile, the same however often it is asked for.
 
     Args:
@@ -131,38 +132,37 @@ def head_behind(
     """
     reach = channel.reach(profile.statistics.total)
     channel = channel.noisier(reach)
-    mapped = profile.statistics.through(channel)
     outliers = profile.outliers and profile.outliers.through(channel)
+    mapped = profile.statistics.through(channel)
     head = discriminant_head(mapped, profile.shrinkage, outliers, directions if outliers else 0)
-    rows, targets = simulated(mapped)
-    loss = simulated_loss(head, rows, targets)
-    fitted = fit and profile.at(loss, profile.preference) <= _PREFERRED
-    measures = profile.fitted if fitted else profile.trained
-    chosen = head if fitted else ServedHead(own)
-    expected = fit_temperature(chosen.head.logits(rows), targets)
-    cooled = chosen.cooled(two_digits(expected * profile.at(loss, measures.temperatures)))
+    rows, targets = simulated(profile.statistics.through(channel.unseen_texts()))
+    hardness = simulated_loss(head.head.logits(rows), targets)
+    fitted = fit and profile.fitted.at(hardness, profile.preference) <= _PREFERRED
+    chosen, measures = (head, profile.fitted) if fitted else (ServedHead(own), profile.trained)
+    logits = chosen.head.logits(rows)
+    loss = simulated_loss(logits, targets)
+    expected = fit_temperature(logits, targets)
+    cooled = chosen.cooled(two_digits(expected * measures.at(loss, measures.temperatures)))
     outputs = cooled.outputs(rows)
-    accuracy = rounded(profile.at(loss, measures.accuracies), ACCURACY_STEP)
-    meaningful = not outliers or profile.at(loss, profile.aurocs) >= _SEPARATED
+    accuracy = rounded(measures.at(loss, measures.accuracies), ACCURACY_STEP)
+    meaningful = not outliers or profile.fitted.at(hardness, profile.aurocs) >= _SEPARATED
     return CalibratedHead(
         head=cooled,
         accuracy=accuracy,
         margin=rounded(1.96 * float(np.hypot(_MISFIT * reach, standard_error(accuracy, profile.rows))), ACCURACY_STEP),
-        ood=_thresholds(cooled, outputs, profile, measures, loss) if meaningful else {},
+        ood=_thresholds(cooled, outputs, measures, loss) if meaningful else {},
         precision=label_precision(cooled.layout.logits(outputs)),
         fitted=fitted,
     )
 
 
-def _thresholds(
-    head: ServedHead, outputs: Matrix, profile: TaskProfile, measures: Measures, loss: float
-) -> dict[str, float]:
+def _thresholds(head: ServedHead, outputs: Matrix, measures: Measures, loss: float) -> dict[str, float]:
     """Quantiles of simulated scores, each where 95 % of real rows were above it, in steps of about their error."""
     thresholds = {}
     for name, scores in head.layout.scores(outputs).items():
         if name not in measures.tails:
             continue
-        tail = profile.at(loss, measures.tails[name])
+        tail = measures.at(loss, measures.tails[name])
         step = power_of_two(max(float(scores.std()) / 16.0, 1e-9))
         thresholds[name] = rounded(float(np.quantile(scores, tail)), step)
     return thresholds

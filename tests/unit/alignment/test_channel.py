@@ -157,7 +157,7 @@ def test_wrong_shapes() -> None:
         (square[0, :0], square[:0, :0], square[:0, :0], square[:0, :0]),
     ]:
         with pytest.raises(InvalidInputError, match="has shape"):
-            MappedChannel(mean, gain, noise, spread)
+            MappedChannel(mean, gain, noise, spread, noise)
     with pytest.raises(InvalidInputError, match="does not fit"):
         AffineMap(
             learned.weight,
@@ -167,7 +167,7 @@ def test_wrong_shapes() -> None:
             "p",
             learned.quality,
             "now",
-            MappedChannel(square[0], square, square, square),
+            MappedChannel(square[0], *[square] * 4),
         )
 
 
