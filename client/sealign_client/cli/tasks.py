@@ -41,6 +41,8 @@ def tasks(given: dict[str, Any], as_json: AsJson = False, config: Config = None)
                     "labels": list(card.labels),
                     "accuracy": card.held_out_accuracy,
                     "promised": card.mapped_accuracy,
+                    "margin": card.mapped_accuracy_margin,
+                    "kept": card.kept,
                     "aligned": offer.map is not None,
                     "state": _state(offer, card),
                     "description": card.description,
@@ -68,7 +70,7 @@ def tasks(given: dict[str, Any], as_json: AsJson = False, config: Config = None)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    columns = ("task", "kind", "state", "promised accuracy", "silo's own", "labels", "description")
+    columns = ("task", "kind", "state", "promised accuracy", "silo's own", "texts kept", "labels", "description")
     print_table(columns, map(_cells, rows))
 
 
@@ -90,13 +92,14 @@ def _generation_state(found: GenerationDescription) -> str:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    promised, own = row.get("promised"), row.get("accuracy")
+    promised, own, kept = row.get("promised"), row.get("accuracy"), row.get("kept")
     return (
         row["task"],
         row["kind"],
         row["state"],
         "unknown" if promised is None else f"{promised:.3f}",
         "" if own is None else f"{own:.3f}",
+        "" if kept is None else f"{kept[0]:.0%} to {kept[1]:.0%}",
         ", ".join(row.get("labels", ())),
         row["description"],
     )

@@ -265,6 +265,7 @@ def _card(task: LoadedTask, served: ServedTask | _LeftOut | None) -> TaskCard:
         mapped_accuracy=served.calibrated.accuracy,
         mapped_accuracy_margin=served.calibrated.margin,
         calibrated=served.is_calibrated,
+        kept=served.calibrated.kept,
     )
 
 

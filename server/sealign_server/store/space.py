@@ -268,7 +268,7 @@ class SpaceStore:
             return None
         arrays, _ = load_arrays(path)
         try:
-            return MappedChannel(*(arrays[part] for part in MappedChannel.ARRAYS))
+            return MappedChannel.of_arrays(arrays)
         except (KeyError, InvalidInputError) as error:
             raise StorageError(f"{path} is damaged; delete it") from error
 

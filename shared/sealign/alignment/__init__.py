@@ -5,7 +5,7 @@ Source: Gorbett and Jana, "Secure Linear Alignment of Large Language Models", ar
 """
 
 from sealign.alignment.affine import AffineMap, MapQuality
-from sealign.alignment.channel import MapCovariances, MappedChannel
+from sealign.alignment.channel import MappedChannel
 from sealign.alignment.cross_covariance import (
     TEXTS_PER_DIMENSION,
     ScaledRows,
@@ -14,6 +14,7 @@ from sealign.alignment.cross_covariance import (
     require_enough_texts,
 )
 from sealign.alignment.families import FAMILIES, fit_map
+from sealign.alignment.map_covariances import MapCovariances
 from sealign.alignment.public_set import PublicSet, public_sets
 from sealign.alignment.regression import DEFAULT_PENALTIES
 from sealign.alignment.ridge import fit_ridge

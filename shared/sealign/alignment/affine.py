@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sealign.alignment.channel import MapCovariances, MappedChannel
+from sealign.alignment.channel import MappedChannel
+from sealign.alignment.map_covariances import MapCovariances
 from sealign.errors import InvalidInputError
 from sealign.files import load_arrays, save_arrays
 
@@ -174,9 +175,7 @@ class AffineMap:
                 weight=arrays["weight"],
                 intercept=arrays["intercept"],
                 quality=MapQuality(**json.loads(metadata["quality"])),
-                channel=MappedChannel(*(arrays[f"channel.{name}"] for name in MappedChannel.ARRAYS))
-                if has_channel
-                else None,
+                channel=MappedChannel.of_arrays(arrays, "channel.") if has_channel else None,
                 covariances=MapCovariances(*(arrays[f"covariances.{name}"] for name in _COVARIANCES))
                 if "covariances.cross" in arrays
                 else None,

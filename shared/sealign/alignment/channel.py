@@ -7,6 +7,7 @@ measured on y do not hold for ŷ; measured on y sent through this channel, they 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,48 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealign.alignment.content import row_normals
-from sealign.alignment.regression import DEFAULT_PENALTIES, Spectrum, checked_penalties, cross_validated_ridge
+from sealign.alignment.map_covariances import MapCovariances
+from sealign.alignment.regression import (
+    DEFAULT_PENALTIES,
+    Spectrum,
+    checked_penalties,
+    cross_validated_ridge,
+    ridge_weight,
+)
 from sealign.alignment.statistics import Matrix, Moments, RidgeStatistics
 from sealign.errors import InvalidInputError
 
 _REACH = 0.1
 """Of the public texts' mean eigenvalue: variance below it counts as none."""
-
-
-@dataclass(frozen=True, eq=False)
-class MapCovariances:
-    """What a client that applies its own map can tell the silo about it, so that a channel can be fitted.
-
-    With centred rows X of the client and Y of the silo, H = X(XᵀX + λ)⁻¹Xᵀ and Ŷ = HY, these are YᵀHY/n and
-    YᵀH²Y/n. They depend on the client's encoder through H alone, which every rotation of its embedding space leaves
-    as it is, and on no text but the public ones.
-
-    Attributes:
-        cross: covariance of target embeddings and their mapped counterparts, (d, d), symmetric for a ridge map;
-            float32, read-only.
-        mapped: covariance of the mapped counterparts, (d, d), float32, read-only.
-
-    Raises:
-        InvalidInputError: matrices that are not square and alike, not symmetric, or not finite.
-    """
-
-    cross: NDArray[np.float32]
-    mapped: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        for name in ("cross", "mapped"):
-            array = np.array(getattr(self, name), dtype=np.float32)
-            if array.ndim != 2 or not array.size or array.shape != np.shape(self.mapped)[::-1]:
-                raise InvalidInputError(f"a map's covariances must be square and alike; {name} has shape {array.shape}")
-            if not np.isfinite(array).all():
-                raise InvalidInputError(f"a map's covariances hold numbers that are not finite ({name}); align again")
-            array = array / 2 + array.T / 2  # no overflow, however large they are
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
-
-    @property
-    def dimension(self) -> int:
-        return len(self.cross)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,27 +39,35 @@ class MappedChannel:
     too faint for others); the noise is what covariance the mapped ones have beyond that. So
     counterparts of the public texts have exactly the mean and covariance of their mapped embeddings.
 
+    A map has seen these texts, and the few of a task that weigh more than others it nearly knows by heart. A head is
+    best fitted to that noise, but must not be judged by it (:meth:`unseen_texts`).
+
     Attributes:
         mean: m, (d,), of the public texts' target embeddings; float32, read-only. It is the mean of
             their mapped ones as well: a map's intercept sees to it.
         gain: (d, d), float32, read-only.
         noise: (d, d), a factor of the noise's covariance, float32, read-only.
-        spread: (d, d), a factor of the covariance of the public texts' target embeddings, float32, read-only.
+        spread: (d, d), a factor of the covariance of the public texts' target embeddings, those of a task left out,
+            float32, read-only.
+        unseen: (d, d), a factor of the noise's covariance for texts that the map was not learned from, float32,
+            read-only.
 
     Raises:
         InvalidInputError: shapes that do not fit together, or numbers that are not finite.
     """
 
-    ARRAYS: ClassVar = ("mean", "gain", "noise", "spread")
+    ARRAYS: ClassVar = ("mean", "gain", "noise", "spread", "unseen")
 
     mean: NDArray[np.float32]
     gain: NDArray[np.float32]
     noise: NDArray[np.float32]
     spread: NDArray[np.float32]
+    unseen: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         square = (self.dimension, self.dimension)
-        for name, shape in (("mean", square[:1]), ("gain", square), ("noise", square), ("spread", square)):
+        for name in self.ARRAYS:
+            shape = square[:1] if name == "mean" else square
             array = np.array(getattr(self, name), dtype=np.float32)
             if array.shape != shape or not array.size:
                 raise InvalidInputError(f"a mapped channel's {name} has shape {array.shape} where {shape} is needed")
@@ -116,28 +96,50 @@ class MappedChannel:
         variance = noise * values.mean()
         shrunk = np.divide(values, values + variance, out=np.ones_like(values), where=values + variance > 0)
         gain = (vectors * shrunk) @ vectors.T  # symmetric, and so a factor of the noise but for its size
-        return cls(*(array.astype(np.float32) for array in (mean, gain, np.sqrt(variance) * gain, _factor(covariance))))
+        factor = np.sqrt(variance) * gain
+        return cls(*(array.astype(np.float32) for array in (mean, gain, factor, _factor(covariance), factor)))
 
     @classmethod
-    def fit(cls, statistics: RidgeStatistics, weight: Matrix, intercept: Matrix) -> MappedChannel:
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str = "") -> MappedChannel:
+        """Return the channel that was kept as arrays, each under its name.
+
+        Earlier versions kept no noise of unseen texts; the other one stands for it.
+
+        Raises:
+            KeyError: an array is missing.
+            InvalidInputError: shapes that do not fit together, or numbers that are not finite.
+        """
+        kept = {f"{prefix}unseen": arrays[f"{prefix}noise"], **arrays}
+        return cls(*(kept[prefix + name].astype(np.float32) for name in cls.ARRAYS))
+
+    @classmethod
+    def fit(cls, statistics: RidgeStatistics, weight: Matrix, refit: Callable[[Moments], Matrix]) -> MappedChannel:
         """The channel of a map, from the statistics that it was learned from.
+
+        The noise of unseen texts is cross-fitted: map and gain are fitted without a fold, and its public texts are
+        what they leave unexplained. Texts of a task that the map was told to weigh take part in the fits only, so that
+        a map is judged by texts that it does not know, and yet as one that knows those.
 
         Args:
             statistics: of source rows x and target rows y that are not all the same; fewer rows than
                 dimensions are fine.
             weight: W of the map, (dim_source, dim_target).
-            intercept: b of the map, (dim_target,).
+            refit: the same map's weight for part of the rows.
         """
 
         def moments(*folds: int) -> Moments:
-            """Of (y, xW + b) instead of (x, y)."""
-            of = statistics.moments(*folds)
-            mapped = weight.T @ of.xx @ weight
-            return Moments(of.count, of.mean_y, of.mean_x @ weight + intercept, of.yy, of.xy.T @ weight, mapped)
+            return _mapped(statistics.moments(*folds), weight)
 
-        gain = cross_validated_ridge(moments, statistics.folds).weight
-        total = moments(*range(statistics.folds))
-        return cls._of(total.mean_x, gain, total.xx / total.count, total.yy / total.count)
+        public, every = statistics.public, range(statistics.folds)
+        gain = cross_validated_ridge(moments, statistics.folds)
+        unseen: Matrix = np.zeros_like(gain.weight)
+        for fold in every:
+            train, held_out = statistics.moments(*(other for other in every if other != fold)), public.moments(fold)
+            without = refit(train)
+            unseen += _unexplained(train, held_out, without, ridge_weight(_mapped(train, without), gain.strength))
+        total, of_public = moments(*every), public.moments(*every)
+        own, mapped, spread = total.xx / total.count, total.yy / total.count, of_public.yy / of_public.count
+        return cls._of(total.mean_x, gain.weight, own, mapped, spread, unseen / of_public.count)
 
     @classmethod
     def of_covariances(cls, Y: ArrayLike, covariances: MapCovariances) -> MappedChannel:
@@ -167,14 +169,17 @@ class MappedChannel:
         if not unit > 0 or not norm > 0 or any(spectrum.residual(lam, norm) < -1e-3 * norm for lam in penalties):
             raise InvalidInputError("the covariances contradict the silo's embeddings: they are of no map into them")
         best = min(penalties, key=lambda lam: spectrum.generalised_error(lam, norm, len(y)))
-        return cls._of(mean, spectrum.weight(best), own, mapped)
+        return cls._of(mean, spectrum.weight(best), own, mapped, own)
 
     @classmethod
-    def _of(cls, mean: Matrix, gain: Matrix, own: Matrix, mapped: Matrix) -> MappedChannel:
+    def _of(
+        cls, mean: Matrix, gain: Matrix, own: Matrix, mapped: Matrix, spread: Matrix, unseen: Matrix | None = None
+    ) -> MappedChannel:
         """From covariances: what the gain leaves of the mapped embeddings' is noise."""
-        noise = mapped - gain.T @ own @ gain
         # The map's intercept gives mapped and target embeddings the same mean.
-        return cls(*(array.astype(np.float32) for array in (mean, gain, _factor(noise), _factor(own))))
+        noise = _factor(mapped - gain.T @ own @ gain)
+        other = noise if unseen is None else _factor(unseen)
+        return cls(*(array.astype(np.float32) for array in (mean, gain, noise, _factor(spread), other)))
 
     @property
     def dimension(self) -> int:
@@ -190,8 +195,7 @@ class MappedChannel:
 
         It is their variance in units of the public texts' S, averaged over directions. λ is a tenth of the mean
         eigenvalue of S, about the ridge penalty that cross-validation chooses. Where a map has seen little it is wrong
-        by more: between all-MiniLM-L6-v2 and Google USE, on 48 tasks and public sets, noise that is as many times as
-        large (:meth:`noisier`) brings the error of a predicted accuracy from 5.7 to 4.2 points (means).
+        by more, and noise that is as many times as large (:meth:`noisier`) predicts accuracies better.
 
         Args:
             covariance: C, of the task's target embeddings, (d, d).
@@ -204,8 +208,13 @@ class MappedChannel:
         return max(float(np.trace(relative)) / self.dimension, 1.0)
 
     def noisier(self, factor: float) -> MappedChannel:
-        """Return the channel with so many times the noise's covariance."""
-        return replace(self, noise=self.noise * np.float32(np.sqrt(factor)))
+        """Return the channel with so many times the noise's covariance, of unseen texts too."""
+        root = np.float32(np.sqrt(factor))
+        return replace(self, noise=self.noise * root, unseen=self.unseen * root)
+
+    def unseen_texts(self) -> MappedChannel:
+        """Return the channel with the noise of texts that the map was not learned from, to judge a head by."""
+        return replace(self, noise=self.unseen)
 
     def expected(self, Y: ArrayLike) -> Matrix:
         """The mean mapped counterpart, (n, d), of each target embedding, (n, d).
@@ -228,6 +237,19 @@ class MappedChannel:
         expected = self.expected(Y).astype(np.float32)
         mapped: NDArray[np.float32] = expected + row_normals(Y, seed) @ self.noise
         return mapped
+
+
+def _mapped(of: Moments, weight: Matrix) -> Moments:
+    """Of (y, ŷ) instead of (x, y); the map's intercept gives both the mean of y."""
+    return Moments(of.count, of.mean_y, of.mean_y, of.yy, of.xy.T @ weight, weight.T @ of.xx @ weight)
+
+
+def _unexplained(train: Moments, held_out: Moments, weight: Matrix, gain: Matrix) -> Matrix:
+    """Scatter of (x − x̄)W − (y − ȳ)G over the rows held out, means those of the other rows."""
+    cross = weight.T @ held_out.xy @ gain
+    offset = (held_out.mean_x - train.mean_x) @ weight - (held_out.mean_y - train.mean_y) @ gain
+    scatter: Matrix = weight.T @ held_out.xx @ weight - cross - cross.T + gain.T @ held_out.yy @ gain
+    return scatter + held_out.count * np.outer(offset, offset)
 
 
 def _factor(covariance: Matrix) -> Matrix:

@@ -14,7 +14,7 @@ from math import ceil, log2
 import numpy as np
 
 from sealign.alignment.affine import AffineMap, MapQuality
-from sealign.alignment.channel import MapCovariances
+from sealign.alignment.map_covariances import MapCovariances
 from sealign.alignment.regression import DEFAULT_PENALTIES, Spectrum, checked_penalties
 from sealign.alignment.statistics import Matrix
 from sealign.errors import InvalidInputError

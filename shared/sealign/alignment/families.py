@@ -142,15 +142,14 @@ def fit_map(
     if unknown or not families:
         raise InvalidInputError(f"there is no family of maps {unknown[:1]}; choose among {', '.join(FAMILIES)}")
     best = max(score_families(statistics, families), key=lambda scored: scored.score)
-    held_out = best.candidate.weight
     chosen = refitted(statistics, best)
     train = statistics.moments(*range(1, statistics.folds))
     return affine_map(
         statistics,
         chosen.weight,
-        held_out,
+        lambda moments: _again(moments, best).weight,
         penalty=chosen.penalty,
-        explained_variance=_explained_variance(held_out, train, statistics.moments(0)),
+        explained_variance=_explained_variance(best.candidate.weight, train, statistics.moments(0)),
         source_fingerprint=source_fingerprint,
         target_fingerprint=target_fingerprint,
         public_set=public_set,
@@ -182,8 +181,11 @@ def score_families(
 
 def refitted(statistics: RidgeStatistics, scored: ScoredCandidate) -> Candidate:
     """The same candidate fitted to all rows."""
-    total = statistics.moments(*range(statistics.folds))
-    return next(islice(FAMILIES[scored.candidate.family](total), scored.index, None))
+    return _again(statistics.moments(*range(statistics.folds)), scored)
+
+
+def _again(moments: Moments, scored: ScoredCandidate) -> Candidate:
+    return next(islice(FAMILIES[scored.candidate.family](moments), scored.index, None))
 
 
 def retrieval(predicted: Matrix, actual: Matrix) -> float:

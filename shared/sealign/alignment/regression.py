@@ -22,17 +22,17 @@ class RidgeFit:
         weight: (dim_source, dim_target).
         intercept: (dim_target,).
         penalty: chosen, as a multiple of the mean eigenvalue of XᵀX.
+        strength: the same as λ per row.
         error: squared error over all held-out folds.
         baseline: the same for predicting the training mean.
-        without_first: weight and intercept fitted without fold 0.
     """
 
     weight: Matrix
     intercept: Matrix
     penalty: float
+    strength: float
     error: float
     baseline: float
-    without_first: tuple[Matrix, Matrix]
 
 
 def cross_validated_ridge(
@@ -58,9 +58,8 @@ def cross_validated_ridge(
     total = moments(*range(folds))
     unit = _mean_eigenvalue(total)
     errors, baseline = np.zeros(len(ratios)), 0.0
-    without_first = _RidgePath(moments(*range(1, folds)))
     for fold in range(folds):
-        path = _RidgePath(_others(moments, folds, fold)) if fold else without_first
+        path = _RidgePath(_others(moments, folds, fold))
         held_out = moments(fold)
         errors += path.held_out_errors(held_out, ratios * unit * path.train.count)
         baseline += _squared_error(held_out, path.train.mean_y)
@@ -70,10 +69,16 @@ def cross_validated_ridge(
         weight=weight,
         intercept=intercept,
         penalty=float(ratios[best]),
+        strength=float(ratios[best] * unit),
         error=float(errors[best]),
         baseline=baseline,
-        without_first=without_first.fit(ratios[best] * unit * without_first.train.count),
     )
+
+
+def ridge_weight(moments: Moments, strength: float) -> Matrix:
+    """Return W, (s, t), of ridge regression with λ = strength · rows, as `RidgeFit.strength` is."""
+    penalised = moments.xx + strength * moments.count * np.eye(len(moments.xx))
+    return np.asarray(np.linalg.solve(penalised, moments.xy), dtype=np.float64)
 
 
 def held_out_error(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 import numpy as np
 
 from sealign.alignment.affine import AffineMap, MapQuality
 from sealign.alignment.channel import MappedChannel
-from sealign.alignment.regression import DEFAULT_PENALTIES, cross_validated_ridge
+from sealign.alignment.regression import DEFAULT_PENALTIES, cross_validated_ridge, ridge_weight
 from sealign.alignment.statistics import Matrix, Moments, RidgeStatistics
 from sealign.errors import InvalidInputError
 
@@ -43,7 +43,7 @@ def fit_ridge(
     return affine_map(
         statistics,
         fitted.weight,
-        fitted.without_first[0],
+        lambda moments: ridge_weight(moments, fitted.strength),
         penalty=fitted.penalty,
         explained_variance=1.0 - fitted.error / fitted.baseline,
         source_fingerprint=source_fingerprint,
@@ -55,7 +55,7 @@ def fit_ridge(
 def affine_map(
     statistics: RidgeStatistics,
     weight: Matrix,
-    held_out_weight: Matrix,
+    refit: Callable[[Moments], Matrix],
     *,
     penalty: float,
     explained_variance: float,
@@ -69,7 +69,7 @@ def affine_map(
     Args:
         statistics: that it was fitted to.
         weight: W, (dim_source, dim_target).
-        held_out_weight: the same fitted without fold 0.
+        refit: the same map's weight for part of the rows.
         penalty, explained_variance: as in `MapQuality`.
         source_fingerprint, target_fingerprint, public_set: as in :func:`fit_ridge`.
         family: of the map.
@@ -77,7 +77,7 @@ def affine_map(
     total, train = statistics.moments(*range(statistics.folds)), statistics.moments(*range(1, statistics.folds))
     intercept = total.mean_y - total.mean_x @ weight
     sample_x, sample_y = statistics.held_out_sample()
-    predicted = train.mean_y + (sample_x - train.mean_x) @ held_out_weight
+    predicted = train.mean_y + (sample_x - train.mean_x) @ refit(train)
     return AffineMap(
         weight=weight,
         intercept=intercept,
@@ -93,7 +93,7 @@ def affine_map(
             family=family,
         ),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        channel=MappedChannel.fit(statistics, weight, intercept),
+        channel=MappedChannel.fit(statistics, weight, refit),
     )
 
 

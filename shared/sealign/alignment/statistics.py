@@ -75,6 +75,9 @@ class RidgeStatistics:
     chunks changes nothing. Memory is about 8·folds·(s² + st + t²) bytes for dimensions s and t,
     whatever the number of rows. A uniform sample of at most 512 rows of fold 0 is kept as well.
 
+    Attributes:
+        public: statistics of the public texts alone, if texts of a task are weighed among them; these by default.
+
     Raises:
         InvalidInputError: a dimension below one or fewer than two folds.
     """
@@ -87,6 +90,7 @@ class RidgeStatistics:
             )
         self.dim_source, self.dim_target, self.folds = dim_source, dim_target, folds
         self.rows = 0
+        self.public = self
         self._moments = [Moments.empty(dim_source, dim_target) for _ in range(folds)]
         self._block_x = np.empty((BLOCK_ROWS, dim_source))
         self._block_y = np.empty((BLOCK_ROWS, dim_target))

@@ -75,6 +75,7 @@ def _joined(public: RidgeStatistics, shared: RidgeStatistics, weight: float) -> 
     both = RidgeStatistics(public.dim_source, public.dim_target, public.folds)
     both.merge(public)
     both.merge(shared, weight)
+    both.public = public
     return both
 
 

@@ -3,8 +3,8 @@
 A client chooses its map, and hears how good the head behind it is. Measured on the silo's rows, each such answer would
 be a question about single rows that the client may ask at will. So rows are used once, at training, behind blurs of
 growing strength that no client chooses. Behind a map, rows are drawn from Gaussian classes with the task's statistics
-(`ClassStatistics.simulated`), which is too good to be true by as much as the profile says: a map is as hard as the
-blur at which simulated rows have the same log-loss, and what was measured there with real rows holds.
+(`ClassStatistics.simulated`), which is too good to be true by as much as the profile says: a map is as hard for a head
+as the blur at which simulated rows have the same log-loss, and what was measured there with real rows holds.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from sealign.heads.discriminant import ClassStatistics, Outliers
 
 Matrix = NDArray[np.float64]
 
-_FORMAT = "sealign.task-profile/2"
+_FORMAT = "sealign.task-profile/3"
 _STATISTICS = ("counts", "means", "within")
-_CURVES = ("losses", "preference", "aurocs")
+_CURVES = ("preference", "aurocs")
 _KINDS = ("fitted", "trained")
+_FIGURES = ("losses", "accuracies", "temperatures")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class Measures:
     """Figures of one kind of head behind each blur, of rows that the head was not fitted to.
 
     Attributes:
+        losses: log-loss of simulated rows, ascending, (blurs,).
         accuracies: (blurs,).
         temperatures: of real rows, in units of the one that simulated rows need, (blurs,). A map scales a trained
             head's logits in its own way, so that no temperature holds for another map.
@@ -42,9 +44,14 @@ class Measures:
             reach, (blurs,).
     """
 
+    losses: Matrix
     accuracies: Matrix
     temperatures: Matrix
     tails: Mapping[str, Matrix]
+
+    def at(self, loss: float, values: Matrix) -> float:
+        """Interpolate figures, (blurs,), for a map behind which simulated rows have this log-loss."""
+        return float(np.interp(np.log(loss), np.log(self.losses), values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +63,6 @@ class TaskProfile:
         outliers: texts of another kind; None if the task has no class of outliers.
         shrinkage: of discriminant heads.
         rows: number of labelled embeddings.
-        losses: log-loss of simulated rows behind each blur, ascending, (blurs,).
         fitted: of the discriminant.
         trained: of the silo's trained or imported head.
         preference: by how many standard errors the trained head's log-loss is lower than the discriminant's, (blurs,).
@@ -67,15 +73,10 @@ class TaskProfile:
     outliers: Outliers | None
     shrinkage: float
     rows: int
-    losses: Matrix
     fitted: Measures
     trained: Measures
     preference: Matrix
     aurocs: Matrix
-
-    def at(self, loss: float, values: Matrix) -> float:
-        """Interpolate figures, (blurs,), for a map behind which simulated rows have this log-loss."""
-        return float(np.interp(np.log(loss), np.log(self.losses), values))
 
     @property
     def digest(self) -> bytes:
@@ -109,13 +110,12 @@ class TaskProfile:
             facts = json.loads(metadata["profile"])
             outliers = Outliers(arrays["outliers.mean"], arrays["outliers.covariance"]) if facts["outliers"] else None
             statistics = ClassStatistics(tuple(facts["labels"]), *(arrays[name] for name in _STATISTICS))
-            losses, preference, aurocs = (np.asarray(arrays[name], dtype=np.float64) for name in _CURVES)
+            preference, aurocs = (np.asarray(arrays[name], dtype=np.float64) for name in _CURVES)
             return cls(
                 statistics=statistics,
                 outliers=outliers,
                 shrinkage=float(facts["shrinkage"]),
                 rows=int(facts["rows"]),
-                losses=losses,
                 fitted=_measures(arrays, "fitted"),
                 trained=_measures(arrays, "trained"),
                 preference=preference,
@@ -136,7 +136,7 @@ class TaskProfile:
             arrays |= {"outliers.mean": self.outliers.mean, "outliers.covariance": self.outliers.covariance}
         for kind in _KINDS:
             measures: Measures = getattr(self, kind)
-            arrays |= {f"{kind}.accuracies": measures.accuracies, f"{kind}.temperatures": measures.temperatures}
+            arrays |= {f"{kind}.{name}": getattr(measures, name) for name in _FIGURES}
             arrays |= {f"{kind}.tails.{name}": tail for name, tail in measures.tails.items()}
         return arrays
 
@@ -145,4 +145,4 @@ def _measures(arrays: Mapping[str, NDArray[np.generic]], kind: str) -> Measures:
     prefix = f"{kind}.tails."
     wide = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items() if name.startswith(kind)}
     tails = {name.removeprefix(prefix): array for name, array in wide.items() if name.startswith(prefix)}
-    return Measures(wide[f"{kind}.accuracies"], wide[f"{kind}.temperatures"], tails)
+    return Measures(**{name: wide[f"{kind}.{name}"] for name in _FIGURES}, tails=tails)

@@ -100,7 +100,6 @@ def _profile(folds: _Folds, far: Matrix | None, directions: int, step: Callable[
         outliers=None if far is None else Outliers.of(far),
         shrinkage=shrinkage,
         rows=len(folds.rows),
-        losses=np.maximum.accumulate([one.loss for one in behind]),
         fitted=_joined([one.fitted for one in behind]),
         trained=_joined([one.trained for one in behind]),
         preference=np.array([one.preference for one in behind]),
@@ -113,9 +112,9 @@ def simulated(statistics: ClassStatistics) -> tuple[Matrix, Indices]:
     return statistics.simulated(_SIMULATED_ROWS)
 
 
-def simulated_loss(head: ServedHead, rows: Matrix, targets: Indices) -> float:
-    """Return the mean log-loss, at the best temperature, that says how hard a map makes a task."""
-    return max(float(log_losses(head.head.logits(rows), targets).mean()), 1e-12)
+def simulated_loss(logits: Matrix, targets: Indices) -> float:
+    """Return the mean log-loss, at the best temperature, that says how hard a map makes a task for a head."""
+    return max(float(log_losses(logits, targets).mean()), 1e-12)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +207,7 @@ class _Behind:
 class _Measured:
     """Figures of one kind of head behind one blur."""
 
+    loss: float
     accuracy: float
     temperature: float
     tails: dict[str, float]
@@ -216,11 +216,13 @@ class _Measured:
     def of(cls, layout: OutputLayout, folds: _Folds, real: Matrix, simulated: Matrix, classes: Indices) -> _Measured:
         """From outputs of rows that the heads have not seen, and of simulated ones by the head of all rows."""
         logits, targets, rows = layout.logits(real), folds.drawn_targets, len(folds.rows)
-        expected = fit_temperature(layout.logits(simulated), classes)
+        drawn_logits = layout.logits(simulated)
+        expected = fit_temperature(drawn_logits, classes)
         ratio = two_digits(fit_temperature(logits, targets) / expected)
         reached, drawn = (layout.scores(layout.cooled(outputs, ratio * expected)) for outputs in (real, simulated))
         accuracy = float(np.mean(logits.argmax(axis=1) == targets))
         return cls(
+            loss=simulated_loss(drawn_logits, classes),
             accuracy=published_fraction(accuracy, rows),
             temperature=ratio,
             tails={name: _tail(reached[name], drawn[name], rows) for name in reached},
@@ -231,7 +233,6 @@ class _Measured:
 class _Blurred:
     """Figures behind one blur."""
 
-    loss: float
     fitted: _Measured
     trained: _Measured
     preference: float
@@ -265,7 +266,6 @@ class _Blurred:
             )
             separated = auroc(inside, outside)
         return cls(
-            loss=simulated_loss(final, drawn, classes),
             fitted=_Measured.of(final.layout, folds, fitted, final.outputs(drawn), classes),
             trained=_Measured.of(own.layout, folds, trained, own.outputs(drawn), classes),
             preference=float(gain.mean() / max(gain.std() / np.sqrt(len(gain)), 1e-12)),
@@ -281,6 +281,7 @@ def _tail(real: Matrix, drawn: Matrix, rows: int) -> float:
 
 def _joined(measured: Sequence[_Measured]) -> Measures:
     return Measures(
+        losses=np.maximum.accumulate([one.loss for one in measured]),
         accuracies=np.array([one.accuracy for one in measured]),
         temperatures=np.array([one.temperature for one in measured]),
         tails={name: np.array([one.tails[name] for one in measured]) for name in measured[0].tails},

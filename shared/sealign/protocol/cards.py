@@ -172,10 +172,13 @@ class TaskCard:
         plans: none if the task is not served to the rows asked about.
         revision: names this version of head and map.
         reject, directions: how to read outputs, as in :class:`sealign.heads.OutputLayout`.
-        mapped_accuracy: promised for the rows asked about; None where the silo knows too little about the map.
+        mapped_accuracy: promised for the rows asked about, of texts distributed as the silo's own; None where the silo
+            knows too little about the map.
         calibrated: whether temperature and thresholds were measured for the map asked about.
         mapped_accuracy_margin: within which the promise holds in about 95 % of cases.
         preparing: whether the head for the rows asked about is being fitted.
+        kept: least and largest share of the task's texts that reach the first threshold, in about 95 % of cases; None
+            where thresholds were not set for the map.
     """
 
     name: str
@@ -192,6 +195,7 @@ class TaskCard:
     calibrated: bool = False
     mapped_accuracy_margin: float | None = None
     preparing: bool = False
+    kept: tuple[float, float] | None = None
 
     @property
     def layout(self) -> OutputLayout:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -19,7 +19,10 @@ from google.protobuf.message import Message
 KEY_BYTES = 32
 MAX_KEY_CHANGES = 64
 _CARD, _CHANGE = b"sealign card v1\0", b"sealign signing key v1\0"
+_WHOLE = b"sealign whole card v1\0"
 _SIGNATURE = "signature"
+_FIRST_FIELDS: Mapping[str, int] = MappingProxyType({"sealign.v1.TaskCard": 15})
+"""Number of the last field that earlier versions know, of cards that have gained fields since."""
 
 
 class Signer(Protocol):
@@ -80,27 +83,55 @@ def sign_card(card: Message, asked: Message, signer: Signer) -> None:
         signer: the silo's.
     """
     signature = card.signature  # type: ignore[attr-defined]
-    signature.key, signature.value = signer.sign(signed_content(card, asked))
+    contents = [signed_content(card, asked)]
+    if _has_gained(card):
+        contents.append(signed_content(card, asked, whole=True))
+    signed = [signer.sign(content) for content in contents]
+    if len({key for key, _ in signed}) > 1:  # the key has just changed
+        signed = [signer.sign(content) for content in contents]
+    signature.key, signature.value = signed[0]
+    if _has_gained(card):
+        signature.whole = signed[1][1]
 
 
 def is_card_signed(card: Message, asked: Message) -> bool:
     """Return whether a card is signed by the key that it names; which key that is, is not looked at."""
     signature = card.signature  # type: ignore[attr-defined]
-    return is_signed(signature.key, signature.value, signed_content(card, asked))
+    return is_signed(signature.key, signature.value, signed_content(card, asked)) and (
+        not _has_gained(card) or is_signed(signature.key, signature.whole, signed_content(card, asked, whole=True))
+    )
 
 
-def signed_content(card: Message, asked: Message) -> bytes:
-    """Return what the signature of a card is of."""
-    parts = [_CARD]
-    for message, left_out in ((asked, None), (card, _SIGNATURE)):
-        _add_text(parts, message.DESCRIPTOR.full_name)
-        _add_message(parts, message, left_out)
+def signed_content(card: Message, asked: Message, *, whole: bool = False) -> bytes:
+    """Return what the signature of a card is of: the fields that every version knows, or the whole card."""
+    last = None if whole else _FIRST_FIELDS.get(card.DESCRIPTOR.full_name)
+    parts = [_WHOLE if whole else _CARD]
+    _add_text(parts, asked.DESCRIPTOR.full_name)
+    _add_message(parts, asked)
+    _add_text(parts, card.DESCRIPTOR.full_name)
+    _add_fields(
+        parts,
+        [
+            (field, value)
+            for field, value in card.ListFields()
+            if field.name != _SIGNATURE and (last is None or field.number <= last)
+        ],
+    )
     return b"".join(parts)
 
 
-def _add_message(parts: list[bytes], message: Message, left_out: str | None = None) -> None:
+def _has_gained(card: Message) -> bool:
+    """Whether a field is set that earlier versions do not know."""
+    last = _FIRST_FIELDS.get(card.DESCRIPTOR.full_name)
+    return last is not None and any(field.number > last for field, _ in card.ListFields())
+
+
+def _add_message(parts: list[bytes], message: Message) -> None:
+    _add_fields(parts, message.ListFields())
+
+
+def _add_fields(parts: list[bytes], present: Sequence[tuple[FieldDescriptor, Any]]) -> None:
     """Append the fields that are set, in the order of their numbers."""
-    present = [(field, value) for field, value in message.ListFields() if field.name != left_out]
     parts.append(_COUNT(len(present)))
     for field, value in present:
         parts.append(_COUNT(field.number))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap, MappedChannel, RidgeStatistics, fit_ridge
+from sealign.alignment import AffineMap, MappedChannel, RidgeStatistics, fit_ridge, weigh_shared
 from sealign.errors import InvalidInputError
 from sealign.files import load_arrays, save_arrays
 
@@ -157,7 +157,7 @@ def test_wrong_shapes() -> None:
         (square[0, :0], square[:0, :0], square[:0, :0], square[:0, :0]),
     ]:
         with pytest.raises(InvalidInputError, match="has shape"):
-            MappedChannel(mean, gain, noise, spread)
+            MappedChannel(mean, gain, noise, spread, noise)
     with pytest.raises(InvalidInputError, match="does not fit"):
         AffineMap(
             learned.weight,
@@ -167,7 +167,7 @@ def test_wrong_shapes() -> None:
             "p",
             learned.quality,
             "now",
-            MappedChannel(square[0], square, square, square),
+            MappedChannel(square[0], *[square] * 4),
         )
 
 
@@ -185,6 +185,39 @@ def test_a_blur_predicts_what_a_noisy_view_shows() -> None:
     np.testing.assert_allclose(blur.expected(y[:50]), real.expected(y[:50]), atol=0.1 * np.sqrt(scale))
     clear = MappedChannel.blur(np.ones(6), covariance, 0.0)
     np.testing.assert_allclose(clear.apply(y[:50]), y[:50], atol=1e-4)
+
+
+def test_noise_of_unseen_texts_is_that_of_texts_which_the_map_does_not_know() -> None:
+    """Sixty texts of a task weigh thirty times as much as 400 public ones: the map nearly knows them by heart."""
+    random = np.random.default_rng(3)
+    reading = random.normal(size=(30, 40))
+
+    def pairs(rows: int, shift: float) -> tuple[Matrix, Matrix]:
+        y = random.normal(size=(rows, 30)) + shift
+        return y @ reading + 6.0 * random.normal(size=(rows, 40)), y
+
+    public, shared = RidgeStatistics(40, 30), RidgeStatistics(40, 30)
+    public.update(*pairs(400, 0.0))
+    shared.update(*pairs(60, 1.0))
+    joined, _ = weigh_shared(public, shared, (30.0,))
+    learned = fit_ridge(joined, source_fingerprint="s", target_fingerprint="t", public_set="p")
+    channel = channel_of(learned)
+    x, y = pairs(5000, 0.0)
+    error = learned.apply(x) - channel.expected(y)
+    real = np.trace(error.T @ error) / len(error)
+    assert np.trace(channel.noise_covariance) < 0.75 * real
+    assert np.trace(channel.unseen_texts().noise_covariance) == pytest.approx(real, rel=0.12)
+    # Texts of a task do not widen what the public ones cover.
+    own = y.T @ y / len(y)
+    assert channel.reach(4 * own) == pytest.approx(channel_of(fit(*pairs(5000, 0.0))).reach(4 * own), rel=0.1)
+
+
+def test_channels_of_earlier_versions_have_one_noise() -> None:
+    channel = channel_of(fit(*Planted().pairs(200, 1)))
+    kept = {name: getattr(channel, name) for name in MappedChannel.ARRAYS if name != "unseen"}
+    np.testing.assert_array_equal(MappedChannel.of_arrays(kept).unseen, channel.noise)
+    with pytest.raises(KeyError):
+        MappedChannel.of_arrays({name: kept[name] for name in ("mean", "gain", "noise")})
 
 
 def test_noise_grows_with_the_reach_of_a_task() -> None:

@@ -173,4 +173,4 @@ def test_one_eigendecomposition_a_fold_serves_every_penalty(
 
     monkeypatch.setattr(np.linalg, "eigh", counted)
     fit(*planted(60, 20, 7), list(np.geomspace(1e-6, 1e2, 50)), folds=4)
-    assert calls == [(20, 20)] * (4 + 1) + [(7, 7)] * (4 + 3)  # the channel's folds, noise and spread
+    assert calls == [(20, 20)] * (4 + 1) + [(7, 7)] * (4 + 4)  # the channel's folds, and its noise twice and spread

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sealign.alignment import MappedChannel
+from sealign.alignment import MappedChannel, RidgeStatistics, fit_ridge, weigh_shared
 from sealign.errors import InvalidInputError
 from sealign.files import load_arrays, save_arrays
 from sealign.heads import CalibratedHead, LinearHead, TaskProfile, head_behind, measure_task, train_head
@@ -53,6 +54,48 @@ def test_what_is_promised_holds_for_mapped_rows(noise: float) -> None:
     scores = served.head.layout.scores(served.head.outputs(channel.apply(PLANTED.rows(20_000, 12)[0], 3)))
     for name, threshold in served.ood.items():
         assert 0.90 <= np.mean(scores[name] >= threshold) <= 0.985, name
+
+
+def test_texts_that_the_map_knows_promise_nothing_of_others() -> None:
+    """The names of 40 classes weigh thirty times as much as public texts: the promise is of texts that are not names.
+
+    Judged by the noise that the map leaves of what it was learned from, it is far too high.
+    """
+    random = np.random.default_rng(7)
+    classes, dimension = tuple(f"class {number:02}" for number in range(40)), 24
+    means, reading = random.normal(size=(40, dimension)), random.normal(size=(dimension, 32))
+
+    def texts(each: int) -> tuple[Matrix, list[str]]:
+        rows = np.repeat(means, each, axis=0) + 0.4 * random.normal(size=(40 * each, dimension))
+        return rows, [label for label in classes for _ in range(each)]
+
+    def seen(rows: Matrix) -> Matrix:
+        return np.asarray(rows @ reading + 6.0 * random.normal(size=(len(rows), 32)))
+
+    public, names = RidgeStatistics(32, dimension), RidgeStatistics(32, dimension)
+    general = random.normal(size=(400, dimension))
+    public.update(seen(general), general)
+    names.update(seen(means), means)
+    joined, _ = weigh_shared(public, names, (30.0,))
+    learned = fit_ridge(joined, source_fingerprint="s", target_fingerprint="t", public_set="p")
+    rows, labels = texts(40)
+    own = train_head(rows, labels)
+    measured = measure_task(
+        rows, labels, own.head, lambda some, named: train_head(some, named, classes=classes, penalties=[1.0]).head
+    )
+    assert learned.channel is not None
+    served = head_behind(learned.channel, own.head, measured)
+    rows, labels = texts(100)
+    answers = served.head.head.logits(learned.apply(seen(rows))).argmax(axis=1)
+    accuracy = float(np.mean(np.array(classes)[answers] == np.array(labels)))
+    forgetful = replace(learned.channel, unseen=learned.channel.noise)
+    optimistic = head_behind(forgetful, own.head, measured)
+    assert served.accuracy is not None
+    assert optimistic.accuracy is not None
+    assert optimistic.accuracy > accuracy + 0.15
+    # The gain still knows the names: what remains is within the margin.
+    assert served.margin is not None
+    assert abs(served.accuracy - accuracy) < served.margin
 
 
 def test_it_is_better_behind_a_blurring_map_than_the_trained_head() -> None:

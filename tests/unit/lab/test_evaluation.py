@@ -19,6 +19,7 @@ from sealign.lab.evaluation.encrypted import encrypted_outputs
 from sealign.lab.evaluation.methods import registry
 from sealign.lab.evaluation.summary import Summary
 from sealign.lab.evaluation.task import SiloTask
+from sealign.lab.evaluation.texts import Corpus
 
 _PART = ["public=newswire", "public=both", "seed=1"]
 
@@ -87,8 +88,18 @@ def test_what_the_card_promises_is_reported(report: Report) -> None:
         assert default.promised is not None
         assert default.margin is not None
         assert abs(default.promised - default.accuracy) < 0.5
-        assert (plain.promised, plain.margin, plain.kept) == (None, None, None)
-        assert cell.methods["native"].promised is not None
+        assert (plain.promised, plain.margin, plain.kept, plain.unseen) == (None, None, None, None)
+        native = cell.methods["native"]
+        assert native.promised is not None
+        assert native.unseen is not None
+        assert native.unseen > 0.8
+
+
+def test_rows_to_measure_promises_by_are_never_trained_on(spec: EvaluationSpec) -> None:
+    dataset = Corpus(spec).dataset(spec.pairs[0], next(iter(spec.datasets)))
+    assert dataset.unseen.texts
+    assert not set(dataset.unseen.texts) & set(dataset.train.texts)
+    assert set(dataset.unseen.labels) <= set(dataset.train.labels)
 
 
 def test_names_and_few_texts_join_the_public_ones() -> None:
@@ -98,7 +109,7 @@ def test_names_and_few_texts_join_the_public_ones() -> None:
         return Sides(*(random.standard_normal((rows, d)).astype(np.float32) for d in (6, 5)))
 
     none, names, task = sides(0), sides(3), SiloTask(np.zeros((0, 5), np.float32), (), 0)
-    plain = PairContext(sides(60), none, (), none, (), sides(8), none, none, none, task, seed=0, names=names)
+    plain = PairContext(sides(60), none, (), none, (), none, (), sides(8), none, none, none, task, seed=0, names=names)
     both = plain.named.with_few_shot(4)
     assert [len(context.public) for context in (plain, plain.named, both)] == [60, 63, 67]
     assert [context.released for context in (plain, plain.named, both)] == [0, 3, 7]

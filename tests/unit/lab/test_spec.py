@@ -40,7 +40,7 @@ def _load(path: Path) -> tuple[EvaluationSpec, Corpus]:
         ('silo = "use"', 'silo = "use"\nmax_train = {news = 9}', "pairs.0.max_train: there is no 'news'"),
         ('silo = "use"', 'silo = "use"\n[[pairs]]\nclient = "minilm"\nsilo = "use"', "minilm-use occurs twice"),
         ("max_test = 30", "max_train = 3", "raise max_train"),
-        ("few_shot = [8]", "few_shot = [121]", "few_shot: there are only 120"),
+        ("few_shot = [8]", "few_shot = [123]", "few_shot: there are only 122"),
         ('train = "train.tsv"', 'train = "posts.txt"', "posts.txt: line 1 must be the header"),
         ('file = "newswire.txt"', 'file = "few.txt"', "public.newswire: 2 texts are too few"),
         ('file = "newswire.txt"', 'file = "twice.txt"', "twice.txt: line 3 repeats line 1"),

@@ -38,6 +38,7 @@ TASK_CARD = (
     (11, "mapped_accuracy", DOUBLE), (12, "calibrated", BOOL), (13, "mapped_accuracy_margin", DOUBLE),
     (14, "preparing", BOOL),
 )  # fmt: skip
+WHOLE_TASK_CARD = (*TASK_CARD, (16, "kept_least", DOUBLE), (17, "kept_most", DOUBLE))
 ROW_KIND = (
     (1, "encoder", TEXT), (2, "map_id", TEXT),
     (3, "client_map", ((1, "public_set", TEXT), (2, "registration", TEXT))), (4, "recentred", BOOL),
@@ -63,14 +64,18 @@ def written(kind: Any, value: Any) -> bytes:
 
 
 def test_the_vector_follows_from_the_page_alone() -> None:
-    content = (
-        b"sealign card v1\0"
-        + (written(TEXT, "sealign.v1.RowKind") + written(ROW_KIND, VECTOR["asked"]))
-        + (written(TEXT, "sealign.v1.TaskCard") + written(TASK_CARD, VECTOR["card"]))
-    )
-    assert content.hex() == VECTOR["content"]
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(VECTOR["public_key"]))
-    key.verify(bytes.fromhex(VECTOR["signature"]), content)  # raises otherwise
+    for domain, fields, prefix in (
+        (b"sealign card v1\0", TASK_CARD, ""),
+        (b"sealign whole card v1\0", WHOLE_TASK_CARD, "whole_"),
+    ):
+        content = (
+            domain
+            + (written(TEXT, "sealign.v1.RowKind") + written(ROW_KIND, VECTOR["asked"]))
+            + (written(TEXT, "sealign.v1.TaskCard") + written(fields, VECTOR["card"]))
+        )
+        assert content.hex() == VECTOR[f"{prefix}content"]
+        key.verify(bytes.fromhex(VECTOR[f"{prefix}signature"]), content)  # raises otherwise
     change = VECTOR["key_change"]
     before, after = bytes.fromhex(change["before"]), bytes.fromhex(change["after"])
     key.verify(bytes.fromhex(change["signature"]), b"sealign signing key v1\0" + before + after)
@@ -92,12 +97,12 @@ def test_the_vector_follows_from_the_page_alone() -> None:
         (types_pb2.MapCard, range(1, 11)),
         (types_pb2.EncoderCard, range(1, 5)),
         (types_pb2.RowKind, range(1, 5)),
-        (types_pb2.Signature, range(1, 3)),
     ],
 )
 def test_no_field_is_added_to_what_earlier_versions_sign(message: Any, numbers: range) -> None:
     """A field that is set and unknown to a client fails its check: PROTOCOL.md says how to add one instead."""
-    assert [field.number for field in message.DESCRIPTOR.fields] == list(numbers)
+    added = {classification_pb2.TaskCard: [16, 17]}
+    assert [field.number for field in message.DESCRIPTOR.fields] == [*numbers, *added.get(message, [])]
 
 
 class TestChanges:
@@ -139,6 +144,25 @@ class TestChanges:
         message, asked = self.signed()
         change(message)
         assert not is_card_signed(message, asked)
+
+    def test_a_later_field_is_signed_apart(self) -> None:
+        """A client that does not know it still finds its own fields signed."""
+        plain, asked = self.signed()
+        message = self._message()
+        message.kept_least = 0.5
+        sign_card(message, asked, self.key)
+        assert message.signature.value == plain.signature.value
+        assert is_card_signed(message, asked)
+        for change in (
+            lambda card: setattr(card, "kept_least", 0.25),
+            lambda card: setattr(card, "kept_most", 1.0),
+            lambda card: card.signature.ClearField("whole"),
+            lambda card: setattr(card, "temperature", 2.0),
+        ):
+            changed = classification_pb2.TaskCard()
+            changed.CopyFrom(message)
+            change(changed)
+            assert not is_card_signed(changed, asked)
 
     def test_a_card_is_of_one_question_and_one_kind(self) -> None:
         message, asked = self.signed()

@@ -60,6 +60,8 @@ class PairContext:
         public: the public texts (each side its own).
         train: the training texts (silo's rows: the silo; client's rows: nobody, for upper references only).
         train_labels: their labels (the silo).
+        unseen: texts like the training texts that no side fits to, for measuring (nobody).
+        unseen_labels: theirs (nobody).
         test: the client's texts (client's rows: the client, which may adapt to them; silo's rows: nobody).
         test_labels: for measuring, never for fitting (nobody).
         few: training texts released without labels, in a random order (each side its own).
@@ -75,6 +77,8 @@ class PairContext:
     public: Sides
     train: Sides
     train_labels: tuple[str, ...]
+    unseen: Sides
+    unseen_labels: tuple[str, ...]
     test: Sides
     test_labels: tuple[str, ...]
     few: Sides

@@ -72,6 +72,7 @@ class EmbeddedCorpus:
     def _texts(self, item: Work) -> Iterable[str]:
         dataset = self._corpus.dataset(item.pair, item.dataset)
         yield from dataset.train.texts
+        yield from dataset.unseen.texts
         yield from dataset.test.texts
         yield from dataset.outliers
         yield from dataset.exposure

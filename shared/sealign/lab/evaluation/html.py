@@ -9,7 +9,7 @@ from statistics import median
 
 from jinja2 import Environment, StrictUndefined
 
-from sealign.lab.evaluation import generation_plots, generation_tables, overview_tables, plots, tables
+from sealign.lab.evaluation import generation_plots, generation_tables, overview_tables, plots, promise_table, tables
 from sealign.lab.evaluation.figures import Plot
 from sealign.lab.evaluation.generation_results import GenerationResult
 from sealign.lab.evaluation.results import Report
@@ -84,7 +84,7 @@ def _classification(summary: Summary) -> list[_Section]:
             "unshared", "Without shared texts", open=[overview_tables.overview(summary), tables.open_gaps(summary)]
         ),
         _Section("shared", "With shared texts", open=[overview_tables.overview_shared(summary)]),
-        _Section("promises", "Promised against measured", open=[overview_tables.promises(summary)]),
+        _Section("promises", "Promised against measured", open=[promise_table.promises(summary)]),
         _Section("encrypted", "Through ciphertexts", open=[overview_tables.encrypted(summary)]),
         _Section(
             "aligned",

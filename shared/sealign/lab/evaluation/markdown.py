@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sealign.lab.evaluation import generation_tables, overview_tables, tables
+from sealign.lab.evaluation import generation_tables, overview_tables, promise_table, tables
 from sealign.lab.evaluation.generation_results import GenerationResult
 from sealign.lab.evaluation.results import Report
 from sealign.lab.evaluation.summary import Summary, percent
@@ -37,7 +37,7 @@ def _classification(report: Report) -> list[str]:
     ]
     for title, found in (
         ("With shared texts", overview_tables.overview_shared(summary)),
-        ("Promised against measured", overview_tables.promises(summary)),
+        ("Promised against measured", promise_table.promises(summary)),
         ("Through ciphertexts", overview_tables.encrypted(summary)),
     ):
         if found is not None and found.lines:

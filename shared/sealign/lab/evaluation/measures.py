@@ -42,7 +42,7 @@ def measure(classifier: Classifier, outputs: Matrix, labels: Sequence[str], outl
         ood=_ood(classifier, outputs, outliers),
         promised=None if classifier.promise is None else classifier.promise.accuracy,
         margin=None if classifier.promise is None else classifier.promise.margin,
-        kept=_kept(classifier, outputs),
+        kept=kept(classifier, outputs),
     )
 
 
@@ -89,7 +89,7 @@ def _ood(classifier: Classifier, outputs: Matrix, outliers: Matrix) -> dict[str,
     return result
 
 
-def _kept(classifier: Classifier, outputs: Matrix) -> float | None:
+def kept(classifier: Classifier, outputs: Matrix) -> float | None:
     """Share of the rows at or above the threshold of the first score that has one, by which a client decides."""
     deciding = next((name for name in classifier.scores if name in classifier.thresholds), None)
     if deciding is None:

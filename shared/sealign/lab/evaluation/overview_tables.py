@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sealign.lab.evaluation.methods import CLIENT_OWN, DEFAULT, FITTED, NATIVE, PLAIN
-from sealign.lab.evaluation.results import Measured
-from sealign.lab.evaluation.summary import Row, Summary, mean_of, percent, points, share, with_error
+from sealign.lab.evaluation.summary import Row, Summary, mean_of, percent, share, with_error
 from sealign.lab.evaluation.table import Table
 
 WHERE = ("pair", "dataset", "public texts", "train", "test")
@@ -111,50 +110,3 @@ def _closed_line(pair: str, rows: Sequence[Row]) -> Sequence[str] | None:
         columns += [percent(measured), share((measured.mean - plain.mean) / gap if measured and gap > 0 else None)]
     short = [row.falls_short(DEFAULT, (PLAIN, FITTED)) for row in rows]
     return *columns, "–" if None in short else f"{sum(filter(None, short))} of {len(rows)}"
-
-
-def promises(summary: Summary) -> Table | None:
-    """What the card promises of the default, and what happens to the client's texts; None if nothing is promised."""
-    found = [(row, row.promised(DEFAULT), row.accuracy(DEFAULT), row.margin(DEFAULT)) for row in summary.rows]
-    lines, errors, beyond, within = [], [], [], 0
-    for row, promised, measured, margin in found:
-        if promised is None or measured is None:
-            continue
-        error = promised.mean - measured.mean
-        errors.append(error)
-        native_promised, native = row.promised(NATIVE), row.accuracy(NATIVE)
-        if native_promised is not None and native is not None:
-            beyond.append(error - native_promised.mean + native.mean)
-        inside = margin is not None and abs(error) <= margin.mean
-        within += inside
-        kept = row.kept(DEFAULT)
-        lines.append((
-            *where(row), percent(_plain(native_promised)), percent(_plain(native)),
-            percent(_plain(promised)), "–" if margin is None else points(margin.mean),
-            with_error(measured, row.standard_error_of(DEFAULT)), f"{100 * error:+.1f}", "yes" if inside else "no",
-            "not promised" if kept is None else percent(kept),
-        ))  # fmt: skip
-    if not errors:
-        return None
-    own = f" {_differences(beyond)} once the difference of native is taken off." if beyond else ""
-    return Table(
-        "What the task's card promises before any text is classified, and what is measured on the client's texts, in "
-        f"percent. For the default: {_differences(errors)}; {within} of {len(errors)} are within the margin, which is "
-        "for 95 %. Native shows by how much the test texts differ from the silo's training texts before any map."
-        f"{own} Kept is the share of test texts that the card's threshold calls in-distribution, meant to be 95; "
-        "a card without thresholds promises nothing.",
-        (*WHERE, "native, promised", "native", "promised", "margin", "measured", "difference", "within", "kept"),
-        lines,
-        texts=3,
-    )
-
-
-def _differences(errors: Sequence[float]) -> str:
-    """Promised less measured, over all lines."""
-    mean, distance = sum(errors) / len(errors), sum(map(abs, errors)) / len(errors)
-    return f"mean difference {100 * mean:+.1f} points, mean absolute difference {100 * distance:.1f}"
-
-
-def _plain(measured: Measured | None) -> Measured | None:
-    """Without its deviation."""
-    return None if measured is None else Measured(measured.mean, None, measured.count)

@@ -75,9 +75,11 @@ class MethodResult(Result):
         ood: by score; empty without outliers.
         encrypted: None where the method was not sent through the encrypted path.
         curve: accuracy by number of public texts, where it was asked for.
-        promised: accuracy that the silo's card tells; None if none.
+        promised: accuracy that the silo's card tells of texts like its own; None if none.
         margin: of the promise, about 95 % of cases; None if none.
         kept: share of the test texts that the silo's thresholds call in-distribution; None if it serves none.
+        unseen: accuracy over rows of the training file that the silo did not train on; None if nothing is promised.
+        unseen_kept: as ``kept``, of those rows.
     """
 
     accuracy: float
@@ -89,6 +91,8 @@ class MethodResult(Result):
     promised: float | None = None
     margin: float | None = None
     kept: float | None = None
+    unseen: float | None = None
+    unseen_kept: float | None = None
 
 
 class Cell(Result):
@@ -96,7 +100,7 @@ class Cell(Result):
 
     Attributes:
         n: public texts.
-        train, test, outliers: numbers of texts.
+        train, test, outliers, unseen: numbers of texts.
         cka: linear centred kernel alignment of the two encoders over the public texts.
         explained_variance: of the silo's embeddings, by the plain map, over held-out public texts.
         methods: by name.
@@ -115,6 +119,7 @@ class Cell(Result):
     explained_variance: float
     methods: dict[str, MethodResult]
     left_out: dict[str, str]
+    unseen: int = 0
 
 
 class EncoderResult(Result):

@@ -13,7 +13,7 @@ from sealign.lab.evaluation.classifier import Classifier
 from sealign.lab.evaluation.code import code_digest
 from sealign.lab.evaluation.context import PairContext
 from sealign.lab.evaluation.embedded import EmbeddedCorpus
-from sealign.lab.evaluation.measures import accuracy, measure, measure_encrypted
+from sealign.lab.evaluation.measures import accuracy, kept, measure, measure_encrypted
 from sealign.lab.evaluation.methods import Method
 from sealign.lab.evaluation.results import Cell, MethodResult
 from sealign.lab.evaluation.selection import Work
@@ -26,7 +26,8 @@ _MEASURING = ("alignment", "heads", "ckks", "lab/evaluation")
 
 _OTHER = frozenset({
     "code", "coverage", "coverage_report", "figures", "generation_plots", "generation_results", "generation_tables",
-    "html", "markdown", "plots", "results", "run", "selection", "spec", "summary", "table", "tables", "writing",
+    "html", "markdown", "plots", "promise_table", "results", "run", "selection", "spec", "summary", "table", "tables",
+    "writing",
 })  # fmt: skip
 """Modules of these which do not."""
 
@@ -57,6 +58,7 @@ class Runner:
         ]  # fmt: skip
         return digest(
             settings, dataset.train.texts, dataset.train.labels, dataset.test.texts, dataset.test.labels,
+            dataset.unseen.texts, dataset.unseen.labels,
             dataset.outliers, dataset.exposure, (dataset.description,), dataset.names,
             self._corpus.public(item.pair, item.public, item.seed),
         )  # fmt: skip
@@ -89,6 +91,7 @@ class Runner:
             explained_variance=quality.explained_variance,
             methods=results,
             left_out=left_out,
+            unseen=len(context.unseen),
         )
 
     def context(self, item: Work) -> PairContext:
@@ -99,6 +102,8 @@ class Runner:
             public=self._embedded.sides(pair, self._corpus.public(pair, item.public, item.seed)),
             train=train,
             train_labels=dataset.train.labels,
+            unseen=self._embedded.sides(pair, dataset.unseen.texts),
+            unseen_labels=dataset.unseen.labels,
             test=self._embedded.sides(pair, dataset.test.texts),
             test_labels=dataset.test.labels,
             few=self._embedded.sides(pair, self._corpus.few_shot(pair, item.dataset, item.seed)),
@@ -127,9 +132,14 @@ class Runner:
         return self._references[key]
 
     def _measured(self, method: Method, classifier: Classifier, context: PairContext) -> MethodResult:
-        test, outliers = (getattr(rows, method.side) for rows in (context.test, context.outliers))
+        parts = context.test, context.outliers, context.unseen
+        test, outliers, unseen = (getattr(rows, method.side) for rows in parts)
         outside = classifier.outputs(outliers) if len(outliers) else np.empty((0, len(classifier.bias)))
         result = measure(classifier, classifier.outputs(test), context.test_labels, outside)
+        if classifier.promise is not None and len(unseen):
+            outputs = classifier.outputs(unseen)
+            right = accuracy(classifier, outputs, context.unseen_labels)
+            result = result.model_copy(update={"unseen": right, "unseen_kept": kept(classifier, outputs)})
         if method.name not in self._spec.curve:
             return result
         curve = {len(context.public): result.accuracy}

@@ -112,25 +112,13 @@ class Row:
             return None
         return max(map(self._mean, others)) - self._mean(method) > by
 
-    def promised(self, method: str) -> Measured | None:
-        """The accuracy that the silo's card promised, over the seeds in which it did."""
-        return self._over_seeds(method, lambda result: result.promised)
-
-    def margin(self, method: str) -> Measured | None:
-        """Of the promise."""
-        return self._over_seeds(method, lambda result: result.margin)
-
-    def kept(self, method: str) -> Measured | None:
-        """Share of test texts that the silo calls in-distribution, over the seeds in which it has a threshold."""
-        return self._over_seeds(method, lambda result: result.kept)
-
     def accuracy(self, method: str) -> Measured | None:
         """Over seeds."""
-        return self._over_seeds(method, lambda result: result.accuracy)
+        return self.over_seeds(method, lambda result: result.accuracy)
 
     def encrypted(self, method: str, value: Callable[[Encrypted], float]) -> Measured | None:
         """A measure of the encrypted path, over the seeds that have it."""
-        return self._over_seeds(method, lambda result: value(result.encrypted) if result.encrypted else None)
+        return self.over_seeds(method, lambda result: value(result.encrypted) if result.encrypted else None)
 
     def scores(self, method: str) -> tuple[str, ...]:
         """Out-of-distribution scores of a method."""
@@ -154,7 +142,7 @@ class Row:
             found = result.ood if not encrypted else result.encrypted.ood if result.encrypted else {}
             return value(found[score]) if score in found else None
 
-        return self._over_seeds(method, of)
+        return self.over_seeds(method, of)
 
     def roc(self, method: str, score: str, *, encrypted: bool = False) -> list[float]:
         """Mean curve over seeds, at `ROC_POINTS`; empty if there is none."""
@@ -169,7 +157,7 @@ class Row:
         if method not in self.methods:
             return {}
         sizes = sorted({size for cell in self.cells for size in cell.methods[method].curve})
-        measured = {size: self._over_seeds(method, lambda result, at=size: result.curve.get(at)) for size in sizes}  # type: ignore[misc]
+        measured = {size: self.over_seeds(method, lambda result, at=size: result.curve.get(at)) for size in sizes}  # type: ignore[misc]
         return {size: value for size, value in measured.items() if value is not None}
 
     def cell_mean(self, value: Callable[[Cell], float]) -> float:
@@ -202,7 +190,8 @@ class Row:
         measured = self.accuracy(method)
         return 0.0 if measured is None else measured.mean
 
-    def _over_seeds(self, method: str, value: Callable[[MethodResult], float | None]) -> Measured | None:
+    def over_seeds(self, method: str, value: Callable[[MethodResult], float | None]) -> Measured | None:
+        """Any figure of a method, over the seeds that have it."""
         found = (value(cell.methods[method]) for cell in self.cells if method in cell.methods)
         return Measured.of([number for number in found if number is not None])
 

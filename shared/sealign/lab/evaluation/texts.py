@@ -17,6 +17,9 @@ from sealign.lab.evaluation.spec import DatasetSpec, EvaluationSpec, PairSpec
 from sealign.labelled import read_labelled
 from sealign.shipped import general_texts, outlier_texts
 
+_UNSEEN_SHARE, _UNSEEN_MOST = 10, 500
+"""One in so many rows of a training file is held back to measure promises by, at most so many."""
+
 Row = TypeVar("Row")
 Texts = tuple[str, ...]
 
@@ -35,6 +38,7 @@ class Dataset:
 
     Attributes:
         train: what the silo trains on; with labels.
+        unseen: rows of the same file that it does not train on, of labels that it knows; with labels.
         test: the client's texts; labels serve to measure only.
         outliers: texts of another kind; may be empty.
         exposure: texts of another kind than the task's, for outlier exposure.
@@ -43,6 +47,7 @@ class Dataset:
     """
 
     train: LabelledTexts
+    unseen: LabelledTexts
     test: LabelledTexts
     outliers: Texts
     exposure: Texts
@@ -60,6 +65,10 @@ def cap(rows: Sequence[Row], most: int) -> tuple[Row, ...]:
 def draw(rows: Sequence[Row], most: int, seed: int) -> tuple[Row, ...]:
     """At most so many of the rows in a random order; fewer are the first of more."""
     return tuple(rows[index] for index in np.random.default_rng(seed).permutation(len(rows))[:most])
+
+
+def _labelled(rows: Sequence[tuple[str, str]]) -> LabelledTexts:
+    return LabelledTexts(tuple(text for _, text in rows), tuple(label for label, _ in rows))
 
 
 def digest(*groups: Sequence[str]) -> str:
@@ -84,7 +93,7 @@ class Corpus:
 
     def __init__(self, spec: EvaluationSpec) -> None:
         self._spec = spec
-        self._labelled: dict[Path, tuple[list[str], list[str]]] = {}
+        self._files: dict[Path, tuple[tuple[str, str], ...]] = {}
         self._lines: dict[Path, Texts] = {}
         self._datasets = {
             (pair.name, name): self._dataset(pair, name, dataset)
@@ -108,7 +117,7 @@ class Corpus:
 
     def _dataset(self, pair: PairSpec, name: str, spec: DatasetSpec) -> Dataset:
         limit = pair.max_train.get(name, pair.max_train.get("default", spec.max_train))
-        train = self._capped(spec.train, min(limit, spec.max_train))
+        train, unseen = self._divided(spec.train, min(limit, spec.max_train))
         test = self._capped(spec.test, min(pair.max_test or spec.max_test, spec.max_test))
         few = sorted(label for label, count in Counter(train.labels).items() if count < 2)
         where = f"datasets.{name}, pair {pair.name}"
@@ -127,6 +136,7 @@ class Corpus:
         exposure = outlier_texts() if given is None else self._plain(given)
         return Dataset(
             train,
+            unseen,
             test,
             outliers=cap(cap(outliers, spec.max_outliers), pair.max_outliers or len(outliers)),
             exposure=cap(cap(exposure, self._spec.max_exposure), pair.max_exposure or len(exposure)),
@@ -145,11 +155,24 @@ class Corpus:
         return cap(cap(lines, spec.max_texts), pair.max_public or spec.max_texts)
 
     def _capped(self, path: Path, most: int) -> LabelledTexts:
-        if path not in self._labelled:
-            self._labelled[path] = read_labelled(path)
-        labels, texts = self._labelled[path]
-        rows = cap(tuple(zip(labels, texts, strict=True)), most)
-        return LabelledTexts(tuple(text for _, text in rows), tuple(label for label, _ in rows))
+        return _labelled(cap(self._rows(path), most))
+
+    def _divided(self, path: Path, most: int) -> tuple[LabelledTexts, LabelledTexts]:
+        """At most so many rows of a training file, and some of the others."""
+        rows = self._rows(path)
+        count = min(len(rows) // _UNSEEN_SHARE, _UNSEEN_MOST)
+        most = min(most, len(rows) - count)
+        train = _labelled(cap(rows, most))
+        others = np.random.default_rng(0).permutation(len(rows))[most : most + count]
+        labels, texts = set(train.labels), set(train.texts)
+        unseen = [rows[index] for index in others if rows[index][0] in labels and rows[index][1] not in texts]
+        return train, _labelled(unseen)
+
+    def _rows(self, path: Path) -> tuple[tuple[str, str], ...]:
+        """Labels and texts of a file."""
+        if path not in self._files:
+            self._files[path] = tuple(zip(*read_labelled(path), strict=True))
+        return self._files[path]
 
     def _plain(self, path: Path | None) -> Texts:
         """Distinct texts of a TSV file, or lines of any other; none of no file."""

@@ -20,6 +20,7 @@ _MAX_PLANS = 16
 
 def task_to_wire(card: TaskCard) -> pb.TaskCard:
     """Return the task card as a message."""
+    least, most = card.kept or (None, None)
     return pb.TaskCard(
         name=card.name,
         description=card.description,
@@ -35,6 +36,8 @@ def task_to_wire(card: TaskCard) -> pb.TaskCard:
         calibrated=card.calibrated,
         mapped_accuracy_margin=card.mapped_accuracy_margin,
         preparing=card.preparing,
+        kept_least=least,
+        kept_most=most,
     )
 
 
@@ -64,6 +67,9 @@ def task_from_wire(message: pb.TaskCard, table: SecurityTable) -> TaskCard:
         calibrated=message.calibrated,
         mapped_accuracy_margin=(message.mapped_accuracy_margin if message.HasField("mapped_accuracy_margin") else None),
         preparing=message.preparing,
+        kept=(finite(message.kept_least, "share of texts kept"), finite(message.kept_most, "share of texts kept"))
+        if message.HasField("kept_least")
+        else None,
     )
     if any(plan.outputs != card.layout.outputs for plan in card.plans):
         raise InvalidInputError(f"the silo published task {name!r} with plans for other than its outputs")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sealign.protocol.v1 import types_pb2 as sealign_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsealign/v1/classification.proto\x12\nsealign.v1\x1a\x16sealign/v1/types.proto\"U\n\x14\x44\x65scribeTasksRequest\x12!\n\x04rows\x18\x01 \x01(\x0b\x32\x13.sealign.v1.RowKind\x12\x11\n\x04task\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_task\"9\n\x12\x44\x65scribeTasksReply\x12#\n\x05tasks\x18\x01 \x03(\x0b\x32\x14.sealign.v1.TaskCard\"\xb1\x03\n\x08TaskCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\x19\n\x11held_out_accuracy\x18\x05 \x01(\x01\x12(\n\nood_scores\x18\x06 \x03(\x0b\x32\x14.sealign.v1.OodScore\x12\x1f\n\x05plans\x18\x07 \x03(\x0b\x32\x10.sealign.v1.Plan\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x0e\n\x06reject\x18\t \x01(\x08\x12\x12\n\ndirections\x18\n \x01(\r\x12\x1c\n\x0fmapped_accuracy\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x12\n\ncalibrated\x18\x0c \x01(\x08\x12#\n\x16mapped_accuracy_margin\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tpreparing\x18\x0e \x01(\x08\x12(\n\tsignature\x18\x0f \x01(\x0b\x32\x15.sealign.v1.SignatureB\x12\n\x10_mapped_accuracyB\x19\n\x17_mapped_accuracy_margin\"+\n\x08OodScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\"\xb1\x01\n\x0f\x43lassifyRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x04rows\x18\x02 \x01(\x0b\x32\x13.sealign.v1.RowKind\x12\x10\n\x08revision\x18\x03 \x01(\t\x12*\n\x05query\x18\x04 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\x12\'\n\x03key\x18\x05 \x01(\x0b\x32\x15.sealign.v1.PublicKeyH\x00\x88\x01\x01\x42\x06\n\x04_key\"T\n\rClassifyReply\x12,\n\x06logits\x18\x01 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x15\n\rserver_micros\x18\x02 \x01(\r2\xf5\x01\n\x0e\x43lassification\x12Q\n\rDescribeTasks\x12 .sealign.v1.DescribeTasksRequest\x1a\x1e.sealign.v1.DescribeTasksReply\x12\x42\n\x08\x43lassify\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply\x12L\n\x0e\x43lassifyStream\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsealign/v1/classification.proto\x12\nsealign.v1\x1a\x16sealign/v1/types.proto\"U\n\x14\x44\x65scribeTasksRequest\x12!\n\x04rows\x18\x01 \x01(\x0b\x32\x13.sealign.v1.RowKind\x12\x11\n\x04task\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_task\"9\n\x12\x44\x65scribeTasksReply\x12#\n\x05tasks\x18\x01 \x03(\x0b\x32\x14.sealign.v1.TaskCard\"\xff\x03\n\x08TaskCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\x19\n\x11held_out_accuracy\x18\x05 \x01(\x01\x12(\n\nood_scores\x18\x06 \x03(\x0b\x32\x14.sealign.v1.OodScore\x12\x1f\n\x05plans\x18\x07 \x03(\x0b\x32\x10.sealign.v1.Plan\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x0e\n\x06reject\x18\t \x01(\x08\x12\x12\n\ndirections\x18\n \x01(\r\x12\x1c\n\x0fmapped_accuracy\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x12\n\ncalibrated\x18\x0c \x01(\x08\x12#\n\x16mapped_accuracy_margin\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tpreparing\x18\x0e \x01(\x08\x12(\n\tsignature\x18\x0f \x01(\x0b\x32\x15.sealign.v1.Signature\x12\x17\n\nkept_least\x18\x10 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tkept_most\x18\x11 \x01(\x01H\x03\x88\x01\x01\x42\x12\n\x10_mapped_accuracyB\x19\n\x17_mapped_accuracy_marginB\r\n\x0b_kept_leastB\x0c\n\n_kept_most\"+\n\x08OodScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\"\xb1\x01\n\x0f\x43lassifyRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12!\n\x04rows\x18\x02 \x01(\x0b\x32\x13.sealign.v1.RowKind\x12\x10\n\x08revision\x18\x03 \x01(\t\x12*\n\x05query\x18\x04 \x01(\x0b\x32\x1b.sealign.v1.EncryptedMatrix\x12\'\n\x03key\x18\x05 \x01(\x0b\x32\x15.sealign.v1.PublicKeyH\x00\x88\x01\x01\x42\x06\n\x04_key\"T\n\rClassifyReply\x12,\n\x06logits\x18\x01 \x01(\x0b\x32\x1c.sealign.v1.EncryptedProduct\x12\x15\n\rserver_micros\x18\x02 \x01(\r2\xf5\x01\n\x0e\x43lassification\x12Q\n\rDescribeTasks\x12 .sealign.v1.DescribeTasksRequest\x1a\x1e.sealign.v1.DescribeTasksReply\x12\x42\n\x08\x43lassify\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply\x12L\n\x0e\x43lassifyStream\x12\x1b.sealign.v1.ClassifyRequest\x1a\x19.sealign.v1.ClassifyReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBETASKSREPLY']._serialized_start=158
   _globals['_DESCRIBETASKSREPLY']._serialized_end=215
   _globals['_TASKCARD']._serialized_start=218
-  _globals['_TASKCARD']._serialized_end=651
-  _globals['_OODSCORE']._serialized_start=653
-  _globals['_OODSCORE']._serialized_end=696
-  _globals['_CLASSIFYREQUEST']._serialized_start=699
-  _globals['_CLASSIFYREQUEST']._serialized_end=876
-  _globals['_CLASSIFYREPLY']._serialized_start=878
-  _globals['_CLASSIFYREPLY']._serialized_end=962
-  _globals['_CLASSIFICATION']._serialized_start=965
-  _globals['_CLASSIFICATION']._serialized_end=1210
+  _globals['_TASKCARD']._serialized_end=729
+  _globals['_OODSCORE']._serialized_start=731
+  _globals['_OODSCORE']._serialized_end=774
+  _globals['_CLASSIFYREQUEST']._serialized_start=777
+  _globals['_CLASSIFYREQUEST']._serialized_end=954
+  _globals['_CLASSIFYREPLY']._serialized_start=956
+  _globals['_CLASSIFYREPLY']._serialized_end=1040
+  _globals['_CLASSIFICATION']._serialized_start=1043
+  _globals['_CLASSIFICATION']._serialized_end=1288
 # @@protoc_insertion_point(module_scope)

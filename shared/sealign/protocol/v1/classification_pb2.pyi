@@ -96,6 +96,8 @@ class TaskCard(_message.Message):
     MAPPED_ACCURACY_MARGIN_FIELD_NUMBER: _builtins.int
     PREPARING_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    KEPT_LEAST_FIELD_NUMBER: _builtins.int
+    KEPT_MOST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 characters of a-z, 0-9, ".", "_" and "-"."""
     description: _builtins.str
@@ -111,7 +113,9 @@ class TaskCard(_message.Message):
     directions: _builtins.int
     """Outputs beyond one logit per label: coordinates of the linear Mahalanobis score."""
     mapped_accuracy: _builtins.float
-    """Promised accuracy for the rows asked about; absent where the silo knows too little about the map."""
+    """Promised accuracy for the rows asked about, of texts distributed as the silo's own; absent where the silo knows too
+    little about the map.
+    """
     calibrated: _builtins.bool
     """Whether temperature and thresholds were measured for the map asked about. If false, they are those of the silo's own
     embeddings, and probabilities behind a map are not calibrated.
@@ -120,6 +124,12 @@ class TaskCard(_message.Message):
     """The promise holds within this much in about 95 % of cases. Absent if mapped_accuracy is."""
     preparing: _builtins.bool
     """Whether the head for the rows asked about is being fitted. Ask again, for this task."""
+    kept_least: _builtins.float
+    """At least this share of the task's texts reaches the first threshold, in about 95 % of cases. It is meant to be 0.95,
+    which nothing on the silo's side can promise behind a map. Absent if thresholds were not set for the map.
+    """
+    kept_most: _builtins.float
+    """At most this share, likewise."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """In the order of the logits. 2 to 2^16."""
@@ -154,15 +164,25 @@ class TaskCard(_message.Message):
         mapped_accuracy_margin: _builtins.float | None = ...,
         preparing: _builtins.bool = ...,
         signature: _types_pb2.Signature | None = ...,
+        kept_least: _builtins.float | None = ...,
+        kept_most: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_least", b"_kept_least", "_kept_most", b"_kept_most", "_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "kept_least", b"kept_least", "kept_most", b"kept_most", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "calibrated", b"calibrated", "description", b"description", "directions", b"directions", "held_out_accuracy", b"held_out_accuracy", "labels", b"labels", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "preparing", b"preparing", "reject", b"reject", "revision", b"revision", "signature", b"signature", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_least", b"_kept_least", "_kept_most", b"_kept_most", "_mapped_accuracy", b"_mapped_accuracy", "_mapped_accuracy_margin", b"_mapped_accuracy_margin", "calibrated", b"calibrated", "description", b"description", "directions", b"directions", "held_out_accuracy", b"held_out_accuracy", "kept_least", b"kept_least", "kept_most", b"kept_most", "labels", b"labels", "mapped_accuracy", b"mapped_accuracy", "mapped_accuracy_margin", b"mapped_accuracy_margin", "name", b"name", "ood_scores", b"ood_scores", "plans", b"plans", "preparing", b"preparing", "reject", b"reject", "revision", b"revision", "signature", b"signature", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kept_least: _TypeAlias = _typing.Literal["kept_least"]  # noqa: Y015
+    _WhichOneofArgType__kept_least: _TypeAlias = _typing.Literal["_kept_least", b"_kept_least"]  # noqa: Y015
+    _WhichOneofReturnType__kept_most: _TypeAlias = _typing.Literal["kept_most"]  # noqa: Y015
+    _WhichOneofArgType__kept_most: _TypeAlias = _typing.Literal["_kept_most", b"_kept_most"]  # noqa: Y015
     _WhichOneofReturnType__mapped_accuracy: _TypeAlias = _typing.Literal["mapped_accuracy"]  # noqa: Y015
     _WhichOneofArgType__mapped_accuracy: _TypeAlias = _typing.Literal["_mapped_accuracy", b"_mapped_accuracy"]  # noqa: Y015
     _WhichOneofReturnType__mapped_accuracy_margin: _TypeAlias = _typing.Literal["mapped_accuracy_margin"]  # noqa: Y015
     _WhichOneofArgType__mapped_accuracy_margin: _TypeAlias = _typing.Literal["_mapped_accuracy_margin", b"_mapped_accuracy_margin"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kept_least) -> _WhichOneofReturnType__kept_least | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kept_most) -> _WhichOneofReturnType__kept_most | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mapped_accuracy) -> _WhichOneofReturnType__mapped_accuracy | None: ...
     @_typing.overload

@@ -262,19 +262,25 @@ class Signature(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
     """The silo's signing key: an Ed25519 public key of 32 bytes."""
     value: _builtins.bytes
     """Ed25519, 64 bytes, over the canonical forms of the card, without this field, and of what it answers."""
+    whole: _builtins.bytes
+    """Ed25519, 64 bytes, over all fields of a card that has fields which `value` leaves out; otherwise empty. See
+    PROTOCOL.md, section 9.
+    """
     def __init__(
         self,
         *,
         key: _builtins.bytes = ...,
         value: _builtins.bytes = ...,
+        whole: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
