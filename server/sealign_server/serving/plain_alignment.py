@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, RidgeStatistics, fit_map, fit_ridge, weigh_shared
 from sealign.errors import InvalidInputError
+from sealign.files import half_precision
 from sealign.protocol import AlignmentRequest
 from sealign_server.serving.space import Space
 from sealign_server.store import MapRecord
@@ -29,7 +30,7 @@ def plain_bytes(space: Space, request: AlignmentRequest) -> int:
     card = space.store.public_set(request.public_set)
     moments = 8 * (source * source + source * target + target * target)
     statistics = moments * (_FOLDS * (1 if card.base is None else 4) + _FITTING)
-    return statistics + card.rows * (4 * target + (2 * source if space.holds_states else 0))
+    return statistics + card.rows * (2 * source if space.holds_states else 4 * target)
 
 
 class PlainAlignment:
@@ -135,6 +136,6 @@ class PlainAlignment:
         norms = np.linalg.norm(rows, axis=1)
         if self._space.holds_states:
             self._largest = max(self._largest, float(norms.max()))
-            self._chunks.append(np.clip(rows, -65504, 65504).astype(np.float16))
+            self._chunks.append(half_precision(rows))
         elif not np.allclose(norms, 1.0, atol=1e-2):
             raise InvalidInputError("embeddings of the public set are not L2-normalised as the encoder's card says")

@@ -1,7 +1,8 @@
 """An embedding space that clients align with: public sets, maps, registrations, undelivered results.
 
 public/<digest>.json           card of a public set; it makes the set
-public/<digest>.safetensors    the silo's rows, one for each text; following tokens too, of a generation task
+public/<digest>.safetensors    the silo's rows, one for each text
+public/<digest>.states         of a generation task instead: float16 rows, one for each token that counts
 public/<digest>.texts          its texts, so that shared examples can join them
 maps/<identity>/<id>.json      card of a map; it makes the map
 maps/<identity>/<id>.safetensors  the map
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 from sealign.alignment import AffineMap, MappedChannel, PublicSet
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, SealignError, StorageError
-from sealign.files import ArrayWriter, load_arrays, map_arrays, save_arrays
+from sealign.files import ArrayWriter, load_arrays, map_arrays, mapped_rows, resumed_rows, save_arrays
 from sealign.protocol import MapCard, PublicSetCard, find_public_set
 from sealign_server.store.files import (
     by_age,
@@ -84,36 +86,60 @@ class SpaceStore:
         """Return whether the space holds a public set; one look at a file's name."""
         return os.path.exists(f"{self._directory}/public/{digest}.json")  # noqa: PTH110 - per query
 
-    def save_public_set(
-        self, public: PublicRows, texts: PublicSet | None = None, following: NDArray[np.int64] | None = None
-    ) -> None:
+    def save_public_set(self, public: PublicRows, texts: PublicSet | None = None) -> None:
         """Keep the silo's rows of a public set; the card last, since its presence makes the set.
 
         Args:
             public: card and rows.
             texts: without them, no shared examples can join the set.
-            following: the token after each row, for refining maps of token states.
         """
-        card, path = public.card, self._public(public.card.digest)
+        path = self._public(public.card.digest).with_suffix(".safetensors")
+        private_directory(path.parent)
+        save_arrays(path, {"rows": public.rows}, {"digest": public.card.digest})
+        self._write_public_card(public.card, texts)
+
+    def save_public_states(
+        self,
+        card: PublicSetCard,
+        texts: PublicSet,
+        counts: Sequence[int],
+        read: Callable[[int], Iterable[NDArray[np.float32]]],
+    ) -> None:
+        """Keep token states of a public set, those that an interrupted run has not kept; the card last.
+
+        Args:
+            card: of the set.
+            texts: of the set.
+            counts: rows of each text.
+            read: given how many texts are done, reads those that follow.
+
+        Raises:
+            StorageError: a file could not be written; what was read stays for the next run.
+        """
+        path = self._public(card.digest).with_suffix(".states")
+        private_directory(path.parent)
+        resumed_rows(path, counts, self.encoder.dimension, read)
+        self._write_public_card(card, texts)
+
+    def _write_public_card(self, card: PublicSetCard, texts: PublicSet | None) -> None:
+        path = self._public(card.digest)
         if texts is not None:
             content = json.dumps(texts.texts, ensure_ascii=False).encode("utf-8", "surrogatepass")
             write_private(path.with_suffix(".texts"), content)
-        arrays: dict[str, NDArray[np.generic]] = {"rows": public.rows}
-        if following is not None:
-            arrays["following"] = following
-        private_directory(path.parent)
-        save_arrays(path.with_suffix(".safetensors"), arrays, {"digest": card.digest})
         content = json.dumps({"rows": card.rows, "name": card.name, "base": card.base}).encode()
         write_private(path.with_suffix(".json"), content)
 
     def load_public_set(self, digest: str) -> PublicRows:
-        """Return the silo's rows of a public set.
+        """Return the silo's rows of a public set; token states are mapped into memory.
 
         Raises:
             NotFoundError: the space does not hold it.
             StorageError: its file is damaged.
         """
         card = self.public_set(digest)
+        states = self._public(card.digest).with_suffix(".states")
+        if states.exists():
+            return PublicRows(card, mapped_rows(states, (card.rows, self.encoder.dimension)))
         arrays, _ = load_arrays(self._public(card.digest).with_suffix(".safetensors"))
         if "rows" not in arrays or len(arrays["rows"]) != card.rows:
             raise StorageError(f"the rows of public set {card.digest[:12]} are damaged; embed the set again")
@@ -143,7 +169,7 @@ class SpaceStore:
             NotFoundError: the space does not hold it.
         """
         path = self._public(self.public_set(digest).digest)
-        for suffix in (".json", ".texts", ".safetensors"):
+        for suffix in (".json", ".texts", ".safetensors", ".states"):
             delete(path.with_suffix(suffix))
 
     # Maps
