@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap, RidgeStatistics, fit_map, fit_ridge, weigh_shared
 from sealign.errors import InvalidInputError
-from sealign.files import half_precision
 from sealign.protocol import AlignmentRequest
 from sealign_server.serving.space import Space
 from sealign_server.store import MapRecord
@@ -30,7 +29,7 @@ def plain_bytes(space: Space, request: AlignmentRequest) -> int:
     card = space.store.public_set(request.public_set)
     moments = 8 * (source * source + source * target + target * target)
     statistics = moments * (_FOLDS * (1 if card.base is None else 4) + _FITTING)
-    return statistics + card.rows * (2 * source if space.holds_states else 4 * target)
+    return statistics + (0 if space.holds_states else card.rows * 4 * target)
 
 
 class PlainAlignment:
@@ -60,7 +59,7 @@ class PlainAlignment:
         self._statistics = RidgeStatistics(*dimensions, _FOLDS)
         self._shared = RidgeStatistics(*dimensions, _FOLDS) if base else None
         self._largest = 0.0
-        self._chunks: list[NDArray[np.float16]] = []
+        self._spool = space.store.row_spool(request.encoder.dimension) if space.holds_states else None
 
     def add(self, rows: NDArray[np.float32]) -> None:
         """Add the next rows, (k, s).
@@ -100,7 +99,7 @@ class PlainAlignment:
         """
         self.require_complete()
         learned = self._fitted()
-        rows = np.concatenate(self._chunks) if self._chunks else None
+        rows = None if self._spool is None else self._spool.rows()
         record = self._space.save_map(self._identity, learned, self._largest if self._space.holds_states else 1.0, rows)
         _log.info(
             "map learned",
@@ -134,8 +133,8 @@ class PlainAlignment:
 
     def _measure(self, rows: NDArray[np.float32]) -> None:
         norms = np.linalg.norm(rows, axis=1)
-        if self._space.holds_states:
+        if self._spool is not None:
             self._largest = max(self._largest, float(norms.max()))
-            self._chunks.append(half_precision(rows))
+            self._spool.append(rows)
         elif not np.allclose(norms, 1.0, atol=1e-2):
             raise InvalidInputError("embeddings of the public set are not L2-normalised as the encoder's card says")

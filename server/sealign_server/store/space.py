@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from sealign.alignment import AffineMap, MappedChannel, PublicSet
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, SealignError, StorageError
-from sealign.files import ArrayWriter, load_arrays, map_arrays, mapped_rows, resumed_rows, save_arrays
+from sealign.files import ArrayWriter, RowSpool, load_arrays, map_arrays, mapped_rows, resumed_rows, save_arrays
 from sealign.protocol import MapCard, PublicSetCard, find_public_set
 from sealign_server.store.files import (
     by_age,
@@ -211,6 +211,14 @@ class SpaceStore:
         record = MapRecord(identity=identity, row_norm=row_norm, card=MapCard.of(learned))
         record.write(path.with_suffix(".json"))
         return record
+
+    def row_spool(self, width: int) -> RowSpool:
+        """Return a place on disk for rows that a client sends, until they belong to a map.
+
+        Raises:
+            StorageError: there is none.
+        """
+        return RowSpool(private_directory(self._directory / "maps"), width)
 
     def load_map(self, identity: str, map_id: str) -> AffineMap:
         """Return a map.

@@ -6,6 +6,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -71,28 +72,62 @@ def resumed_rows(
     return mapped_rows(path, (sum(counts), width))
 
 
-def spilled_rows(parts: Iterable[NDArray[np.floating]], width: int, directory: Path) -> NDArray[np.float16]:
-    """Return rows (n, width) mapped from a nameless file, which vanishes with them.
+class RowSpool:
+    """Rows in a nameless file, which vanishes with them.
 
     Args:
-        parts: of the rows, (k, width) each.
-        width: columns.
         directory: of the file; it should not be in memory.
+        width: columns.
+
+    Raises:
+        StorageError: the file cannot be made.
+    """
+
+    def __init__(self, directory: Path, width: int) -> None:
+        self._directory, self._width, self._count = directory, width, 0
+        with self._errors():
+            directory.mkdir(parents=True, exist_ok=True)
+            self._stream = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - lives as long as the spool
+
+    def append(self, rows: NDArray[np.floating]) -> None:
+        """Add rows, (k, width).
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        with self._errors():
+            self._stream.write(half_precision(rows).data)
+        self._count += len(rows)
+
+    def rows(self) -> NDArray[np.float16]:
+        """Return all rows, (n, width), mapped from the file; they outlive the spool.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        with self._errors():
+            self._stream.flush()
+        return mapped_rows(self._stream, (self._count, self._width))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise StorageError(f"could not write to {self._directory}: {reason}. Free disk space.") from error
+
+
+def spilled_rows(parts: Iterable[NDArray[np.floating]], width: int, directory: Path) -> NDArray[np.float16]:
+    """Return rows (n, width), which come in parts, mapped from a nameless file in a directory.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory) as stream:
-            count = 0
-            for rows in parts:
-                stream.write(half_precision(rows).data)
-                count += len(rows)
-            stream.flush()
-            return mapped_rows(stream, (count, width))
-    except OSError as error:
-        raise StorageError(f"could not write to {directory}: {error.strerror or error}. Free disk space.") from error
+    spool = RowSpool(directory, width)
+    for rows in parts:
+        spool.append(rows)
+    return spool.rows()
 
 
 def mapped_rows(file: Path | IO[bytes], shape: tuple[int, int]) -> NDArray[np.float16]:
