@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sealign.alignment import AffineMap, PublicSet, require_enough_texts
 from sealign.errors import InvalidInputError, ReleaseRefusedError, SealignError
 from sealign.files import write_atomically
@@ -92,7 +94,7 @@ class Aligner:
         lane = await self._routes.lane(space, self._source.encoder)
         unfinished = await self._session.run(self._routes.maps.unfinished, lane, held.digest, self._passphrase)
         rows = await self._rows(texts, held, options, unfinished)
-        task = AlignmentTask(self._request(held), space.encoder, rows)
+        task = AlignmentTask(self._request(held), space.encoder, np.asarray(rows, dtype=np.float32))
 
         def keep(learned: AffineMap) -> None:
             require_better_than_chance(learned.quality.explained_variance, options)

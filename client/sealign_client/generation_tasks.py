@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
 from sealign.errors import InvalidInputError, NoMapError, NoPlanError, SealignError, UnknownMapError
+from sealign.files import resumed_rows
 from sealign.generation.whitening import Whitening
 from sealign.protocol import GenerationCard, MapCard, SpaceCard, generation_space
 from sealign_client.local.directory import private
 from sealign_client.local.maps import Lane
 from sealign_client.local.mixtures import load_mixture
 from sealign_client.results import GenerationDescription
-from sealign_client.routes import Route, Routes, Source, chosen_name
+from sealign_client.routes import Route, Routes, Rows, Source, chosen_name
 
 if TYPE_CHECKING:
     from sealign.encoders import EncoderSettings
@@ -163,11 +164,12 @@ class GenerationTasks:
         """Return what gives this model's rows of a public set: one for each of the silo's tokens that count."""
         tokenizer, model = await self.tokenizer(task), await self.model()
 
-        async def rows(texts: PublicSet, progress: Callable[[int], None] | None) -> NDArray[np.float32]:
-            read = await self._session.run(_read, model, tokenizer, texts, progress)
+        async def rows(texts: PublicSet, progress: Callable[[int], None] | None) -> Rows:
+            path = self._path(tokenizer, texts.digest, "states")
+            read = await self._session.run(_read, model, tokenizer, texts, path, progress)
             if not model.whitens:
                 return read
-            return await self._session.run(self._whitened, read, self._whitening_path(tokenizer, texts.digest))
+            return await self._session.run(self._whitened, read, path.with_suffix(".whitening"))
 
         return Source(model.card, rows)
 
@@ -180,7 +182,7 @@ class GenerationTasks:
         model = await self.model()
         if not model.whitens:
             return rows
-        path = self._whitening_path(await self.tokenizer(task), used.public_set)
+        path = self._path(await self.tokenizer(task), used.public_set, "whitening")
         if path not in self._whitenings:
             if not path.exists():
                 raise NoMapError(
@@ -190,19 +192,20 @@ class GenerationTasks:
             self._whitenings[path] = await self._session.run(Whitening.load, path)
         return await self._session.run(self._whitenings[path].apply, rows)
 
-    def _whitening_path(self, tokenizer: CausalTokenizer, public_set: str) -> Path:
+    def _path(self, tokenizer: CausalTokenizer, public_set: str, kind: str) -> Path:
+        """Return the file of what this model makes of a public set: its states, or their whitening."""
         if self._model is None:  # both callers have loaded it
             raise InvalidInputError("Name the local causal language model.")
         parts = "\0".join((self._model.card.fingerprint, tokenizer.fingerprint, public_set))
-        return self.routes.maps.directory / f"{sha256(parts.encode()).hexdigest()[:32]}.whitening"
+        return self.routes.maps.directory / f"{sha256(parts.encode()).hexdigest()[:32]}.{kind}"
 
-    def _whitened(self, rows: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+    def _whitened(self, rows: NDArray[np.float16], path: Path) -> NDArray[np.float16]:
         """Whiten rows of public texts, and keep the whitening for what is sent later."""
         whitening = Whitening.fit(rows)
         private(path.parent)
         whitening.save(path)
         self._whitenings[path] = whitening
-        return whitening.apply(rows)
+        return whitening.spilled(rows, path.parent)
 
     async def note_alignment(self, task: str) -> None:
         """Use a new map from now on.
@@ -228,13 +231,25 @@ class GenerationTasks:
 
 
 def _read(
-    model: CausalModel, silo: CausalTokenizer, texts: PublicSet, progress: Callable[[int], None] | None
-) -> NDArray[np.float32]:
-    from sealign.generation.states import client_rows
+    model: CausalModel,
+    silo: CausalTokenizer,
+    texts: PublicSet,
+    path: Path,
+    progress: Callable[[int], None] | None,
+) -> NDArray[np.float16]:
+    """Return the rows of public texts, mapped from a file that an interrupted run resumes and later ones find whole."""
+    from sealign.generation.states import client_rows, row_counts
 
-    rows = []
-    for states in client_rows(model, silo, texts.texts):
-        rows.append(states)
-        if progress is not None:
-            progress(1)
-    return np.concatenate(rows)
+    move = progress or _ignore
+
+    def read(done: int) -> Iterator[NDArray[np.float32]]:
+        move(done)
+        for rows in client_rows(model, silo, texts.texts[done:]):
+            yield rows
+            move(1)
+
+    private(path.parent)
+    return resumed_rows(path, row_counts(silo, texts.texts), model.card.dimension, read)
+
+
+def _ignore(_: int) -> None: ...

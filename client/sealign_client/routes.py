@@ -28,7 +28,7 @@ from sealign_client.local.recentring import Recentring
 from sealign_client.options import CHANCE
 from sealign_client.session import Calls, Session
 
-Rows: TypeAlias = NDArray[np.float32]
+Rows: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 
 
 @dataclass(frozen=True)

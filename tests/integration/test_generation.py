@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 
@@ -437,17 +438,25 @@ def test_a_mixture_is_fitted_at_alignment_and_reported(
         tokens = list(client.generate(PROMPT, max_tokens=12, mixture=True, sampling=Sampling(no_repeat_run=0)))
         assert all(token.silo_log_probability is None for token in client.generate(PROMPT, max_tokens=2))
         options = (*tls.client_options(silo.port), "--model", model_name("one"), "--map-directory", tmp_path / "maps")
+        listening = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
         told = command("sealign", "generate", PROMPT, "--max-tokens", 3, "--mixture", *options)
         assert told.returncode == 0, told.stderr
         assert re.search(r"mixture: perplexity of this text [\d.]+, by the silo alone [\d.]+", told.stderr)
         with (
-            serving("sealign", "daemon", *options, "--listen", "127.0.0.1:0", log=tmp_path / "daemon.log") as daemon,
+            serving("sealign", "daemon", *options, *listening, log=tmp_path / "daemon.log") as daemon,
             daemon_channel(daemon) as channel,
         ):
             request = pb.GenerateTextRequest(prompt=PROMPT, max_tokens=2, mixture=True, no_repeat_run=0)
             streamed = list(DaemonStub(channel).GenerateText(request, timeout=60))
+            started = daemon.events("serving")[0]
+            body = {"prompt": PROMPT, "max_tokens": 2, "mixture": True, "temperature": 0, "logprobs": 1}
+            headers = {"Authorization": f"Bearer {Path(started['token_file']).read_text().strip()}"}
+            answer = httpx.post(f"{started['http']}/v1/completions", json=body, headers=headers, timeout=60).json()
         assert [token.HasField("silo_log_probability") for token in streamed] == [True, True]
         assert [token.id for token in streamed] == [token.id for token in tokens[:2]]
+        assert answer["mixture"] is True
+        assert answer["choices"][0]["text"] == "".join(token.text for token in tokens[:2])
+        assert len(answer["choices"][0]["logprobs"]["silo_token_logprobs"]) == 2
     clear = ClearGenerator.load(copy, model)
     two = loaded("two").tokenizer
     allowed = two.allowed(1024)

@@ -85,9 +85,22 @@ class FakeBackend:
         return [_prediction(text) for text in texts]
 
     async def generate(
-        self, prompt: str, task: str | None, max_tokens: int | None, sampling: Sampling, alternatives: int
+        self,
+        prompt: str,
+        task: str | None,
+        max_tokens: int | None,
+        sampling: Sampling,
+        alternatives: int,
+        mixture: bool,
     ) -> AsyncIterator[Token]:
-        self.seen = {"prompt": prompt, "max_tokens": max_tokens, "sampling": sampling, "alternatives": alternatives}
+        self.seen = {
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "sampling": sampling,
+            "alternatives": alternatives,
+            "mixture": mixture,
+        }
+        silo = -0.75 if mixture else None
         count = min(max_tokens or 64, len(WORDS))
         for number in range(count):
             await self._work(task, "prose")
@@ -95,7 +108,7 @@ class FakeBackend:
                 raise self.token_failure
             finish = None if number + 1 < count else "end" if count == len(WORDS) else "length"
             near = tuple((WORDS[(number + k) % len(WORDS)], -0.5 - k) for k in range(alternatives))
-            yield Token("prose", WORDS[number], -0.5, TIMING, near, finish)
+            yield Token("prose", WORDS[number], -0.5, TIMING, near, finish, silo)
 
     async def inspect(self, text: str, task: str | None) -> Inspection:
         (prediction,) = await self.classify([text], task, None)

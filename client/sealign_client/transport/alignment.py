@@ -73,7 +73,7 @@ class AlignmentCalls:
         reply = await self._connection.call(self._stub.DescribeSpace(request, timeout=timeout))
         return space_from_wire(await self._connection.signed(reply, request, timeout))
 
-    async def align(self, request: AlignmentRequest, chunks: Iterable[NDArray[np.float32]]) -> MapCard:
+    async def align(self, request: AlignmentRequest, chunks: Iterable[NDArray[np.floating]]) -> MapCard:
         """Stream the client's rows of a public set; the silo learns the map."""
 
         header = request_to_wire(request)

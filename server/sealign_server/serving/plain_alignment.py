@@ -29,7 +29,7 @@ def plain_bytes(space: Space, request: AlignmentRequest) -> int:
     card = space.store.public_set(request.public_set)
     moments = 8 * (source * source + source * target + target * target)
     statistics = moments * (_FOLDS * (1 if card.base is None else 4) + _FITTING)
-    return statistics + card.rows * (4 * target + (2 * source if space.holds_states else 0))
+    return statistics + (0 if space.holds_states else card.rows * 4 * target)
 
 
 class PlainAlignment:
@@ -59,7 +59,7 @@ class PlainAlignment:
         self._statistics = RidgeStatistics(*dimensions, _FOLDS)
         self._shared = RidgeStatistics(*dimensions, _FOLDS) if base else None
         self._largest = 0.0
-        self._chunks: list[NDArray[np.float16]] = []
+        self._spool = space.store.row_spool(request.encoder.dimension) if space.holds_states else None
 
     def add(self, rows: NDArray[np.float32]) -> None:
         """Add the next rows, (k, s).
@@ -99,7 +99,7 @@ class PlainAlignment:
         """
         self.require_complete()
         learned = self._fitted()
-        rows = np.concatenate(self._chunks) if self._chunks else None
+        rows = None if self._spool is None else self._spool.rows()
         record = self._space.save_map(self._identity, learned, self._largest if self._space.holds_states else 1.0, rows)
         _log.info(
             "map learned",
@@ -133,8 +133,8 @@ class PlainAlignment:
 
     def _measure(self, rows: NDArray[np.float32]) -> None:
         norms = np.linalg.norm(rows, axis=1)
-        if self._space.holds_states:
+        if self._spool is not None:
             self._largest = max(self._largest, float(norms.max()))
-            self._chunks.append(np.clip(rows, -65504, 65504).astype(np.float16))
+            self._spool.append(rows)
         elif not np.allclose(norms, 1.0, atol=1e-2):
             raise InvalidInputError("embeddings of the public set are not L2-normalised as the encoder's card says")

@@ -235,9 +235,9 @@ class Space:
             if channel is None:
                 raise UnknownMapError("the silo does not hold what was registered about this map; register it again")
             fitted = self.store.fitted_to_registration(identity, applied.registration)
-        public = self.store.load_public_set(applied.public_set).rows.astype(np.float64)
+        public: NDArray[np.floating] = self.store.load_public_set(applied.public_set).rows
         key = _digest(b"client's map\0" + applied.public_set.encode(), channel)
-        mean = public.mean(axis=0)
+        mean = public.mean(axis=0, dtype=np.float64)
         return MappedRows(owner, key, None, mean, mapped_row_norm(public), channel, _sample(public), fitted)
 
 

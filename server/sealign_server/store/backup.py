@@ -153,8 +153,9 @@ def _require_whole(digests: dict[str, str], versions: dict[str, str]) -> None:
     for name in digests:
         path = PurePosixPath(name)
         needed = []
-        if path.parent.name == "public" or "maps" in path.parts[:-1]:
-            needed = [path.with_suffix(".safetensors")] if path.suffix == ".json" else []
+        if path.suffix == ".json" and (path.parent.name == "public" or "maps" in path.parts[:-1]):
+            states = path.with_suffix(".states")
+            needed = [states if str(states) in digests else path.with_suffix(".safetensors")]
         elif path.name == "task.json":
             needed = [path.with_name("head.safetensors")]
         elif path.name == "generation.json":

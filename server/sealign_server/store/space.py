@@ -1,8 +1,6 @@
 """An embedding space that clients align with: public sets, maps, registrations, undelivered results.
 
-public/<digest>.json           card of a public set; it makes the set
-public/<digest>.safetensors    the silo's rows, one for each text; following tokens too, of a generation task
-public/<digest>.texts          its texts, so that shared examples can join them
+public/                        see `PublicSetStore`
 maps/<identity>/<id>.json      card of a map; it makes the map
 maps/<identity>/<id>.safetensors  the map
 maps/<identity>/<id>.rows.safetensors  the client's rows that it was learned from (generation tasks alone)
@@ -16,7 +14,6 @@ An identity's directory is named by the SHA-256 of its name.
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -24,25 +21,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.alignment import AffineMap, MappedChannel, PublicSet
+from sealign.alignment import AffineMap, MappedChannel
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, SealignError, StorageError
-from sealign.files import ArrayWriter, load_arrays, map_arrays, save_arrays
-from sealign.protocol import MapCard, PublicSetCard, find_public_set
+from sealign.files import ArrayWriter, RowSpool, load_arrays, map_arrays, save_arrays
+from sealign.protocol import MapCard
 from sealign_server.store.files import (
     by_age,
     delete,
     named_digest,
     private_directory,
-    read_json,
-    write_private,
 )
 from sealign_server.store.fitted import FittedHeads, remove_fitted
-from sealign_server.store.space_records import MapRecord, PublicRows
+from sealign_server.store.public_sets import PublicSetStore
+from sealign_server.store.space_records import MapRecord
 from sealign_server.store.undelivered import UndeliveredStore
 
 
-class SpaceStore:
+class SpaceStore(PublicSetStore):
     """Public sets, maps and registrations of one space.
 
     Args:
@@ -51,100 +47,8 @@ class SpaceStore:
     """
 
     def __init__(self, directory: Path, encoder: EncoderCard) -> None:
-        self._directory = directory
-        self.encoder = encoder
+        super().__init__(directory, encoder)
         self.undelivered = UndeliveredStore(directory / "undelivered")
-
-    # Public sets
-
-    def public_sets(self) -> list[PublicSetCard]:
-        """Return the cards of the public sets, sorted by digest.
-
-        Raises:
-            StorageError: one is damaged.
-        """
-        cards = []
-        for path in sorted((self._directory / "public").glob("*.json")):
-            content = read_json(path)
-            try:
-                cards.append(PublicSetCard(path.stem, content["rows"], content["name"], content["base"]))  # type: ignore[index]
-            except (KeyError, TypeError) as error:
-                raise StorageError(f"{path} is damaged; embed the set again") from error
-        return cards
-
-    def public_set(self, digest: str) -> PublicSetCard:
-        """Return the card of a public set.
-
-        Raises:
-            NotFoundError: the space does not hold it.
-        """
-        return find_public_set(self.public_sets(), digest)
-
-    def has_public_set(self, digest: str) -> bool:
-        """Return whether the space holds a public set; one look at a file's name."""
-        return os.path.exists(f"{self._directory}/public/{digest}.json")  # noqa: PTH110 - per query
-
-    def save_public_set(
-        self, public: PublicRows, texts: PublicSet | None = None, following: NDArray[np.int64] | None = None
-    ) -> None:
-        """Keep the silo's rows of a public set; the card last, since its presence makes the set.
-
-        Args:
-            public: card and rows.
-            texts: without them, no shared examples can join the set.
-            following: the token after each row, for refining maps of token states.
-        """
-        card, path = public.card, self._public(public.card.digest)
-        if texts is not None:
-            content = json.dumps(texts.texts, ensure_ascii=False).encode("utf-8", "surrogatepass")
-            write_private(path.with_suffix(".texts"), content)
-        arrays: dict[str, NDArray[np.generic]] = {"rows": public.rows}
-        if following is not None:
-            arrays["following"] = following
-        private_directory(path.parent)
-        save_arrays(path.with_suffix(".safetensors"), arrays, {"digest": card.digest})
-        content = json.dumps({"rows": card.rows, "name": card.name, "base": card.base}).encode()
-        write_private(path.with_suffix(".json"), content)
-
-    def load_public_set(self, digest: str) -> PublicRows:
-        """Return the silo's rows of a public set.
-
-        Raises:
-            NotFoundError: the space does not hold it.
-            StorageError: its file is damaged.
-        """
-        card = self.public_set(digest)
-        arrays, _ = load_arrays(self._public(card.digest).with_suffix(".safetensors"))
-        if "rows" not in arrays or len(arrays["rows"]) != card.rows:
-            raise StorageError(f"the rows of public set {card.digest[:12]} are damaged; embed the set again")
-        return PublicRows(card, arrays["rows"])
-
-    def load_public_texts(self, digest: str) -> PublicSet:
-        """Return the texts of a public set.
-
-        Raises:
-            NotFoundError: the space does not hold it.
-            StorageError: its texts were not kept, or are damaged.
-        """
-        path = self._public(self.public_set(digest).digest).with_suffix(".texts")
-        content = read_json(path)
-        try:
-            texts = PublicSet(tuple(content))  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
-            raise StorageError(f"{path} is damaged; embed the set again (sealign-server init)") from error
-        if texts.digest != digest:
-            raise StorageError(f"{path} holds other texts; embed the set again (sealign-server init)")
-        return texts
-
-    def remove_public_set(self, digest: str) -> None:
-        """Delete a public set; the card first, so that it stops being offered.
-
-        Raises:
-            NotFoundError: the space does not hold it.
-        """
-        path = self._public(self.public_set(digest).digest)
-        for suffix in (".json", ".texts", ".safetensors"):
-            delete(path.with_suffix(suffix))
 
     # Maps
 
@@ -185,6 +89,14 @@ class SpaceStore:
         record = MapRecord(identity=identity, row_norm=row_norm, card=MapCard.of(learned))
         record.write(path.with_suffix(".json"))
         return record
+
+    def row_spool(self, width: int) -> RowSpool:
+        """Return a place on disk for rows that a client sends, until they belong to a map.
+
+        Raises:
+            StorageError: there is none.
+        """
+        return RowSpool(private_directory(self._directory / "maps"), width)
 
     def load_map(self, identity: str, map_id: str) -> AffineMap:
         """Return a map.
@@ -284,9 +196,6 @@ class SpaceStore:
         """Delete a task's heads of all maps and registrations."""
         for kind in ("maps", "registrations"):
             remove_fitted(self._directory / kind, task)
-
-    def _public(self, digest: str) -> Path:
-        return self._directory / "public" / digest
 
     def _map(self, identity: str, map_id: str) -> Path:
         return self._directory / "maps" / named_digest(identity) / map_id

@@ -19,7 +19,7 @@ class PublicRows:
     """The silo's rows of a public set, (n, d): row i for text i, or for token i of a generation task."""
 
     card: PublicSetCard
-    rows: NDArray[np.float32]
+    rows: NDArray[np.float32] | NDArray[np.float16]
 
 
 class MapRecord(Document):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from sealign.alignment import PublicSet
 from sealign.alignment.coverage import Coverage
 from sealign.alignment.coverage_report import measure_coverage
@@ -34,7 +36,8 @@ def task_coverage(store: SiloStore, texts: Sequence[str], public: Mapping[str, P
     def encode(some: Sequence[str]) -> Embeddings:
         digest = known.get(tuple(some))
         if digest is not None:
-            return store.space.load_public_set(digest).rows
+            rows: Embeddings = store.space.load_public_set(digest).rows.astype(np.float32)
+            return rows
         with progress("embedding", len(some)) as advance:
             return encoder.encode(some, progress=advance)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sealign.alignment import PublicSet
 from sealign.encoders import EncoderCard, EncoderSettings
 from sealign.encoders.causal import CausalModel, OutputHead
 from sealign.errors import InvalidInputError, NoMapError, NoPlanError
 from sealign.generation.kl import HELD_OUT, Refinement, refine_by_divergence
-from sealign.generation.states import silo_rows
+from sealign.generation.states import row_counts, silo_rows
 from sealign.generation.vocabulary import MappedVocabulary, plan_vocabulary
 from sealign.protocol import PublicSetCard
-from sealign_server.store import MapRecord, PublicRows, SiloStore, SpaceStore
+from sealign_server.store import MapRecord, SiloStore, SpaceStore
 from sealign_server.store.generation import ModelHead
 
 Progress = Callable[[int], None]
@@ -45,6 +46,8 @@ def add_public_states(
 ) -> PublicSetCard:
     """Read public texts and keep the model's states, one row for each token that counts, for clients to align over.
 
+    States go to disk text by text: memory does not grow with their number, and an interrupted run resumes.
+
     Args:
         space: the task's.
         model: the task's.
@@ -56,14 +59,17 @@ def add_public_states(
         InvalidInputError: a text that the model cannot read.
         StorageError: a file could not be written.
     """
-    rows, following = [], []
-    for read in silo_rows(model, texts.texts):
-        rows.append(read.states)
-        following.append(read.following)
-        progress(1)
-    stacked = np.concatenate(rows)
-    card = PublicSetCard(texts.digest, len(stacked), name)
-    space.save_public_set(PublicRows(card, stacked), texts, np.concatenate(following).astype(np.int64))
+    tokenizer = model.tokenizer
+    counts = row_counts(tokenizer, texts.texts, model.card.window - len(tokenizer.prefix))
+
+    def read(done: int) -> Iterator[NDArray[np.float32]]:
+        progress(done)
+        for rows in silo_rows(model, texts.texts[done:]):
+            yield rows.states
+            progress(1)
+
+    card = PublicSetCard(texts.digest, sum(counts), name)
+    space.save_public_states(card, texts, counts, read)
     return card
 
 

@@ -18,6 +18,7 @@ from sealign.alignment.map_covariances import MapCovariances
 from sealign.alignment.regression import DEFAULT_PENALTIES, Spectrum, checked_penalties
 from sealign.alignment.statistics import Matrix
 from sealign.errors import InvalidInputError
+from sealign.files import row_parts
 
 TEXTS_PER_DIMENSION = 4
 """Public texts for each dimension of the wider encoder; with fewer, the target's embeddings could be solved for."""
@@ -49,7 +50,7 @@ def mapped_row_norm(Y: np.typing.ArrayLike) -> float:
 
     Mapped rows are centred, so at most twice as long as the longest of these; a power of two tells no more.
     """
-    longest = np.linalg.norm(np.asarray(Y, dtype=np.float64), axis=1).max()
+    longest = max(np.linalg.norm(part.astype(np.float64), axis=1).max() for part in row_parts(np.asarray(Y)))
     return float(2.0 ** (1 + ceil(log2(longest) - 1e-3)))
 
 

@@ -7,5 +7,20 @@ their owner alone unless ``mode=PUBLIC`` says otherwise.
 from sealign.files.arrays import Array, load_arrays, save_arrays
 from sealign.files.atomic import PRIVATE, PUBLIC, write_atomically
 from sealign.files.mapped import ArrayWriter, map_arrays
+from sealign.files.rows import RowSpool, mapped_rows, resumed_rows, row_parts, spilled_rows
 
-__all__ = ["PRIVATE", "PUBLIC", "Array", "ArrayWriter", "load_arrays", "map_arrays", "save_arrays", "write_atomically"]
+__all__ = [
+    "PRIVATE",
+    "PUBLIC",
+    "Array",
+    "ArrayWriter",
+    "RowSpool",
+    "load_arrays",
+    "map_arrays",
+    "mapped_rows",
+    "resumed_rows",
+    "row_parts",
+    "save_arrays",
+    "spilled_rows",
+    "write_atomically",
+]

@@ -9,7 +9,7 @@ with the affine map as the student).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TypeAlias
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sealign.alignment import AffineMap
 from sealign.encoders.causal import OutputHead
 from sealign.errors import InvalidInputError
+from sealign.files import row_parts
 
 States: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 
@@ -30,8 +31,6 @@ HELD_OUT = 0.1
 _BATCH = 256
 _CHUNK = 256
 """Rows whose logits are in memory at once."""
-_AT_ONCE = 4096
-"""Rows whose states are in memory at once, of arrays that are mapped from a file."""
 _JUDGES = 8192
 """Most held-out rows that choose the epoch, spread evenly."""
 _SAMPLE = 2048
@@ -133,7 +132,7 @@ def _check(start: AffineMap, head: OutputHead, X: States, Y: States, held: int) 
         )
     if held < 1 or len(X) - held < 2:
         raise InvalidInputError(f"{len(X)} rows are too few to refine a map on some and judge it on others")
-    if not all(np.isfinite(part).all() for states in (X, Y) for part in _parts(states)):
+    if not all(np.isfinite(part).all() for states in (X, Y) for part in row_parts(states)):
         raise InvalidInputError("hidden states are not finite; check the models")
 
 
@@ -150,7 +149,7 @@ def _refined(
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     refined = replace(start, weight=weight, intercept=intercept, created=created, channel=None)
     # Rows held out here may have been in the fit of the given map: the difference of both is free of that.
-    mean = np.sum([part.sum(axis=0, dtype=np.float64) for part in _parts(Y[:train])], axis=0) / train
+    mean = np.sum([part.sum(axis=0, dtype=np.float64) for part in row_parts(Y[:train])], axis=0) / train
     x, y = (np.asarray(states[held], dtype=np.float32) for states in (X, Y))
     before, after = (_explained(learned.apply(x), y, mean) for learned in (start, refined))
     quality = replace(
@@ -176,11 +175,6 @@ def _explained(
 def _batch(states: States, rows: NDArray[np.intp]) -> torch.Tensor:
     """Some rows, float32, (m, d)."""
     return torch.from_numpy(np.ascontiguousarray(states[rows], dtype=np.float32))
-
-
-def _parts(states: States) -> Iterator[States]:
-    """All rows, some at a time."""
-    return (states[start : start + _AT_ONCE] for start in range(0, len(states), _AT_ONCE))
 
 
 class _Objective:
@@ -225,9 +219,9 @@ class _Student:
     """The given map plus a correction: x(W + P·D) + b + c − μ·P·D, D and c from zero, P whitening the source rows."""
 
     def __init__(self, start: AffineMap, X: States) -> None:
-        mean = np.sum([part.sum(axis=0, dtype=np.float64) for part in _parts(X)], axis=0) / len(X)
+        mean = np.sum([part.sum(axis=0, dtype=np.float64) for part in row_parts(X)], axis=0) / len(X)
         scatter = np.zeros((X.shape[1], X.shape[1]))
-        for part in _parts(X):
+        for part in row_parts(X):
             centred = part.astype(np.float64) - mean
             scatter += centred.T @ centred
         values, vectors = np.linalg.eigh(scatter / len(X))

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sealign.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from sealign.encoders import Embeddings
     from sealign.encoders.causal import OutputHead
     from sealign.encoders.tokenizer import CausalTokenizer, Ids
 
@@ -50,7 +49,9 @@ class Agreement:
         return self.perplexity / self.own_perplexity
 
 
-def measure_agreement(head: OutputHead, mapped: NDArray[np.float64], own: Embeddings, following: Ids) -> Agreement:
+def measure_agreement(
+    head: OutputHead, mapped: NDArray[np.float64], own: NDArray[np.floating], following: Ids
+) -> Agreement:
     """Measure one head on mapped and own states.
 
     Args:
@@ -112,7 +113,8 @@ def measure_predictions(own: Predictor, other: Predictor, rows: Sized, following
 
 
 def models_agreement(
-    client: tuple[OutputHead, CausalTokenizer, Embeddings], silo: tuple[OutputHead, CausalTokenizer, Embeddings]
+    client: tuple[OutputHead, CausalTokenizer, NDArray[np.floating]],
+    silo: tuple[OutputHead, CausalTokenizer, NDArray[np.floating]],
 ) -> float:
     """How often two models, unaligned, find the same text likeliest next.
 
@@ -131,7 +133,7 @@ def models_agreement(
     return float(np.mean([a == b for a, b in zip(mine, theirs, strict=True)]))
 
 
-def _likeliest_texts(head: OutputHead, tokenizer: CausalTokenizer, states: Embeddings) -> Sequence[str]:
+def _likeliest_texts(head: OutputHead, tokenizer: CausalTokenizer, states: NDArray[np.floating]) -> Sequence[str]:
     spelled = {number: token for token, number in tokenizer.vocabulary.items()}
     chunks = (states[start : start + _CHUNK] for start in range(0, len(states), _CHUNK))
     ids = np.concatenate([head.logits(chunk).argmax(axis=1) for chunk in chunks])

@@ -53,6 +53,18 @@ def counted(tokens: Tokens) -> Indices:
     return match_positions(ends, ends).silo
 
 
+def row_counts(tokenizer: CausalTokenizer, texts: Iterable[str], window: int | None = None) -> list[int]:
+    """Return how many rows each text gives, which no model is needed for.
+
+    Args:
+        tokenizer: the silo's.
+        texts: the public ones.
+        window: tokens that the silo's model reads of a text; None for enough.
+    """
+    read = (tokenizer.encode(text) for text in texts)
+    return [len(counted(Tokens(tokens.ids[:window], tokens.offsets[:window]))) for tokens in read]
+
+
 def silo_rows(
     model: CausalModel, texts: Iterable[str], *, progress: Callable[[int], None] | None = None
 ) -> Iterator[SiloRows]:

@@ -100,10 +100,9 @@ class MappedVocabulary:
         return cls(head, learned.weight, learned.intercept, row_norm, seen)
 
     @classmethod
-    def over(cls, head: VocabularyHead, rows: NDArray[np.float32]) -> MappedVocabulary:
+    def over(cls, head: VocabularyHead, rows: NDArray[np.floating]) -> MappedVocabulary:
         """For rows that clients have mapped themselves and centred on the mean of the silo's public states, (n, d)."""
-        public = rows.astype(np.float64)
-        return cls(head, None, public.mean(axis=0), mapped_row_norm(public), _sample(rows))
+        return cls(head, None, rows.mean(axis=0, dtype=np.float64), mapped_row_norm(rows), _sample(rows))
 
     def columns(self, outputs: slice) -> NDArray[np.float64]:
         """W of some tokens, (dimension, those)."""

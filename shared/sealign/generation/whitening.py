@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from sealign.encoders.encoder import Embeddings
 from sealign.errors import InvalidInputError
-from sealign.files import load_arrays, save_arrays
+from sealign.files import load_arrays, row_parts, save_arrays, spilled_rows
 
 _SHRINKAGE = 1e-3
 """Share of the mean variance that is added in every direction."""
-_AT_ONCE = 4096
-"""Rows in memory as float64 at once."""
 _FORMAT = "sealign.whitening/1"
 
 
@@ -37,7 +35,7 @@ class Whitening:
     matrix: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, rows: Embeddings) -> Whitening:
+    def fit(cls, rows: NDArray[np.floating]) -> Whitening:
         """Return the whitening of rows (n, d): the inverse square root of their covariance, shrunk a little.
 
         Raises:
@@ -45,12 +43,11 @@ class Whitening:
         """
         count, dimension = rows.shape
         total, squares = np.zeros(dimension), np.zeros((dimension, dimension))
-        for start in range(0, count, _AT_ONCE):
-            some = rows[start : start + _AT_ONCE].astype(np.float64)
-            total += some.sum(axis=0)
+        for part in row_parts(rows):
+            total += part.sum(axis=0, dtype=np.float64)
         mean = total / max(count, 1)
-        for start in range(0, count, _AT_ONCE):
-            some = rows[start : start + _AT_ONCE].astype(np.float64) - mean
+        for part in row_parts(rows):
+            some = part.astype(np.float64) - mean
             squares += some.T @ some
         spread = np.trace(squares) / max(count, 1) / dimension
         if count < 2 or not np.isfinite(spread) or spread == 0:
@@ -58,13 +55,18 @@ class Whitening:
         values, vectors = np.linalg.eigh(squares / count + _SHRINKAGE * spread * np.eye(dimension))
         return cls(mean, (vectors / np.sqrt(values)) @ vectors.T)
 
-    def apply(self, rows: Embeddings) -> Embeddings:
+    def apply(self, rows: NDArray[np.floating]) -> Embeddings:
         """Return whitened rows, (n, d)."""
-        whitened = np.empty_like(rows, dtype=np.float32)
-        for start in range(0, len(rows), _AT_ONCE):
-            some = slice(start, start + _AT_ONCE)
-            whitened[some] = (rows[some].astype(np.float64) - self.mean) @ self.matrix
+        whitened: Embeddings = ((rows.astype(np.float64) - self.mean) @ self.matrix).astype(np.float32)
         return whitened
+
+    def spilled(self, rows: NDArray[np.floating], directory: Path) -> NDArray[np.float16]:
+        """Return many whitened rows, (n, d), mapped from a nameless file in a directory.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        return spilled_rows(map(self.apply, row_parts(rows)), len(self.mean), directory)
 
     def save(self, path: Path) -> None:
         """Keep it in a file.

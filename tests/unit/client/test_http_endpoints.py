@@ -113,8 +113,24 @@ async def test_a_completion_is_whole(client: httpx.AsyncClient, backend: FakeBac
     assert len(choice["logprobs"]["top_logprobs"][0]) == 2
     assert body["usage"]["completion_tokens"] == 3
     assert body["ciphertexts"] == {"query_bytes": 9000, "reply_bytes": 3000, "silo_ms": 7.5}
+    assert body["mixture"] is False
+    assert choice["logprobs"]["silo_token_logprobs"] is None
     sampling = backend.seen["sampling"]
     assert (sampling.temperature, sampling.seed) == (0, 7)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_mixture_is_asked_for_and_said(
+    client: httpx.AsyncClient, backend: FakeBackend, *, stream: bool
+) -> None:
+    request = {"prompt": "Once", "max_tokens": 2, "mixture": True, "logprobs": 1, "stream": stream}
+    response = await client.post("/v1/completions", json=request)
+    first = response.text.split("\n\n")[0].removeprefix("data: ")
+    body = json.loads(first)
+    assert backend.seen["mixture"] is True
+    assert body["mixture"] is True
+    logprobs = body["choices"][0]["logprobs"]
+    assert logprobs["silo_token_logprobs"] == [-0.75] * len(logprobs["tokens"])
 
 
 async def test_a_completion_streams(client: httpx.AsyncClient) -> None:

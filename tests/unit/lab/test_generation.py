@@ -172,8 +172,9 @@ def test_figures_are_those_of_all_rows_in_order(directory: Path, report: Report)
     learned = fit_ridge(statistics, source_fingerprint="1" * 64, target_fingerprint="2" * 64, public_set="0" * 64)
     found = measure_agreement(silo.head, learned.apply(x), y, following)
     measured = report.generation[0]
-    assert measured.own_perplexity == pytest.approx(found.own_perplexity, rel=1e-6)
-    assert measured.ridge.perplexity == pytest.approx(found.perplexity, rel=1e-6)
+    # The runner's states are float16.
+    assert measured.own_perplexity == pytest.approx(found.own_perplexity, rel=1e-3)
+    assert measured.ridge.perplexity == pytest.approx(found.perplexity, rel=1e-3)
     assert measured.ridge.top1 == pytest.approx(found.top1, abs=2 / found.positions)
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sealign.alignment import PublicSet
 from sealign.errors import InvalidInputError, NotFoundError, SealignError, StorageError
-from sealign.protocol import RowKind
+from sealign.protocol import PublicSetCard, RowKind
 from sealign.protocol.status import sendable
 from sealign_server.ledger import Ledger, Release, Releases
 from sealign_server.store import OPERATOR, SiloStore, StoredTask, remove_leftovers
+from sealign_server.store.backup import back_up, restore
 from tests.support.silo import align_plain, space_of
 from tests.unit.server.conftest import ALICE, BOB, DIGEST, PUBLIC_ROWS, Rows, trained, unit_rows
 
@@ -74,6 +77,33 @@ def test_unknown_public_set_says_what_there_is(store: SiloStore) -> None:
     for digest in ("0" * 64, "../silo", ""):
         with pytest.raises(NotFoundError, match=r"it holds: noise \(dddddddddddd…, 80 rows\)"):
             store.space.load_public_set(digest)
+
+
+def test_states_of_a_public_set_resume_and_are_no_set_before_they_are_whole(store: SiloStore, tmp_path: Path) -> None:
+    texts = PublicSet(("one", "two", "three"))
+    card, counts = PublicSetCard(texts.digest, 6, "openings"), (1, 3, 2)
+    parts = np.split(unit_rows(3, 6, 12), (1, 4))
+    begun: list[int] = []
+
+    def read(done: int) -> Iterator[Rows]:
+        begun.append(done)
+        yield from parts[done:2]
+        if len(begun) == 1:
+            raise KeyboardInterrupt
+        yield parts[2]
+
+    with pytest.raises(KeyboardInterrupt):
+        store.space.save_public_states(card, texts, counts, read)
+    with pytest.raises(NotFoundError):
+        store.space.load_public_set(card.digest)
+    store.space.save_public_states(card, texts, counts, read)
+    assert begun == [0, 2]
+    assert np.abs(store.space.load_public_set(card.digest).rows - unit_rows(3, 6, 12)).max() < 1e-3
+    back_up(store, tmp_path / "backup", Path.touch)
+    restored = restore(tmp_path / "backup", tmp_path / "restored")
+    assert restored.space.load_public_set(card.digest).rows.shape == (6, 12)
+    store.space.remove_public_set(card.digest)
+    assert not [path for path in store.directory.rglob("*") if card.digest in path.name]
 
 
 def test_only_old_leftovers_are_removed(store: SiloStore, aligned: RowKind) -> None:

@@ -82,9 +82,11 @@ class Token:
     Attributes:
         task: the generation task's name; the silo may have chosen it.
         text: what can be shown now; empty while it may be the beginning of a stop text.
+        log_probability: under what was sampled from: the silo's head, or the mixture with this daemon's own model.
         alternatives: the likeliest tokens as text, with their log-probabilities.
         timing: of the request whose ciphertexts gave it.
         finish: "end", "stop", "length" or "window" for the last token; None for others.
+        silo_log_probability: with a mixture, under the silo's head alone; None without one.
     """
 
     task: str
@@ -93,6 +95,7 @@ class Token:
     timing: Timing
     alternatives: tuple[tuple[str, float], ...] = ()
     finish: str | None = None
+    silo_log_probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,9 +169,15 @@ class Backend(Protocol):
         ...
 
     def generate(
-        self, prompt: str, task: str | None, max_tokens: int | None, sampling: Sampling, alternatives: int
+        self,
+        prompt: str,
+        task: str | None,
+        max_tokens: int | None,
+        sampling: Sampling,
+        alternatives: int,
+        mixture: bool,
     ) -> AsyncIterator[Token]:
-        """Continue a prompt, token by token."""
+        """Continue a prompt, token by token; with ``mixture``, sampled from the mixture fitted at alignment."""
         ...
 
     async def inspect(self, text: str, task: str | None) -> Inspection:

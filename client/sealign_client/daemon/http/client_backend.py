@@ -105,18 +105,25 @@ class ClientBackend:
         return [_prediction(card, result) for result in results]
 
     async def generate(
-        self, prompt: str, task: str | None, max_tokens: int | None, sampling: Sampling, alternatives: int
+        self,
+        prompt: str,
+        task: str | None,
+        max_tokens: int | None,
+        sampling: Sampling,
+        alternatives: int,
+        mixture: bool,
     ) -> AsyncIterator[Token]:
         """Continue a prompt."""
         if not self._client.generates:
             raise InvalidInputError("This daemon has no causal model. Start it with --model to generate text.")
         name = (await self._client.generator.task(task)).name
         pieces = (await self._client.generator.tokenizer(name)).pieces
-        async for token in self._client.generate(prompt, name, max_tokens, sampling, alternatives):
+        async for token in self._client.generate(prompt, name, max_tokens, sampling, alternatives, mixture):
             near = tuple((pieces[number], value) for number, value in token.alternatives)
             finish = None if token.finish is None else token.finish.value
             assert token.timing is not None  # noqa: S101 - each token is asked for
-            yield Token(name, token.text, token.log_probability, token.timing, near, finish)
+            silo = token.silo_log_probability
+            yield Token(name, token.text, token.log_probability, token.timing, near, finish, silo)
 
     async def inspect(self, text: str, task: str | None) -> Inspection:
         """Classify one text by itself and keep what crossed the network."""

@@ -34,7 +34,7 @@ async def complete(call: Call) -> Response:
     tokens = _tokens(call)
     # The first token is awaited before the answer begins, so that what is wrong with the request becomes a status.
     first = await anext(tokens, None)
-    answer = _Answer(first.task if first else "", body.logprobs is not None)
+    answer = _Answer(first.task if first else "", body.logprobs is not None, body.mixture)
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
         events = _events(answer, _joined(first, tokens), with_usage=with_usage)
@@ -51,6 +51,7 @@ class _Answer:
 
     model: str
     with_logprobs: bool
+    mixture: bool
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     tokens: list[Token] = field(default_factory=list)
@@ -86,6 +87,7 @@ class _Answer:
             created=self.created,
             model=self.model,
             choices=choices,
+            mixture=self.mixture,
             usage=usage,
             ciphertexts=_ciphertexts(tokens),
         )
@@ -105,7 +107,7 @@ async def _tokens(call: Call) -> AsyncGenerator[Token, None]:
         stop=stop,
     )
     service = call.service
-    found = service.backend.generate(prompt, body.model, body.max_tokens, sampling, body.logprobs or 0)
+    found = service.backend.generate(prompt, body.model, body.max_tokens, sampling, body.logprobs or 0, body.mixture)
     async for token in found:
         service.metrics.count_token()
         yield token
@@ -158,11 +160,13 @@ def _logprobs(tokens: list[Token], offset: int) -> Logprobs:
     for token in tokens:
         offsets.append(offset)
         offset += len(token.text)
+    silo = [token.silo_log_probability for token in tokens if token.silo_log_probability is not None]
     return Logprobs(
         tokens=[token.text for token in tokens],
         token_logprobs=[token.log_probability for token in tokens],
         top_logprobs=[dict(token.alternatives) for token in tokens],
         text_offset=offsets,
+        silo_token_logprobs=silo or None,
     )
 
 

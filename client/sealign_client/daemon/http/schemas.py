@@ -119,7 +119,7 @@ class StreamOptions(Body):
 
 
 class CompletionRequest(Body):
-    """As OpenAI has it, with vLLM's `top_k` and `repetition_penalty`, and `no_repeat_run`."""
+    """As OpenAI has it, with vLLM's `top_k` and `repetition_penalty`, and `no_repeat_run` and `mixture`."""
 
     model: TaskName | None = Field(default=None, description="The silo's generation task; may be absent if it has one.")
     prompt: Text | OneText
@@ -130,6 +130,9 @@ class CompletionRequest(Body):
     repetition_penalty: float = Field(default=1.0, ge=0.1, le=10.0)
     no_repeat_run: int = Field(
         default=0, ge=0, le=32, description="No run of this number of tokens is written twice; 0 allows all."
+    )
+    mixture: bool = Field(
+        default=False, description="Sample from the mixture with this daemon's own model that alignment fitted."
     )
     seed: Seed | None = Field(default=None, description="Random seed for sampling.")
     stop: Annotated[str, Field(min_length=1, max_length=256)] | (
@@ -147,12 +150,15 @@ class CompletionRequest(Body):
 
 
 class Logprobs(BaseModel):
-    """Log-probabilities under the silo's head, natural."""
+    """Natural log-probabilities under what was sampled from: the silo's head, or the mixture."""
 
     tokens: list[str]
     token_logprobs: list[float]
     top_logprobs: list[dict[str, float]] | None
     text_offset: list[int]
+    silo_token_logprobs: list[float] | None = Field(
+        default=None, description="With a mixture, under the silo's head alone."
+    )
 
 
 class CompletionChoice(BaseModel):
@@ -180,6 +186,7 @@ class Completion(BaseModel):
     created: int = Field(description="Unix time, seconds.")
     model: str
     choices: list[CompletionChoice]
+    mixture: bool = Field(default=False, description="Whether tokens come from the mixture, not the silo's head alone.")
     usage: Usage | None = None
     ciphertexts: Ciphertexts = Field(description="Sealign's own; OpenAI has nothing like it.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sealign.alignment import AffineMap
@@ -45,9 +47,9 @@ class Control:
         held = np.arange(len(public.following) - int(HELD_OUT * len(public.following)), len(public.following))
         held = held[public.following[held] >= 0][-_FITTED_ON:]
         follows = public.following[held]
-        silo, own = (
-            found(held)[np.arange(len(held)), follows] for found in (self._mapped(learned, public), self._own(public))
-        )
+        some = replace(public, client=public.client[held], final=public.final[held], silo=public.silo[held])
+        every = np.arange(len(held))
+        silo, own = (found(every)[every, follows] for found in (self._mapped(learned, some), self._own(some)))
         weight = fit_weight(silo, own)
         mapped, mine = self._mapped(learned, self._test), self._own(self._test)
         return self._measured(lambda rows: mixed(mapped(rows), mine(rows), weight)), weight

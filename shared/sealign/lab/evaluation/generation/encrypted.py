@@ -6,18 +6,20 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sealign.alignment import AffineMap
 from sealign.ckks import Cipher, ResidueWeights, SecretKey, VocabularyEvaluator, ZeroPool, part_outputs
 from sealign.encoders import Embeddings
 from sealign.encoders.causal import OutputHead
+from sealign.files import row_parts
 from sealign.generation.vocabulary import MappedVocabulary, VocabularyHead, plan_vocabulary
 from sealign.lab.evaluation.classifier import Matrix
 from sealign.lab.evaluation.generation_results import EncryptedPrediction
 
 
 def encrypted_prediction(
-    name: str, head: OutputHead, learned: AffineMap, public: Embeddings, X: Embeddings
+    name: str, head: OutputHead, learned: AffineMap, public: NDArray[np.floating], X: NDArray[np.floating]
 ) -> EncryptedPrediction:
     """Send states one by one, and compare what is decrypted with what the clear computation gives.
 
@@ -32,13 +34,14 @@ def encrypted_prediction(
         NoPlanError: no parameter set can hold the logits.
         StorageError: the encoded weights do not fit the disk.
     """
-    row_norm = float(np.linalg.norm(public, axis=1).max())
+    row_norm = max(float(np.linalg.norm(part.astype(np.float32), axis=1).max()) for part in row_parts(public))
+    own = X.astype(np.float32)
     vocabulary = VocabularyHead.of(head.weight, head.bias)
     mapped = MappedVocabulary.behind(vocabulary, learned, row_norm, public)
     plan = plan_vocabulary(name, mapped)
     key = SecretKey.generate(plan.parameters)
     cipher, zeros = Cipher(plan, key), ZeroPool(key.public_key)
-    rows = X * np.minimum(1.0, row_norm / np.linalg.norm(X, axis=1, keepdims=True))
+    rows = own * np.minimum(1.0, row_norm / np.linalg.norm(own, axis=1, keepdims=True))
     clear = vocabulary.logits(learned.apply(rows))
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch) / "weights.safetensors"

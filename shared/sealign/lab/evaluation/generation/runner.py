@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -12,6 +11,7 @@ from sealign.app.progress import progress
 from sealign.encoders import EncoderSettings
 from sealign.encoders.causal import CausalModel
 from sealign.errors import InvalidInputError
+from sealign.files import row_parts
 from sealign.generation import Agreement, compare_tokenizers, measure_agreement, models_agreement
 from sealign.generation.kl import HELD_OUT, refine_by_divergence
 from sealign.generation.whitening import Whitening
@@ -77,7 +77,7 @@ class GenerationRunner:
         public, test = self._read(pair, pair.public, spec.rows), self._read(pair, pair.test, spec.test_rows)
         whitening = Whitening.fit(public.client) if pair.client.whitens else None
         if whitening is not None:
-            public, test = (replace(part, client=whitening.apply(part.client)) for part in (public, test))
+            public, test = (self._states.whitened(part, whitening) for part in (public, test))
         smaller = {size: _agreements(silo, _fitted(pair, public, size)[0], test) for size in sorted(spec.sizes)}
         maps, seconds = _fitted(pair, public, spec.rows)
         found = _agreements(silo, maps, test)
@@ -149,7 +149,8 @@ def _fitted(pair: Pair, public: States, rows: int) -> tuple[dict[str, AffineMap]
     X, Y = public.client[:rows], public.silo[:rows]
     begun = perf_counter()
     statistics = RidgeStatistics(X.shape[1], Y.shape[1])
-    statistics.update(X, Y)
+    for x, y in zip(row_parts(X), row_parts(Y), strict=True):
+        statistics.update(x, y)
     ridge = fit_ridge(
         statistics,
         source_fingerprint=pair.client.card.fingerprint,

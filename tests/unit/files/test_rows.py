@@ -1,0 +1,75 @@
+"""Rows in files: resumed where an interrupted run stopped, and mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sealign.errors import StorageError
+from sealign.files import mapped_rows, resumed_rows, row_parts, spilled_rows
+
+COUNTS = (3, 0, 5, 2)
+ROWS = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
+PARTS = tuple(np.split(ROWS, np.cumsum(COUNTS)[:-1]))
+
+
+class Reader:
+    """Computes parts, and fails before one of them."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.fails_at = fails_at
+        self.read: list[int] = []
+
+    def __call__(self, done: int) -> Iterator[NDArray[np.float32]]:
+        for number in range(done, len(PARTS)):
+            if number == self.fails_at:
+                raise KeyboardInterrupt
+            self.read.append(number)
+            yield PARTS[number]
+
+
+@pytest.mark.parametrize("torn", [0, 5])
+def test_an_interrupted_run_resumes_after_the_last_complete_part(tmp_path: Path, torn: int) -> None:
+    path = tmp_path / "states"
+    with pytest.raises(KeyboardInterrupt):
+        resumed_rows(path, COUNTS, 4, Reader(fails_at=3))
+    with path.open("ab") as stream:
+        stream.write(bytes(torn))  # a part that was not written whole
+    rest = Reader()
+    rows = resumed_rows(path, COUNTS, 4, rest)
+    assert rest.read == [3]
+    assert np.array_equal(rows, ROWS.astype(np.float16))
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = Reader()
+    assert np.array_equal(resumed_rows(path, COUNTS, 4, again), rows)
+    assert not again.read
+
+
+def test_a_file_grows_with_its_parts(tmp_path: Path) -> None:
+    resumed_rows(tmp_path / "states", COUNTS[:1], 4, lambda done: PARTS[done:1])
+    rest = Reader()
+    assert np.array_equal(resumed_rows(tmp_path / "states", COUNTS, 4, rest), ROWS.astype(np.float16))
+    assert rest.read == [2, 3]  # the second part has no rows
+
+
+@pytest.mark.parametrize("parts", [PARTS[:2], (PARTS[2],), (*PARTS, PARTS[0])])
+def test_parts_that_were_not_announced_are_refused(tmp_path: Path, parts: tuple[NDArray[np.float32], ...]) -> None:
+    with pytest.raises(StorageError, match=r"missing|not announced"):
+        resumed_rows(tmp_path / "states", COUNTS, 4, lambda _: parts)
+
+
+def test_spilled_rows_leave_no_file(tmp_path: Path) -> None:
+    rows = spilled_rows(row_parts(1e6 * ROWS), 4, tmp_path)
+    assert np.array_equal(rows, np.clip(1e6 * ROWS, -65504, 65504).astype(np.float16))
+    assert not list(tmp_path.iterdir())
+    assert spilled_rows([], 4, tmp_path).shape == (0, 4)
+
+
+def test_a_cut_file_is_refused(tmp_path: Path) -> None:
+    resumed_rows(tmp_path / "states", COUNTS, 4, Reader())
+    with pytest.raises(StorageError, match="cut"):
+        mapped_rows(tmp_path / "states", (11, 4))
