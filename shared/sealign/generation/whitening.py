@@ -21,8 +21,8 @@ _SHRINKAGE = 0.03
 """Share of the mean variance that is added in every direction.
 
 Ridge regression over few rows trusts faint directions too much once they are as large as all others. With 0.001,
-perplexity from Gemma-3-270M to SmolLM2-135M over 4,000 positions is 194 in place of 141. With 0.3 no parameter set holds
-the logits of small models.
+perplexity from Gemma-3-270M to SmolLM2-135M over 4,000 positions is 194 in place of 141. With 0.3 no parameter set
+holds the logits of small models.
 """
 _FORMAT = "sealign.whitening/1"
 
