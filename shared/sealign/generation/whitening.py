@@ -17,8 +17,13 @@ from sealign.encoders.encoder import Embeddings
 from sealign.errors import InvalidInputError
 from sealign.files import load_arrays, row_parts, save_arrays, spilled_rows
 
-_SHRINKAGE = 1e-3
-"""Share of the mean variance that is added in every direction."""
+_SHRINKAGE = 0.03
+"""Share of the mean variance that is added in every direction.
+
+Ridge regression over few rows trusts faint directions too much once they are as large as all others. With 0.001,
+perplexity from Gemma-3-270M to SmolLM2-135M over 4,000 positions is 194 in place of 141. With 0.3 no parameter set
+holds the logits of small models.
+"""
 _FORMAT = "sealign.whitening/1"
 
 

@@ -26,9 +26,9 @@ def test_whitened_rows_vary_alike_in_all_directions() -> None:
     np.testing.assert_allclose(unseen.mean(axis=0), 0, atol=0.1)
     values = np.linalg.eigvalsh(np.cov(unseen.T))
     assert values.max() < 1.15
-    assert np.median(values) > 0.8
+    assert np.median(values) > 0.5
     # Directions fainter than the shrinkage are not blown up to the others' size.
-    assert 0.1 < values.min() < 0.7
+    assert 0.01 < values.min() < 0.1
 
 
 def test_it_comes_back_from_a_file(tmp_path: Path) -> None:
