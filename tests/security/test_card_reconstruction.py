@@ -140,7 +140,7 @@ def test_asking_again_and_slightly_different_maps_average_nothing_away() -> None
 def test_a_profile_holds_no_rows() -> None:
     """Whatever is asked, the answer is a function of these numbers, of which none is of one row."""
     silo, _, profile = silos()
-    measures = [profile.preference, profile.aurocs]
+    measures = [profile.aurocs]
     for kind in (profile.fitted, profile.trained):
         measures += [kind.losses, kind.accuracies, kind.temperatures, *kind.tails.values()]
     assert all(array.shape == profile.fitted.losses.shape for array in measures)

@@ -70,9 +70,10 @@ def refine_by_divergence(
 ) -> Refinement:
     """Minimise the mean over rows of KL(softmax(head(y)) ‖ softmax(head(xW + b))) over W and b, from the given map.
 
-    AdamW (Loshchilov and Hutter, arXiv 1711.05101) over whitened source rows, with a cosine schedule; weight decay
-    pulls to the given map. The epoch with the smallest divergence over held-out rows is kept, the given map among
-    them, so the map never becomes worse there. Deterministic for a seed, a machine and a number of threads.
+    AdamW (Loshchilov and Hutter, arXiv 1711.05101) over whitened source rows; weight decay pulls to the given map. An
+    epoch after which held-out rows diverge more than before is taken back, and the steps become a third: what is too
+    large depends on rows and columns. So the map never becomes worse there. Deterministic for a seed, a machine and a
+    number of threads.
 
     Args:
         start: as ridge regression gives it.
@@ -80,9 +81,9 @@ def refine_by_divergence(
         X: the client's states, (n, s). Both may be mapped from files, as float16 too: only batches are in memory.
         Y: the silo's, (n, t), row by row after the same text.
         epochs: most passes over the rows; one costs some 8·n·V·t operations, V being ``outputs`` at most.
-        patience: stop after so many epochs without a smaller divergence over held-out rows.
-        step: how far the largest steps may move a logit, roughly, whatever the scale of states and head: AdamW's rate
-            is step / (root mean square norm of the head's rows · √s). Steps that are too large overfit few rows.
+        patience: so many epochs are taken back; the next one ends it.
+        step: how far the first steps may move a logit, roughly, whatever the scale of states and head: AdamW's rate
+            is step / (root mean square norm of the head's rows · √s).
         held_out: share of the rows, the last ones, which are texts of their own.
         outputs: of a larger head, so many outputs that the silo's own states find likeliest on average take part; the
             others are left out of both distributions.
@@ -98,29 +99,35 @@ def refine_by_divergence(
     objective = _Objective(head, Y, outputs)
     student = _Student(start, X[:-held])
     rate = step / float(np.linalg.norm(head.weight) * np.sqrt(len(start.weight) / len(head.weight)))
-    optimiser = torch.optim.AdamW(student.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
     train = len(X) - held
-    steps = epochs * -(-train // _BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
     order = np.random.default_rng(seed)
     held_rows = np.unique(np.linspace(train, len(X) - 1, min(held, _JUDGES)).astype(np.intp))
     divergences = [objective.mean(student, X, held_rows)]
-    best, kept = 0, student.affine()
+    best, kept, taken_back = 0, student.copied(), 0
+    optimiser = _optimiser(student, rate)
     for epoch in range(1, epochs + 1):
         for batch in np.array_split(order.permutation(train), -(-train // _BATCH)):
             optimiser.zero_grad()
             torch.autograd.backward(objective.divergence(student(_batch(X, batch)), batch).mean())
             optimiser.step()
-            schedule.step()
             if progress is not None:
                 progress(len(batch))
         divergences.append(objective.mean(student, X, held_rows))
         if divergences[-1] < divergences[best]:
-            best, kept = epoch, student.affine()
-        elif epoch - best >= patience:
+            best, kept = epoch, student.copied()
+            continue
+        student.restore(kept)
+        taken_back += 1
+        if taken_back > patience:
             break
-    refined = start if best == 0 else _refined(start, kept, divergences[best], (X, Y, held_rows), train)
+        optimiser = _optimiser(student, rate / 3**taken_back)
+    student.restore(kept)
+    refined = start if best == 0 else _refined(start, student.affine(), divergences[best], (X, Y, held_rows), train)
     return Refinement(refined, tuple(divergences), best)
+
+
+def _optimiser(student: _Student, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(student.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
 
 
 def _check(start: AffineMap, head: OutputHead, X: States, Y: States, held: int) -> None:
@@ -240,6 +247,16 @@ class _Student:
         """Mapped states (m, t) of source states (m, s)."""
         weight, intercept, mean, whitening = self._fixed
         return x @ weight + intercept + ((x - mean) @ whitening) @ self._correction + self._shift
+
+    def copied(self) -> list[torch.Tensor]:
+        """Correction and shift as they are now."""
+        return [part.detach().clone() for part in self.parameters]
+
+    def restore(self, copied: list[torch.Tensor]) -> None:
+        """Go back to what was copied."""
+        with torch.no_grad():
+            for part, before in zip(self.parameters, copied, strict=True):
+                part.copy_(before)
 
     def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weight and intercept as they are now."""

@@ -29,7 +29,7 @@ _FORMAT = "sealign.calibrated-head/2"
 _PROMISES = ("accuracy", "margin", "precision", "fitted", "kept")
 
 _PREFERRED = 2.0
-"""Standard errors by which the trained head must be better; the discriminant is the prior."""
+"""Standard errors by which the trained head must be more accurate; the discriminant is the prior."""
 
 _SEPARATED = 0.8
 """AUROC against outliers of the head's own kind, at least, for thresholds to mean anything."""
@@ -130,10 +130,11 @@ def head_behind(
 ) -> CalibratedHead:
     """Return the head to serve behind a map: a discriminant fitted to it, or the silo's trained head.
 
-    Both were judged when the profile was measured, on rows that neither had seen. The trained head is served if it was
-    better by two standard errors behind the blur that makes the task as hard as the map does. A head is fitted to the
-    channel of texts that the map has seen, and judged behind that of texts which it has not. No row of the silo
-    enters: the result is a function of the map, the head and the profile, the same however often it is asked for.
+    Both were judged when the profile was measured, on rows that neither had seen, and each is judged by the blur that
+    makes the task as hard for it as the map does: a map harms a trained head more than a blur that is as hard for a
+    fitted one. The trained head is served if it promises more by two standard errors. A head is fitted to the channel
+    of texts that the map has seen, and judged behind that of texts which it has not. No row of the silo enters: the
+    result is a function of the map, the head and the profile, the same however often it is asked for.
 
     Args:
         channel: from the silo's embeddings to mapped ones.
@@ -150,17 +151,17 @@ def head_behind(
     mapped = profile.statistics.through(channel)
     head = discriminant_head(mapped, profile.shrinkage, outliers, directions if outliers else 0)
     rows, targets = simulated(profile.statistics.through(channel.unseen_texts()))
-    hardness = simulated_loss(head.head.logits(rows), targets)
-    fitted = fit and profile.fitted.at(hardness, profile.preference) <= _PREFERRED
-    chosen, measures = (head, profile.fitted) if fitted else (ServedHead(own), profile.trained)
-    logits = chosen.head.logits(rows)
-    loss = simulated_loss(logits, targets)
-    expected = fit_temperature(logits, targets)
-    cooled = chosen.cooled(two_digits(expected * measures.at(loss, measures.temperatures)))
+    ours = _Judged.of(head, profile.fitted, rows, targets)
+    theirs = _Judged.of(ServedHead(own), profile.trained, rows, targets)
+    least = ours.accuracy + _PREFERRED * standard_error(ours.accuracy, profile.rows)
+    fitted = fit and theirs.accuracy <= least
+    judged = ours if fitted else theirs
+    expected = fit_temperature(judged.head.head.logits(rows), targets)
+    cooled = judged.head.cooled(two_digits(expected * judged.at(judged.measures.temperatures)))
     outputs = cooled.outputs(rows)
-    accuracy = rounded(measures.at(loss, measures.accuracies), ACCURACY_STEP)
-    meaningful = not outliers or profile.fitted.at(hardness, profile.aurocs) >= _SEPARATED
-    ood = _thresholds(cooled, outputs, measures, loss) if meaningful else {}
+    accuracy = rounded(judged.accuracy, ACCURACY_STEP)
+    meaningful = not outliers or ours.at(profile.aurocs) >= _SEPARATED
+    ood = _thresholds(cooled, outputs, judged) if meaningful else {}
     return CalibratedHead(
         head=cooled,
         accuracy=accuracy,
@@ -172,13 +173,34 @@ def head_behind(
     )
 
 
-def _thresholds(head: ServedHead, outputs: Matrix, measures: Measures, loss: float) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Judged:
+    """A head, how hard simulated rows behind a map are for it, and figures of its kind."""
+
+    head: ServedHead
+    measures: Measures
+    loss: float
+
+    @classmethod
+    def of(cls, head: ServedHead, measures: Measures, rows: Matrix, targets: NDArray[np.intp]) -> _Judged:
+        return cls(head, measures, simulated_loss(head.head.logits(rows), targets))
+
+    def at(self, values: Matrix) -> float:
+        """Interpolate figures, (blurs,), for this map."""
+        return self.measures.at(self.loss, values)
+
+    @property
+    def accuracy(self) -> float:
+        return self.at(self.measures.accuracies)
+
+
+def _thresholds(head: ServedHead, outputs: Matrix, judged: _Judged) -> dict[str, float]:
     """Quantiles of simulated scores, each where 95 % of real rows were above it, in steps of about their error."""
     thresholds = {}
     for name, scores in head.layout.scores(outputs).items():
-        if name not in measures.tails:
+        if name not in judged.measures.tails:
             continue
-        tail = measures.at(loss, measures.tails[name])
+        tail = judged.at(judged.measures.tails[name])
         step = power_of_two(max(float(scores.std()) / 16.0, 1e-9))
         thresholds[name] = rounded(float(np.quantile(scores, tail)), step)
     return thresholds

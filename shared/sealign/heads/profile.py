@@ -26,7 +26,6 @@ Matrix = NDArray[np.float64]
 
 _FORMAT = "sealign.task-profile/3"
 _STATISTICS = ("counts", "means", "within")
-_CURVES = ("preference", "aurocs")
 _KINDS = ("fitted", "trained")
 _FIGURES = ("losses", "accuracies", "temperatures")
 
@@ -65,7 +64,6 @@ class TaskProfile:
         rows: number of labelled embeddings.
         fitted: of the discriminant.
         trained: of the silo's trained or imported head.
-        preference: by how many standard errors the trained head's log-loss is lower than the discriminant's, (blurs,).
         aurocs: of outliers that the head was not fitted to against rows of the task, (blurs,); zeros without outliers.
     """
 
@@ -75,7 +73,6 @@ class TaskProfile:
     rows: int
     fitted: Measures
     trained: Measures
-    preference: Matrix
     aurocs: Matrix
 
     @property
@@ -110,7 +107,6 @@ class TaskProfile:
             facts = json.loads(metadata["profile"])
             outliers = Outliers(arrays["outliers.mean"], arrays["outliers.covariance"]) if facts["outliers"] else None
             statistics = ClassStatistics(tuple(facts["labels"]), *(arrays[name] for name in _STATISTICS))
-            preference, aurocs = (np.asarray(arrays[name], dtype=np.float64) for name in _CURVES)
             return cls(
                 statistics=statistics,
                 outliers=outliers,
@@ -118,8 +114,7 @@ class TaskProfile:
                 rows=int(facts["rows"]),
                 fitted=_measures(arrays, "fitted"),
                 trained=_measures(arrays, "trained"),
-                preference=preference,
-                aurocs=aurocs,
+                aurocs=np.asarray(arrays["aurocs"], dtype=np.float64),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"the task's profile is damaged ({error}); train the task again") from error
@@ -131,7 +126,7 @@ class TaskProfile:
 
     def _arrays(self) -> dict[str, Matrix]:
         arrays: dict[str, Matrix] = {name: getattr(self.statistics, name) for name in _STATISTICS}
-        arrays |= {name: getattr(self, name) for name in _CURVES}
+        arrays["aurocs"] = self.aurocs
         if self.outliers is not None:
             arrays |= {"outliers.mean": self.outliers.mean, "outliers.covariance": self.outliers.covariance}
         for kind in _KINDS:

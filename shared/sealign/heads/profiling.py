@@ -102,7 +102,6 @@ def _profile(folds: _Folds, far: Matrix | None, directions: int, step: Callable[
         rows=len(folds.rows),
         fitted=_joined([one.fitted for one in behind]),
         trained=_joined([one.trained for one in behind]),
-        preference=np.array([one.preference for one in behind]),
         aurocs=np.array([one.auroc for one in behind]),
     )
 
@@ -235,7 +234,6 @@ class _Blurred:
 
     fitted: _Measured
     trained: _Measured
-    preference: float
     auroc: float
 
     @classmethod
@@ -250,13 +248,11 @@ class _Blurred:
     ) -> _Blurred:
         """Measure both kinds of heads; ``unseen`` are outliers that the statistics do not hold."""
         directions = 0 if outliers is None else directions
-        statistics, mapped, targets = folds.everything.through(channel), folds.mapped(channel), folds.drawn_targets
+        statistics, mapped = folds.everything.through(channel), folds.mapped(channel)
         final = discriminant_head(statistics, shrinkage, outliers and outliers.through(channel), directions)
         drawn, classes = simulated(statistics)
         fitted = folds.outputs(mapped, folds.behind(channel, outliers).heads(shrinkage, directions))
         trained = folds.outputs(mapped, [ServedHead(head) for head in folds.trained])
-        gains = log_losses(final.layout.logits(fitted), targets) - log_losses(trained, targets)
-        gain = gains.reshape(folds.copies, -1).mean(axis=0)  # of each row
         own = ServedHead(folds.own)
         separated = 0.0
         if unseen is not None:
@@ -268,7 +264,6 @@ class _Blurred:
         return cls(
             fitted=_Measured.of(final.layout, folds, fitted, final.outputs(drawn), classes),
             trained=_Measured.of(own.layout, folds, trained, own.outputs(drawn), classes),
-            preference=float(gain.mean() / max(gain.std() / np.sqrt(len(gain)), 1e-12)),
             auroc=separated,
         )
 

@@ -84,8 +84,17 @@ def test_it_stops_when_held_out_rows_are_predicted_no_better(
     Y = ridge.apply(X[:500]).astype(np.float32)  # nothing is better than the given map
     refined = refine_by_divergence(ridge, head, X[:500], Y, epochs=9, patience=2, progress=told.append)
     assert refined.best == 0
-    assert len(refined.divergences) == 3
-    assert sum(told) == 2 * 450
+    assert len(refined.divergences) == 4  # the given map's, and two epochs that are taken back before the last
+    assert sum(told) == 3 * 450
+
+
+def test_steps_that_are_too_large_are_taken_back_and_become_smaller(
+    ridge: AffineMap, states: tuple[np.ndarray, np.ndarray, OutputHead]
+) -> None:
+    X, Y, head = states
+    before, first, *rest = refine_by_divergence(ridge, head, X, Y, epochs=5, step=2.0).divergences
+    assert first > before
+    assert min(rest) < before
 
 
 def test_rows_mapped_from_a_file_give_the_same_map(

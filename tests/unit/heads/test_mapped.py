@@ -131,6 +131,12 @@ def test_an_imported_head_that_is_surely_better_is_served() -> None:
     np.testing.assert_allclose(np.argmax(served.head.head.logits(rows), 1), np.argmax(knowing.logits(rows), 1))
 
 
+@pytest.mark.parametrize(("accuracy", "fitted"), [(0.5, True), (1.0, False)])
+def test_the_head_that_promises_more_behind_the_map_is_served(accuracy: float, fitted: bool) -> None:
+    trained = replace(profile().trained, accuracies=np.full(len(profile().aurocs), accuracy))
+    assert head_behind(CHANNEL, OWN.head, replace(profile(), trained=trained)).fitted is fitted
+
+
 def test_a_trained_head_is_not_judged_on_rows_that_it_has_seen() -> None:
     """Twelve rows a class in 60 dimensions: the trained head knows each by heart. Without folds it looked perfect."""
     random = np.random.default_rng(3)
