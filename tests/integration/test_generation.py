@@ -553,7 +553,7 @@ def test_command_lines(tls: Tls, tmp_path: Path) -> None:
         learned = record.card
         assert told[1] == f"{learned.explained_variance:.4f}"
         ran = command("sealign", "generate", PROMPT, "--max-tokens", "5", "--json", *asked)
-        assert ran.stdout.count('"log_probability"') == 5
+        assert ran.stdout.count('"log_probability"') == ran.stdout.count('"request_bytes"') == 5
         ran = command("sealign", "generate", PROMPT, "--dry-run", "--public", public, *asked)
         assert re.search(rf"explained variance of hidden states[ │]+{told[1]}", ran.stdout), ran.stderr
         assert re.search(rf"maximum error of a logit[ │]+{PRECISION:.4f}", ran.stdout)

@@ -82,7 +82,7 @@ def generate(
             return
         tokens = []
         for token in client.generate(prompt, task, max_tokens, sampling, mixture=mixture):
-            typer.echo(json.dumps(vars(token)) if as_json else _shown(token.text), nl=as_json)
+            typer.echo(json.dumps(asdict(token)) if as_json else _shown(token.text), nl=as_json)
             tokens.append(token)
     if not as_json:
         typer.echo()
