@@ -42,11 +42,11 @@ clients and two silos, with texts like the silo's own that nobody has trained on
 """
 
 
-_KEPT = (0.8, 1.0)
+_KEPT = (0.7, 1.0)
 """Least and largest share of a task's texts that reached thresholds meant for 95 %, in 95 % of cases.
 
 Behind a map nothing on the silo's side predicts it: not the reach, nor how far simulated shares move when the noise is
-halved or doubled. `python -m tests.benchmarks.promises` measures it.
+halved or doubled. `python -m tests.benchmarks.promises` measures it, and every `sealign-lab evaluate`.
 """
 
 
