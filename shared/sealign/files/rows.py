@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +54,7 @@ def resumed_rows(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE), "r+b") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # a second process waits, then finds all parts
+            _wait_alone(stream)  # a second process then finds all parts
             done = int(np.searchsorted(ends, stream.seek(0, os.SEEK_END), side="right")) - 1
             if done < len(counts):
                 stream.truncate(stream.seek(int(ends[done])))
@@ -70,6 +70,14 @@ def resumed_rows(
             f"could not write {path}: {error.strerror or error}. Free disk space, then resume."
         ) from error
     return mapped_rows(path, (sum(counts), width))
+
+
+def _wait_alone(stream: IO[bytes]) -> None:
+    """Wait until no other process writes the file. Windows has no such lock: there, one at a time is up to the user."""
+    if sys.platform != "win32":
+        import fcntl  # which clients on Windows do without
+
+        fcntl.flock(stream, fcntl.LOCK_EX)
 
 
 class RowSpool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +75,9 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     resumed_rows(tmp_path / "states", COUNTS, 4, Reader())
     with pytest.raises(StorageError, match="cut"):
         mapped_rows(tmp_path / "states", (11, 4))
+
+
+def test_files_need_nothing_that_windows_lacks() -> None:
+    """A client on Windows imports all of this."""
+    without = "import sys; sys.modules['fcntl'] = None; import sealign.files, sealign_client"
+    subprocess.run([sys.executable, "-c", without], check=True)
