@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM
 
+from sealign.encoders.causal_passes import CausalPasses, GrowingPass
 from sealign.encoders.checkpoint import Checkpoint
 from sealign.encoders.encoder import Embeddings, EncoderCard
 from sealign.encoders.fingerprint import checkpoint_contents, fingerprint
@@ -106,8 +107,9 @@ class CausalModel:
             description={"states": "every token"} if kind == "last" else {"states": kind},
             contents=checkpoint_contents(checkpoint, "", settings.gguf_file, vocabularies),
         )
-        self._model = model.eval().to(self._device)
-        self._head = self._checked_head(settings.model)
+        model = model.eval().to(self._device)
+        self._passes = CausalPasses(model.base_model, self._device, self.tokenizer.prefix, checkpoint.name)
+        self._head = self._checked_head(model, settings.model)
         self._forecast = self._forecasting() if kind == "forecast" else None
         self.card = CausalCard(
             name=checkpoint.name,
@@ -160,58 +162,66 @@ class CausalModel:
         for text in texts:
             whole = self.tokenizer.encode(text)
             tokens = Tokens(whole.ids[:limit], whole.offsets[:limit])
-            states = self._run(self._with_prefix(tokens.ids))
-            yield TokenStates(tokens, self._checked(states[len(self.tokenizer.prefix) :]), len(whole) - len(tokens))
+            yield TokenStates(tokens, self._read(tokens), len(whole) - len(tokens))
             if progress is not None:
                 progress(len(tokens))
 
+    def states_beside(self, tokens: Tokens, texts: Sequence[str]) -> tuple[Embeddings, Embeddings]:
+        """Return the final hidden states of a text's tokens, (n, d), and those after whole other texts, (k, d).
+
+        The texts begin alike, and each costs only what its tokens differ in.
+
+        Raises:
+            InvalidInputError: a text has nothing to read or more tokens than the window, or a state is not finite.
+        """
+        trunk, sequences = self._passes.with_prefix(tokens.ids), [self.readable(text) for text in texts]
+        states, ends = self._passes.branched(trunk, sequences)
+        return states[len(self.tokenizer.prefix) :], ends
+
+    def readable(self, text: str) -> Ids:
+        """Return the ids of a whole text, with those before it, (n,).
+
+        Raises:
+            InvalidInputError: it has more tokens than the window.
+        """
+        ids = self._passes.with_prefix(self.tokenizer.encode(text).ids)
+        if len(ids) > self.card.window:
+            raise InvalidInputError(
+                f"the text has {len(ids)} tokens and {self.card.name} reads at most {self.card.window}; shorten the "
+                "prompt or ask for fewer new tokens"
+            )
+        return ids
+
     def session(self) -> CausalSession:
         """For a text that grows."""
-        return CausalSession(self)
-
-    def _with_prefix(self, ids: Ids) -> Ids:
-        return np.concatenate([np.array(self.tokenizer.prefix, dtype=np.int64), ids])
-
-    def _run(self, ids: Ids, cache: DynamicCache | None = None) -> torch.Tensor:
-        """Final hidden states of some tokens, (n, d), behind those in the cache, which then holds them too."""
-        inputs = torch.from_numpy(ids)[None].to(self._device)
-        with torch.inference_mode():
-            output = self._model.base_model(input_ids=inputs, past_key_values=cache, use_cache=cache is not None)
-        states: torch.Tensor = output.last_hidden_state[0]
-        return states
+        return CausalSession(self, self._passes)
 
     def _forecasting(self) -> Forecast:
-        states = self._run(self._with_prefix(self.tokenizer.encode(_USUAL).ids)).float().numpy(force=True)
-        usual = float(np.linalg.norm(states[len(self.tokenizer.prefix) :], axis=1).mean())
+        usual = float(np.linalg.norm(self._read(self.tokenizer.encode(_USUAL)), axis=1).mean())
         return Forecast(self._head.weight, self._head.bias, usual)
 
-    def _checked(self, states: torch.Tensor) -> Embeddings:
-        rows = np.ascontiguousarray(states.float().numpy(force=True))
-        if not np.isfinite(rows).all():
-            raise InvalidInputError(
-                f"the model {self.card.name} gave a hidden state that is not finite; its weights are damaged or "
-                "overflow in float32, so choose another model"
-            )
-        return rows
+    def _read(self, tokens: Tokens) -> Embeddings:
+        """Final hidden states of a text's tokens, (n, d)."""
+        return self._passes.states(self._passes.with_prefix(tokens.ids))[len(self.tokenizer.prefix) :]
 
-    def _checked_head(self, name: str) -> OutputHead:
+    def _checked_head(self, model: Any, name: str) -> OutputHead:
         """The head, once a trial has shown that the model is causal and that the head makes its logits."""
-        layer = self._model.get_output_embeddings()
+        layer = model.get_output_embeddings()
         if layer is None or getattr(layer, "weight", None) is None:
             raise InvalidInputError(f"the model {name!r} has no language-model head; choose a causal language model")
         weight = layer.weight.detach().float().numpy(force=True)
         bias = getattr(layer, "bias", None)
         head = OutputHead(weight, None if bias is None else bias.detach().float().numpy(force=True))
         weight.flags.writeable = False
-        ids = self._with_prefix(self.tokenizer.encode("one two").ids)
-        states = self._run(ids)
-        if not torch.allclose(states[:1], self._run(ids[:1]), rtol=_TOLERANCE, atol=_TOLERANCE):
+        ids = self._passes.with_prefix(self.tokenizer.encode("one two").ids)
+        states = self._passes.states(ids)
+        if not np.allclose(states[:1], self._passes.states(ids[:1]), rtol=_TOLERANCE, atol=_TOLERANCE):
             raise InvalidInputError(
                 f"in the model {name!r} tokens see what comes after them; choose a causal language model"
             )
         with torch.inference_mode():
-            logits = self._model(input_ids=torch.from_numpy(ids)[None].to(self._device)).logits[0]
-        own, linear = logits.float().numpy(force=True), head.logits(states.float().numpy(force=True))
+            logits = model(input_ids=torch.from_numpy(ids)[None].to(self._device)).logits[0]
+        own, linear = logits.float().numpy(force=True), head.logits(states)
         if own.shape != linear.shape or np.abs(own - linear).max() > _TOLERANCE * (1 + np.abs(own).max()):
             raise InvalidInputError(
                 f"the logits of the model {name!r} are not its head times its last hidden state (they may be capped "
@@ -221,20 +231,15 @@ class CausalModel:
 
 
 class CausalSession:
-    """One growing text: keys and values of its tokens are kept as far as tokens stay the same.
+    """One growing text. Adding text may join its first token with the last one before."""
 
-    Adding text may join its first token with the last one before; only tokens from the first difference on run again.
-    """
-
-    def __init__(self, model: CausalModel) -> None:
+    def __init__(self, model: CausalModel, passes: CausalPasses) -> None:
         self._model = model
-        # Full keys and values for every layer, also where attention has a sliding window: those can be cropped.
-        self._cache = DynamicCache()
-        self._ids: Ids = np.empty(0, dtype=np.int64)
+        self._pass = GrowingPass(passes)
 
     def __len__(self) -> int:
         """Tokens read, those before the text included."""
-        return len(self._ids)
+        return len(self._pass)
 
     def advance(self, text: str) -> NDArray[np.float32]:
         """The final hidden state after the last token of the whole text so far, shape (d,).
@@ -243,23 +248,7 @@ class CausalSession:
             InvalidInputError: nothing to read, more tokens than the model's window (the session can go on with a
                 shorter text), or a state that is not finite.
         """
-        card = self._model.card
-        ids = self._model._with_prefix(self._model.tokenizer.encode(text).ids)
-        if len(ids) > card.window:
-            raise InvalidInputError(
-                f"the text has {len(ids)} tokens and {card.name} reads at most {card.window}; shorten the prompt or "
-                "ask for fewer new tokens"
-            )
-        shorter = min(len(self._ids), len(ids))
-        different = np.flatnonzero(self._ids[:shorter] != ids[:shorter])
-        common = int(different[0]) if different.size else shorter
-        common = min(common, len(ids) - 1)  # the last token's state is wanted: it runs in any case
-        if common < len(self._ids):
-            self._cache.crop(common - len(self._ids))
-        self._ids = ids[:common]  # so that an interrupted run leaves a true account of the cache
-        states = self._model._run(ids[common:], self._cache)
-        self._ids = ids
-        return self._model._checked(states[-1])
+        return self._pass.advance(self._model.readable(text))
 
 
 def _ends(model: Any) -> frozenset[int]:

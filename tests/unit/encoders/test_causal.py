@@ -15,6 +15,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BloomConfig,
+    BloomForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -61,6 +63,8 @@ def model_of(kind: str, **changes: Any) -> Any:
     }  # fmt: skip
     if kind == "gpt2":
         return GPT2LMHeadModel(GPT2Config(**common, n_positions=WINDOW, n_embd=16, n_layer=2, n_head=2, **changes))
+    if kind == "bloom":  # has no positions, and wants a mask of tokens, not of pairs
+        return BloomForCausalLM(BloomConfig(**common, hidden_size=16, n_layer=2, n_head=2, **changes))
     if kind == "gemma3":  # every other layer sees a sliding window of 8 tokens
         layers = ["sliding_attention", "full_attention"]
         return Gemma3ForCausalLM(Gemma3TextConfig(**{**llama, "sliding_window": 8, "layer_types": layers, **changes}))
@@ -118,16 +122,50 @@ def test_a_session_equals_one_pass_however_the_text_changes(kind: str, changes: 
         assert len(session) == 1 + len(whole.tokens)
 
 
+def passes_of(model: CausalModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens of each pass from now on."""
+    ran: list[int] = []
+    run = model._passes._run
+
+    def counted(**inputs: Any) -> Any:
+        ran.append(inputs["input_ids"].shape[1])
+        return run(**inputs)
+
+    monkeypatch.setattr(model._passes, "_run", counted)
+    return ran
+
+
+BEGUN = ["the st", "the story", "the story of a naïve", "the story of a naïve 🙂 cat, t", "a story"]
+
+
+@pytest.mark.parametrize(("kind", "changes"), [*KINDS, ("gemma3", {"sliding_window": 64}), ("bloom", {})])
+@pytest.mark.parametrize("begin", [False, True])
+def test_texts_read_beside_another_have_the_states_of_passes_of_their_own(
+    kind: str, changes: dict[str, Any], begin: bool, build: Build
+) -> None:
+    model = load(build(kind, begin=begin, **changes))
+    for text in (TEXT, "the story of a naïve 🙂 cat, told twice"):
+        (whole,) = model.states([text])
+        states, ends = model.states_beside(whole.tokens, BEGUN)
+        np.testing.assert_allclose(states, whole.states, atol=1e-5)
+        np.testing.assert_allclose(ends, [read.states[-1] for read in model.states(BEGUN)], atol=1e-5)
+
+
+def test_texts_read_beside_another_cost_what_they_do_not_share(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(build(begin=True))
+    (whole,) = model.states([TEXT])
+    model.states_beside(whole.tokens, [TEXT[:5]])
+    ran = passes_of(model, monkeypatch)
+    (cut,) = model.states([TEXT[:5]])
+    ran.clear()
+    model.states_beside(whole.tokens, [TEXT[:5]] * 3)
+    shared = int(np.argmax([*(cut.tokens.ids != whole.tokens.ids[: len(cut.tokens)]), True]))
+    assert ran == [1 + len(whole.tokens) + 3 * max(1, len(cut.tokens) - shared)]
+
+
 def test_only_what_is_new_runs_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(build())
-    ran: list[int] = []
-    run = model._run
-
-    def counted(ids: Any, cache: Any = None) -> torch.Tensor:
-        ran.append(len(ids))
-        return run(ids, cache)
-
-    monkeypatch.setattr(model, "_run", counted)
+    ran = passes_of(model, monkeypatch)
     session = model.session()
     session.advance(TEXT)
     session.advance(TEXT + " once")

@@ -8,7 +8,6 @@ from sealign.encoders import EncoderSettings
 from sealign.encoders.causal import CausalModel
 from sealign.encoders.tokenizer import Tokens
 from sealign.errors import InvalidInputError
-from sealign.generation.positions import match_positions
 from sealign.generation.states import TOKENS_PER_TEXT, add_rows, client_rows, counted, silo_rows
 from tests.support import small_lms
 
@@ -26,14 +25,6 @@ def test_each_row_of_the_client_has_read_exactly_what_the_silo_has(three: Causal
         inexact += end not in three.tokenizer.encode(text).ends
         np.testing.assert_allclose(row, read.states[-1], atol=1e-4)
     assert inexact > 10
-
-
-def test_a_covering_reading_takes_states_of_one_pass(three: CausalModel, two: CausalModel) -> None:
-    (text,) = small_lms.public_texts(1)
-    (rows,) = client_rows(three, two.tokenizer, [text], "covering")
-    (read,) = three.states([text])
-    match = match_positions(three.tokenizer.encode(text).ends, two.tokenizer.encode(text).ends)
-    np.testing.assert_array_equal(rows, read.states[match.client])
 
 
 def test_rows_of_the_silo_and_what_follows(two: CausalModel) -> None:
