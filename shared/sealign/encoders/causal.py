@@ -110,7 +110,7 @@ class CausalModel:
         model = model.eval().to(self._device)
         self._passes = CausalPasses(model.base_model, self._device, self.tokenizer.prefix, checkpoint.name)
         self._head = self._checked_head(model, settings.model)
-        self._forecast = self._forecasting() if kind == "forecast" else None
+        self._forecast = self._forecasting(model.get_output_embeddings()) if kind == "forecast" else None
         self.card = CausalCard(
             name=checkpoint.name,
             dimension=self.hidden + (0 if self._forecast is None else self._forecast.width),
@@ -196,9 +196,11 @@ class CausalModel:
         """For a text that grows."""
         return CausalSession(self, self._passes)
 
-    def _forecasting(self) -> Forecast:
+    def _forecasting(self, layer: torch.nn.Linear) -> Forecast:
         usual = float(np.linalg.norm(self._read(self.tokenizer.encode(_USUAL)), axis=1).mean())
-        return Forecast(self._head.weight, self._head.bias, usual)
+        return Forecast(
+            layer.weight.detach().float(), None if self._head.bias is None else layer.bias.detach().float(), usual
+        )
 
     def _read(self, tokens: Tokens) -> Embeddings:
         """Final hidden states of a text's tokens, (n, d)."""

@@ -7,12 +7,15 @@ The expected next embedding is such a thing: the client's next-token distributio
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sealign.encoders.encoder import Embeddings
 
-_CHUNK = 64
-"""Rows whose distributions are in memory at once."""
+_ROWS, _TOKENS = 1024, 4096
+"""Rows and tokens whose logits are in memory at once."""
+_FEW = 32
+"""Rows for which the time goes into reading the weights, which a conversion would only add to."""
 _ENTROPY = 0.2
 """Length of the entropy's column at one nat, as a share of a usual hidden state's."""
 
@@ -20,41 +23,73 @@ _ENTROPY = 0.2
 class Forecast:
     """Appends to final hidden states the expected next embedding and the entropy of the prediction.
 
-    Embeddings are the rows of the language-model head about their mean.
+    Embeddings are the rows of the language-model head about their mean. Many rows are computed in bfloat16 where the
+    processor has tiles for it, four times as fast: an expected embedding is then off by 2 % of its length at most,
+    which changes no perplexity behind a map in the first three digits.
 
     Attributes:
         width: columns appended.
 
     Args:
-        weight: of the head, (V, d).
+        weight: of the head, (V, d), float32, on the device to compute on; not copied.
         bias: (V,), or None.
         usual: length of a usual hidden state; appended columns are scaled to it.
+        precise: compute many rows in float32, too.
     """
 
-    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, usual: float) -> None:
-        self._weight, self._bias = weight, bias
-        self._mean = weight.mean(axis=0, dtype=np.float64).astype(np.float32)
-        squares = np.einsum("vd,vd->", weight, weight, dtype=np.float64) / len(weight)
-        length = np.sqrt(squares - np.square(self._mean, dtype=np.float64).sum())
-        self._scale = np.float32(usual / length)
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, usual: float, *, precise: bool = False) -> None:
+        self._device = weight.device
+        mean = torch.cat([part.double().sum(dim=0, keepdim=True) for part in _parts(weight)]).sum(dim=0) / len(weight)
+        squares = sum(float(part.double().square().sum()) for part in _parts(weight)) / len(weight)
+        self._mean: NDArray[np.float32] = mean.float().numpy(force=True)
+        self._scale = np.float32(usual / np.sqrt(squares - float(mean.square().sum())))
         self._entropy = np.float32(_ENTROPY * usual)
         self.width = weight.shape[1] + 1
+        self._weights = _parts(weight)
+        self._many = self._weights if precise or not _has_tiles(self._device) else _parts(weight.bfloat16())
+        self._biases = _parts(torch.zeros(len(weight), device=self._device) if bias is None else bias)
 
     def __call__(self, states: Embeddings) -> Embeddings:
         """Return final hidden states (n, d) with the forecast behind them, (n, d + width)."""
-        rows = np.empty((len(states), states.shape[1] + self.width), dtype=np.float32)
-        rows[:, : states.shape[1]] = states
-        for start in range(0, len(states), _CHUNK):
-            some = slice(start, start + _CHUNK)
-            self._fill(states[some], rows[some, states.shape[1] :])
+        hidden = states.shape[1]
+        rows = np.empty((len(states), hidden + self.width), dtype=np.float32)
+        rows[:, :hidden] = states
+        weights = self._weights if len(states) < _FEW else self._many
+        for start in range(0, len(states), _ROWS):
+            some = slice(start, start + _ROWS)
+            expected, entropy = self._predicted(torch.from_numpy(rows[some, :hidden]).to(self._device), weights)
+            rows[some, hidden:-1] = self._scale * (expected.numpy(force=True) - self._mean)
+            rows[some, -1] = self._entropy * entropy.numpy(force=True)
         return rows
 
-    def _fill(self, states: Embeddings, columns: NDArray[np.float32]) -> None:
-        logits = states @ self._weight.T
-        if self._bias is not None:
-            logits += self._bias
-        logits -= logits.max(axis=1, keepdims=True)
-        mass = np.exp(logits)
-        total = mass.sum(axis=1)
-        columns[:, :-1] = self._scale * ((mass @ self._weight) / total[:, None] - self._mean)
-        columns[:, -1] = self._entropy * (np.log(total) - np.einsum("nv,nv->n", mass, logits) / total)
+    def _predicted(self, states: torch.Tensor, weights: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Expected next embeddings, (n, d), and entropies, (n,).
+
+        The softmax goes over the vocabulary part by part, about the largest logit so far (Milakov and Gimelshein,
+        "Online normalizer calculation for softmax", arXiv 1805.02867).
+        """
+        with torch.inference_mode():
+            given = states.to(weights[0].dtype)
+            largest = torch.full((len(states), 1), -torch.inf, device=self._device)
+            total, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
+            expected = torch.zeros_like(states)
+            for weight, bias in zip(weights, self._biases, strict=True):
+                logits = (given @ weight.T).float() + bias
+                before, largest = largest, torch.maximum(largest, logits.amax(dim=1, keepdim=True))
+                faded = torch.exp(before - largest)
+                mass = torch.exp(logits - largest)
+                total = faded * total + mass.sum(dim=1, keepdim=True)
+                weighted = faded * weighted + (mass * logits).sum(dim=1, keepdim=True)
+                expected = faded * expected + (mass.to(weight.dtype) @ weight).float()
+            return expected / total, (largest + torch.log(total) - weighted / total)[:, 0]
+
+
+def _parts(tokens: torch.Tensor) -> list[torch.Tensor]:
+    return [tokens[start : start + _TOKENS] for start in range(0, len(tokens), _TOKENS)]
+
+
+def _has_tiles(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of bfloat16 much faster than those of float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
