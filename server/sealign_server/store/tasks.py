@@ -15,12 +15,13 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sealign.defaults import MAX_EXAMPLES
 from sealign.errors import NotFoundError, SealignError, StorageError
@@ -47,12 +48,31 @@ class TaskDocument(Document):
     description: str = ""
 
 
+class Synthetic(BaseModel):
+    """How texts that stand for private ones were made; see `sealign.synthetic`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epsilon: float
+    delta: float
+    rounds: int
+    scale: float
+    model: str | None
+
+
 @dataclass(frozen=True)
 class SharedExamples:
-    """Texts of a task, without labels, that clients may be given, and the silo's embeddings of them, (k, d)."""
+    """Texts that stand for a task's, without labels, that clients may be given.
+
+    Attributes:
+        texts: k of them.
+        embeddings: the silo's, (k, d).
+        synthetic: how they were made; None for texts of the task itself.
+    """
 
     texts: tuple[str, ...]
     embeddings: NDArray[np.float32]
+    synthetic: Synthetic | None = None
 
     @classmethod
     def of(cls, parts: Sequence[SharedExamples]) -> SharedExamples | None:
@@ -140,6 +160,14 @@ class TaskStore:
             raise
         self._prune(directory.parent, version)
 
+    def share(self, name: str, examples: SharedExamples) -> None:
+        """Put other texts in the place of those that a task may share; all else stays as it is.
+
+        Raises:
+            NotFoundError, StorageError: as :meth:`load` and :meth:`save`.
+        """
+        self.save(name, replace(self.load(name), examples=examples))
+
     def load(self, name: str) -> StoredTask:
         """Return the current version of a task.
 
@@ -218,7 +246,10 @@ class TaskStore:
 def _save_examples(path: Path, examples: SharedExamples) -> None:
     digest = {"texts": _digest(examples.texts)}
     save_arrays(path.with_suffix(".safetensors"), {"embeddings": examples.embeddings}, digest)
-    content = json.dumps({"texts": examples.texts}, ensure_ascii=False, indent=1)
+    facts: dict[str, object] = {"texts": examples.texts}
+    if examples.synthetic is not None:
+        facts["synthetic"] = examples.synthetic.model_dump()
+    content = json.dumps(facts, ensure_ascii=False, indent=1)
     write_private(path, content.encode("utf-8", "surrogatepass"))
 
 
@@ -228,12 +259,14 @@ def _load_examples(path: Path) -> SharedExamples | None:
     content = read_json(path)
     try:
         texts = tuple(content["texts"])  # type: ignore[index]
-    except (KeyError, TypeError) as error:
+        made = content.get("synthetic")  # type: ignore[attr-defined]
+        synthetic = None if made is None else Synthetic.model_validate(made)
+    except (AttributeError, KeyError, TypeError, ValidationError) as error:
         raise StorageError(f"{path} is damaged; train the task again") from error
     arrays, metadata = load_arrays(path.with_suffix(".safetensors"))
     if metadata.get("texts") != _digest(texts):
         raise StorageError(f"{path} holds other texts than were embedded; train the task again")
-    return SharedExamples(texts, arrays["embeddings"])
+    return SharedExamples(texts, arrays["embeddings"], synthetic)
 
 
 def _digest(texts: tuple[str, ...]) -> str:
