@@ -61,10 +61,9 @@ def synthesize(
     wanted.require_possible(len(set(texts)))
     store.tasks.description(task)  # refuses a task that there is not
     record(store, "synthesis", "", task=task, epsilon=epsilon, delta=delta, rounds=rounds)
-    examples, total = make(store, opened_ledger(store, ledger), task, texts, wanted, progress)
-    assert examples.synthetic is not None
+    made = make(store, opened_ledger(store, ledger), task, texts, wanted, progress)
     typer.echo(
-        f"task {task}: {len(examples.texts)} synthetic texts, epsilon {examples.synthetic.epsilon:.2f} at delta "
-        f"{delta:g} for each training text; all runs of this task: epsilon {total.epsilon:.2f}"
+        f"task {task}: {len(made.texts)} synthetic texts, epsilon {made.loss.epsilon:.2f} at delta {delta:g} for each "
+        f"training text; all runs of this task: epsilon {made.total.epsilon:.2f}"
     )
     typer.echo("a silo served with --share-examples shows them to its clients")

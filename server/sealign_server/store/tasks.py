@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -93,7 +94,7 @@ class StoredTask:
         trained: a head for the silo's own embeddings.
         description: for people; None keeps an earlier version's.
         profile: None to serve the head's own thresholds for every map.
-        examples: None to share none.
+        examples: None to share none but synthetic ones of an earlier version.
         names: of its labels, as texts; None if none is in words.
     """
 
@@ -102,6 +103,11 @@ class StoredTask:
     profile: TaskProfile | None = None
     examples: SharedExamples | None = None
     names: SharedExamples | None = None
+
+    @property
+    def synthetic(self) -> Synthetic | None:
+        """How the examples were made, if they are synthetic."""
+        return None if self.examples is None else self.examples.synthetic
 
 
 class TaskStore:
@@ -136,21 +142,27 @@ class TaskStore:
     def save(self, name: str, task: StoredTask) -> None:
         """Publish a version of a task by one rename; whatever cuts this off, the earlier version is served.
 
+        Synthetic texts of an earlier version stay if the new one has nothing to share: they have cost privacy.
+
         Raises:
             InvalidInputError: the name is not a short lower-case identifier.
             StorageError: a file could not be written; the earlier version is served.
         """
-        description = task.description
+        earlier = self.version(checked_name(name)) is not None
+        description, examples = task.description, task.examples
         if description is None:
-            description = self.description(name) if self.version(checked_name(name)) else ""
+            description = self.description(name) if earlier else ""
+        if examples is None and earlier:
+            with suppress(StorageError):  # training again mends what is damaged
+                examples = _only_synthetic(self.examples(name))
         version = secrets.token_hex(8)
         directory = private_directory(self._directory / checked_name(name) / version)
         try:
             TaskDocument(description=description).write(directory / "task.json")
             if task.profile is not None:
                 task.profile.save(directory / "profile.safetensors")
-            if task.examples is not None:
-                _save_examples(directory / _SHARED, task.examples)
+            if examples is not None:
+                _save_examples(directory / _SHARED, examples)
             if task.names is not None:
                 _save_examples(directory / _NAMES, task.names)
             task.trained.save(directory / "head.safetensors")
@@ -241,6 +253,10 @@ class TaskStore:
         versions = by_age([path for path in directory.iterdir() if path.is_dir() and path.name != current])
         for old in versions[: -(_KEPT_VERSIONS - 1)]:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _only_synthetic(examples: SharedExamples | None) -> SharedExamples | None:
+    return None if examples is None or examples.synthetic is None else examples
 
 
 def _save_examples(path: Path, examples: SharedExamples) -> None:

@@ -63,9 +63,24 @@ class Synthesis:
             )
 
 
+@dataclass(frozen=True)
+class Synthesized:
+    """Texts that were made and are shared from now on.
+
+    Attributes:
+        texts: distinct; fewer than wanted if a model wrote fewer.
+        loss: of one training text in this run.
+        total: in all runs of this task.
+    """
+
+    texts: tuple[str, ...]
+    loss: PrivacyLoss
+    total: PrivacyLoss
+
+
 def synthesize(
     store: SiloStore, ledger: Ledger, task: str, texts: Sequence[str], wanted: Synthesis, steps: Steps = silent
-) -> tuple[SharedExamples, PrivacyLoss]:
+) -> Synthesized:
     """Make texts that stand for a task's training texts, and put them in the place of what the task shares.
 
     Each distinct text votes once a round. The loss is recorded before the first vote.
@@ -79,7 +94,7 @@ def synthesize(
         steps: shows the stages.
 
     Returns:
-        The shared texts, and what all runs of this task have lost together.
+        What was made.
 
     Raises:
         NotFoundError: there is no such task.
@@ -109,9 +124,8 @@ def synthesize(
         scale=scale,
         model=None if wanted.model is None else wanted.model.model,
     )
-    examples = SharedExamples(chosen, encoder.encode(chosen), made)
-    store.tasks.share(task, examples)
-    return examples, privacy_loss(votes.runs(task), wanted.loss.delta)
+    store.tasks.share(task, SharedExamples(chosen, encoder.encode(chosen), made))
+    return Synthesized(chosen, loss, privacy_loss(votes.runs(task), wanted.loss.delta))
 
 
 def _writer(wanted: Synthesis, description: str) -> Writer | None:
