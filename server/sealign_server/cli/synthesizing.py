@@ -23,7 +23,7 @@ def synthesize(
     data: Annotated[Path, typer.Option(help="TSV with header label<TAB>text: what the task was trained on.")],
     epsilon: Annotated[float, typer.Option(help="Maximum privacy loss of one training text in this run.")],
     delta: Annotated[float, typer.Option(help="Probability with which the loss may be larger.")] = 1e-5,
-    count: Annotated[int, typer.Option(help="Texts to share, 128 at most.")] = 128,
+    count: Annotated[int, typer.Option(help="Maximum number of texts to share, 128 at most.")] = 128,
     model: Annotated[
         str | None,
         typer.Option(

@@ -98,7 +98,7 @@ def synthesize(
 
     Raises:
         NotFoundError: there is no such task.
-        InvalidInputError: settings that do not fit, a model that cannot be loaded or writes nothing usable.
+        InvalidInputError: settings that do not fit, a model that cannot be loaded or writes nothing that is chosen.
         StorageError: the loss could not be recorded, or the texts not be written.
     """
     description = store.tasks.description(task)
@@ -107,9 +107,9 @@ def synthesize(
     scale = noise_scale(wanted.loss, wanted.rounds)
     with steps("embedding the task's texts", len(private)) as advance:
         rows = embedded(store, private, advance)
-    encoder = silo_encoder(store)
     with steps("embedding public texts", len(wanted.public)) as advance:
-        pool = Candidates(wanted.public.texts, encoder.encode(wanted.public.texts, progress=advance))
+        pool = Candidates(wanted.public.texts, embedded(store, wanted.public.texts, advance))
+    encoder = silo_encoder(store)
     evolution = Evolution(
         pool, encoder.encode, _writer(wanted, description), scale, wanted.rounds, wanted.count, seed=wanted.seed
     )

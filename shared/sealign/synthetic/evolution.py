@@ -90,14 +90,13 @@ class Evolution:
             )
 
     def texts(self, private: Rows, steps: Steps) -> tuple[str, ...]:
-        """Return what survives the votes of private rows, (n, d): written texts if there is a writer, else public ones.
+        """Return what survives the votes of private rows, (n, d), at most as many as wanted.
 
-        Texts that a client aligns over anyway would be of no use to it, so public texts only lead the writer.
+        Without a writer these are public texts. With one, they are the written texts among the survivors: public ones
+        lead the writer and compete, but a client that aligns over them already would gain nothing.
         """
         draw = np.random.default_rng(self.seed)
-        candidates = self.pool.chosen(np.arange(min(_FIRST, len(self.pool.texts))))
-        written = Candidates((), np.empty((0, self.pool.rows.shape[1]), np.float32))
-        survivors = self._survivors(private, candidates)
+        survivors = self._survivors(private, self.pool.chosen(np.arange(min(_FIRST, len(self.pool.texts)))))
         for number in range(1, self.rounds):
             candidates = survivors.joined(self._neighbours(survivors))
             if self.writer is not None:
@@ -105,15 +104,20 @@ class Evolution:
                 with steps(f"writing, round {number} of {self.rounds - 1}", len(groups)) as advance:
                     new = tuple(dict.fromkeys(self.writer(groups, advance)))
                 if new:
-                    written = written.joined(Candidates(new, self.embed(new)))
-                is_last = number == self.rounds - 1
-                candidates = written if is_last else candidates.joined(written)
+                    candidates = candidates.joined(Candidates(new, self.embed(new)))
             survivors = self._survivors(private, candidates)
-        return survivors.texts
+        if self.writer is None:
+            return survivors.texts
+        public = set(self.pool.texts)
+        written = tuple(text for text in survivors.texts if text not in public)
+        if not written:
+            raise InvalidInputError(
+                "none of the texts that the model wrote was chosen; name another model, or share public texts by "
+                "leaving it out"
+            )
+        return written
 
     def _survivors(self, private: Rows, candidates: Candidates) -> Candidates:
-        if not candidates.texts:
-            raise InvalidInputError("the model wrote no usable text; name another model")
         counts = noisy(vote_counts(private, candidates.rows), self.scale)
         return candidates.chosen(np.argsort(-counts, kind="stable")[: self.count])
 

@@ -15,7 +15,7 @@ from sealign.errors import InvalidInputError
 _BATCH = 32
 _LONGEST = 300
 """Characters of an example that are shown."""
-_TEMPERATURE, _TOP_P = 0.9, 0.95
+_TEMPERATURE, _TOP_P, _TOP_K = 0.9, 0.95, 50
 _FEWEST_WORDS = 3
 _WINDOW = 2048
 
@@ -70,7 +70,7 @@ class CausalWriter:
             return_token_type_ids=False,
         ).to(self._device)  # fmt: skip
         written = self._model.generate(
-            **read, max_new_tokens=self._tokens, do_sample=True, temperature=_TEMPERATURE, top_p=_TOP_P, top_k=0,
+            **read, max_new_tokens=self._tokens, do_sample=True, temperature=_TEMPERATURE, top_p=_TOP_P, top_k=_TOP_K,
             pad_token_id=self._tokenizer.pad_token_id,
         )  # fmt: skip
         new = written[:, read["input_ids"].shape[1] :]

@@ -99,7 +99,7 @@ def test_a_writer_that_writes_nothing_is_refused() -> None:
     def silent(examples: Sequence[Sequence[str]], progress: Callable[[int], None]) -> list[str]:
         return []
 
-    with pytest.raises(InvalidInputError, match="no usable text"):
+    with pytest.raises(InvalidInputError, match="none of the texts that the model wrote"):
         Evolution(world.pool, world.embed, silent, 1.0, rounds=2, count=20).texts(unit(50, 2), steps)
 
 

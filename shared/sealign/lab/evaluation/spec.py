@@ -106,6 +106,7 @@ class SyntheticSpec(_Table):
     delta: Annotated[float, Field(gt=0, le=0.01)] = 1e-5
     count: Count = Field(default=128, description="Of the texts.")
     rounds: Annotated[int, Field(ge=2, le=10)] = 3
+    public: str = Field(default="general", description="Public texts to begin with, as commands take them.")
     model: Name | None = Field(default=None, description="The encoder whose model writes; without one, public texts.")
     tokens: Annotated[int, Field(ge=4)] = Field(default=48, description="Most of them that are written for a text.")
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sealign.alignment import PublicSet
 from sealign.app.progress import progress
 from sealign.encoders import EncoderSettings
 from sealign.errors import InvalidInputError
 from sealign.files import write_atomically
 from sealign.lab.evaluation.spec import EvaluationSpec, SyntheticSpec
 from sealign.lab.evaluation.texts import Dataset, Texts, digest
-from sealign.shipped import general_texts
 from sealign.synthetic import Candidates, Evolution, PrivacyLoss, Writer, noise_scale
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 class SyntheticTexts:
-    """Makes texts as `sealign-server synthesize` does, from a dataset's training texts and the general public set.
+    """Makes texts as `sealign-server synthesize` does, from a dataset's training texts and public ones.
 
     Noise comes from the operating system: texts that are made anew are others.
 
@@ -52,7 +52,8 @@ class SyntheticTexts:
         if path.exists():
             return tuple(json.loads(path.read_text(encoding="utf-8")))
         scale = noise_scale(PrivacyLoss(wanted.epsilon, wanted.delta), wanted.rounds)
-        pool = Candidates(general_texts(), embed(general_texts()))
+        public = PublicSet.named(wanted.public).texts
+        pool = Candidates(public, embed(public))
         evolution = Evolution(
             pool, embed, self._writer(dataset.description, seed), scale, wanted.rounds, wanted.count, seed=seed
         )
