@@ -20,12 +20,26 @@ from sealign_server.cli import (
     policy,
     serving,
     signing,
+    synthesizing,
 )
 
 app = command_line(
     "Run a silo: serve classifiers and language-model heads to clients that show you no text.", __version__
 )
-for module in (making, generation, serving, info, managing, identities, policy, auditing, signing, keeping, doctor):
+for module in (
+    making,
+    synthesizing,
+    generation,
+    serving,
+    info,
+    managing,
+    identities,
+    policy,
+    auditing,
+    signing,
+    keeping,
+    doctor,
+):
     module.add_to(app)
 
 

@@ -95,11 +95,14 @@ def _task(store: SiloStore, name: str, reason: str | None) -> dict[str, Any]:
     try:
         task = store.tasks.load(name)
     except StorageError:
-        return row | dict.fromkeys(("labels", "held_out_accuracy", "examples_to_share", "description"))
+        return row | dict.fromkeys(("labels", "held_out_accuracy", "examples_to_share", "epsilon", "description"))
     return row | {
         "labels": len(task.trained.head.labels),
         "held_out_accuracy": task.trained.held_out_accuracy,
         "examples_to_share": 0 if task.examples is None else len(task.examples.texts),
+        "epsilon": None
+        if task.examples is None or task.examples.synthetic is None
+        else task.examples.synthetic.epsilon,
         "description": task.description or "",
     }
 

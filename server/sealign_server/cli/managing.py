@@ -109,6 +109,7 @@ def show_task(directory: Directory, task: TaskName) -> None:
         "ood": dict(trained.ood),
         "profile_rows": 0 if stored.profile is None else stored.profile.rows,
         "examples_to_share": 0 if stored.examples is None else len(stored.examples.texts),
+        "synthetic": None if stored.synthetic is None else stored.synthetic.model_dump(),
     }
     typer.echo(json.dumps(facts, indent=2))
 

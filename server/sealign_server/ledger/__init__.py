@@ -14,6 +14,7 @@ from sealign_server.ledger.identities import (
     token_digest,
 )
 from sealign_server.ledger.makings import MAP, REGISTRATION, Makings
+from sealign_server.ledger.private_votes import PrivateVotes
 from sealign_server.ledger.releases import Release, Releases
 from sealign_server.ledger.usage import Budget, Spent, Usage, UsageKey, this_hour
 
@@ -26,6 +27,7 @@ __all__ = [
     "Ledger",
     "Makings",
     "Newcomer",
+    "PrivateVotes",
     "Release",
     "Releases",
     "Snapshot",

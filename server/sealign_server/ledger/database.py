@@ -53,6 +53,16 @@ MAKINGS = Table(
     Index("makings_by_identity", "identity", "at"),
 )
 
+PRIVATE_VOTES = Table(
+    "private_votes",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("created", String, nullable=False),
+    Column("task", String, nullable=False),
+    Column("rounds", Integer, nullable=False),
+    Column("scale", Float, nullable=False),  # of the noise on each count
+)
+
 USAGE = Table(
     "usage",
     METADATA,

@@ -26,7 +26,7 @@ from sealign_server.store.signing import SigningKeys
 from sealign_server.store.silo import SiloDocument, SiloStore
 from sealign_server.store.space import SpaceStore
 from sealign_server.store.space_records import OPERATOR, MapRecord, PublicRows
-from sealign_server.store.tasks import SharedExamples, StoredTask, TaskStore
+from sealign_server.store.tasks import SharedExamples, StoredTask, Synthetic, TaskStore
 from sealign_server.store.undelivered import SESSION_BYTES, Undelivered, UndeliveredStore
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "SiloStore",
     "SpaceStore",
     "StoredTask",
+    "Synthetic",
     "TaskStore",
     "Undelivered",
     "UndeliveredStore",

@@ -15,12 +15,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sealign.defaults import MAX_EXAMPLES
 from sealign.errors import NotFoundError, SealignError, StorageError
@@ -47,12 +49,31 @@ class TaskDocument(Document):
     description: str = ""
 
 
+class Synthetic(BaseModel):
+    """How texts that stand for private ones were made; see `sealign.synthetic`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epsilon: float
+    delta: float
+    rounds: int
+    scale: float
+    model: str | None
+
+
 @dataclass(frozen=True)
 class SharedExamples:
-    """Texts of a task, without labels, that clients may be given, and the silo's embeddings of them, (k, d)."""
+    """Texts that stand for a task's, without labels, that clients may be given.
+
+    Attributes:
+        texts: k of them.
+        embeddings: the silo's, (k, d).
+        synthetic: how they were made; None for texts of the task itself.
+    """
 
     texts: tuple[str, ...]
     embeddings: NDArray[np.float32]
+    synthetic: Synthetic | None = None
 
     @classmethod
     def of(cls, parts: Sequence[SharedExamples]) -> SharedExamples | None:
@@ -73,7 +94,7 @@ class StoredTask:
         trained: a head for the silo's own embeddings.
         description: for people; None keeps an earlier version's.
         profile: None to serve the head's own thresholds for every map.
-        examples: None to share none.
+        examples: None to share none but synthetic ones of an earlier version.
         names: of its labels, as texts; None if none is in words.
     """
 
@@ -82,6 +103,11 @@ class StoredTask:
     profile: TaskProfile | None = None
     examples: SharedExamples | None = None
     names: SharedExamples | None = None
+
+    @property
+    def synthetic(self) -> Synthetic | None:
+        """How the examples were made, if they are synthetic."""
+        return None if self.examples is None else self.examples.synthetic
 
 
 class TaskStore:
@@ -116,21 +142,27 @@ class TaskStore:
     def save(self, name: str, task: StoredTask) -> None:
         """Publish a version of a task by one rename; whatever cuts this off, the earlier version is served.
 
+        Synthetic texts of an earlier version stay if the new one has nothing to share: they have cost privacy.
+
         Raises:
             InvalidInputError: the name is not a short lower-case identifier.
             StorageError: a file could not be written; the earlier version is served.
         """
-        description = task.description
+        earlier = self.version(checked_name(name)) is not None
+        description, examples = task.description, task.examples
         if description is None:
-            description = self.description(name) if self.version(checked_name(name)) else ""
+            description = self.description(name) if earlier else ""
+        if examples is None and earlier:
+            with suppress(StorageError):  # training again mends what is damaged
+                examples = _only_synthetic(self.examples(name))
         version = secrets.token_hex(8)
         directory = private_directory(self._directory / checked_name(name) / version)
         try:
             TaskDocument(description=description).write(directory / "task.json")
             if task.profile is not None:
                 task.profile.save(directory / "profile.safetensors")
-            if task.examples is not None:
-                _save_examples(directory / _SHARED, task.examples)
+            if examples is not None:
+                _save_examples(directory / _SHARED, examples)
             if task.names is not None:
                 _save_examples(directory / _NAMES, task.names)
             task.trained.save(directory / "head.safetensors")
@@ -139,6 +171,14 @@ class TaskStore:
             shutil.rmtree(directory, ignore_errors=True)
             raise
         self._prune(directory.parent, version)
+
+    def share(self, name: str, examples: SharedExamples) -> None:
+        """Put other texts in the place of those that a task may share; all else stays as it is.
+
+        Raises:
+            NotFoundError, StorageError: as :meth:`load` and :meth:`save`.
+        """
+        self.save(name, replace(self.load(name), examples=examples))
 
     def load(self, name: str) -> StoredTask:
         """Return the current version of a task.
@@ -215,10 +255,17 @@ class TaskStore:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def _only_synthetic(examples: SharedExamples | None) -> SharedExamples | None:
+    return None if examples is None or examples.synthetic is None else examples
+
+
 def _save_examples(path: Path, examples: SharedExamples) -> None:
     digest = {"texts": _digest(examples.texts)}
     save_arrays(path.with_suffix(".safetensors"), {"embeddings": examples.embeddings}, digest)
-    content = json.dumps({"texts": examples.texts}, ensure_ascii=False, indent=1)
+    facts: dict[str, object] = {"texts": examples.texts}
+    if examples.synthetic is not None:
+        facts["synthetic"] = examples.synthetic.model_dump()
+    content = json.dumps(facts, ensure_ascii=False, indent=1)
     write_private(path, content.encode("utf-8", "surrogatepass"))
 
 
@@ -228,12 +275,14 @@ def _load_examples(path: Path) -> SharedExamples | None:
     content = read_json(path)
     try:
         texts = tuple(content["texts"])  # type: ignore[index]
-    except (KeyError, TypeError) as error:
+        made = content.get("synthetic")  # type: ignore[attr-defined]
+        synthetic = None if made is None else Synthetic.model_validate(made)
+    except (AttributeError, KeyError, TypeError, ValidationError) as error:
         raise StorageError(f"{path} is damaged; train the task again") from error
     arrays, metadata = load_arrays(path.with_suffix(".safetensors"))
     if metadata.get("texts") != _digest(texts):
         raise StorageError(f"{path} holds other texts than were embedded; train the task again")
-    return SharedExamples(texts, arrays["embeddings"])
+    return SharedExamples(texts, arrays["embeddings"], synthetic)
 
 
 def _digest(texts: tuple[str, ...]) -> str:

@@ -30,6 +30,11 @@ use = "use:?max_length=32&long_texts=truncate"
 client = "minilm"
 silo = "use"
 
+[synthetic]
+epsilon = 8.0
+count = 20
+public = "general:200"
+
 [datasets.topics]
 train = "train.tsv"
 test = "test.tsv"

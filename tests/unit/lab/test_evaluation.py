@@ -43,8 +43,8 @@ def report(spec: EvaluationSpec, output: Path) -> Report:
 def test_every_cell_and_method(report: Report, evaluation_texts: Path) -> None:
     assert [(cell.public, cell.seed) for cell in report.cells] == [("newswire", 1), ("both", 1)]
     for cell in report.cells:
-        assert list(cell.methods) == [name for name in registry([8]) if not name.endswith("-client")]
-        assert set(report.shared) == {name for name in registry([8]) if name.startswith("few-shot-8")}
+        assert list(cell.methods) == [name for name in registry([8], 20) if not name.endswith("-client")]
+        assert set(report.shared) == {*(n for n in registry([8]) if n.startswith("few-shot-8")), "synthetic-20+names"}
         for name in ("ridge-client", "discriminant-client"):
             assert "at least 2048 public texts" in cell.left_out[name]
         assert 0 < cell.cka < 1

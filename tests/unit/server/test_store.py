@@ -16,7 +16,7 @@ from sealign.errors import InvalidInputError, NotFoundError, SealignError, Stora
 from sealign.protocol import PublicSetCard, RowKind
 from sealign.protocol.status import sendable
 from sealign_server.ledger import Ledger, Release, Releases
-from sealign_server.store import OPERATOR, SiloStore, StoredTask, remove_leftovers
+from sealign_server.store import OPERATOR, SharedExamples, SiloStore, StoredTask, Synthetic, remove_leftovers
 from sealign_server.store.backup import back_up, restore
 from tests.support.silo import align_plain, space_of
 from tests.unit.server.conftest import ALICE, BOB, DIGEST, PUBLIC_ROWS, Rows, trained, unit_rows
@@ -239,3 +239,21 @@ def test_machine_errors_are_never_sent(store: SiloStore) -> None:
     sent, incident = sendable(StorageError(f"{store.directory} is full"))
     assert incident
     assert str(store.directory) not in str(sent)
+
+
+def test_synthetic_texts_stay_when_a_task_is_trained_again_and_others_do_not(store: SiloStore) -> None:
+    rows = np.ones((2, 12), np.float32)
+    store.tasks.share("colours", SharedExamples(("a text", "of it"), rows))
+    assert store.tasks.examples("colours") is not None
+    store.tasks.save("colours", StoredTask(trained()))
+    assert store.tasks.examples("colours") is None
+    made = Synthetic(epsilon=3.9, delta=1e-5, rounds=3, scale=2.04, model="writer")
+    store.tasks.share("colours", SharedExamples(("written", "in its place"), rows, made))
+    store.tasks.save("colours", StoredTask(trained()))
+    again = SiloStore(store.directory).tasks.load("colours")
+    assert again.synthetic == made
+    assert again.examples is not None
+    assert again.examples.texts == ("written", "in its place")
+    assert again.description == "of the rainbow"
+    store.tasks.save("colours", StoredTask(trained(), examples=SharedExamples(("a text",), rows[:1])))
+    assert store.tasks.load("colours").synthetic is None

@@ -71,6 +71,7 @@ class PairContext:
         task: what the silo's rows and labels give (the silo).
         seed: of all that is random.
         names: of the labels, which a silo shares with every client (each side its own); may be empty.
+        synthetic: texts that stand for the task's, without those among the public ones; None where none were made.
         released: how many of the public texts, the last of them, are the task's: names and texts of it.
     """
 
@@ -88,6 +89,7 @@ class PairContext:
     task: SiloTask
     seed: int
     names: Sides
+    synthetic: Sides | None = None
     released: int = 0
     _few_shot: dict[int, PairContext] = field(default_factory=dict, init=False, repr=False)
     _smaller: dict[int, PairContext] = field(default_factory=dict, init=False, repr=False)
@@ -149,6 +151,13 @@ class PairContext:
         if count not in self._few_shot:
             self._few_shot[count] = self._joined(self.few.first(count))
         return self._few_shot[count]
+
+    @cached_property
+    def with_synthetic(self) -> PairContext:
+        """The same with the synthetic texts among the public ones."""
+        if self.synthetic is None:
+            raise InvalidInputError("no synthetic texts were made")
+        return self._joined(self.synthetic)
 
     @cached_property
     def named(self) -> PairContext:

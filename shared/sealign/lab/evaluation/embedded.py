@@ -9,6 +9,7 @@ from pathlib import Path
 from sealign.app.progress import progress
 from sealign.encoders import EncoderSettings, load_encoder
 from sealign.encoders.cache import CachedEncoder, EmbeddingCache
+from sealign.encoders.encoder import TextEncoder
 from sealign.lab.evaluation.context import Rows, Sides
 from sealign.lab.evaluation.results import EncoderResult
 from sealign.lab.evaluation.selection import Work
@@ -33,6 +34,7 @@ class EmbeddedCorpus:
         self._corpus = corpus
         self._directory = directory
         self._caches: dict[str, EmbeddingCache] = {}
+        self._loaded: dict[str, TextEncoder] = {}
         self.encoders: dict[str, EncoderResult] = {}
         self._rows = lru_cache(maxsize=_REMEMBERED)(self._read)
 
@@ -59,6 +61,19 @@ class EmbeddedCorpus:
                 max_length=encoder.window or 0,
                 pooling=encoder.pooling,
             )
+
+    def add(self, name: str, texts: Sequence[str]) -> Rows:
+        """Embed more texts by an encoder of :meth:`embed`, and return their rows; it is loaded where some are new.
+
+        Raises:
+            InvalidInputError, StorageError: as :meth:`embed`.
+        """
+        cache = self._caches[name]
+        if cache.missing(texts):
+            if name not in self._loaded:
+                self._loaded = {name: load_encoder(EncoderSettings.parse(self._spec.encoders[name]))}
+            CachedEncoder(self._loaded[name], self._directory).fill(texts)
+        return cache.rows(texts)
 
     def sides(self, pair: PairSpec, texts: Texts) -> Sides:
         """Embeddings by both encoders of a pair."""

@@ -82,6 +82,11 @@ def few_shot(count: int, method: Callable[[PairContext], Classifier]) -> Callabl
     return lambda context: method(context.with_few_shot(count))
 
 
+def synthetic(method: Callable[[PairContext], Classifier]) -> Callable[[PairContext], Classifier]:
+    """A method with synthetic texts of the task among the public ones."""
+    return lambda context: method(context.with_synthetic)
+
+
 def _at_silo(head: CalibratedHead, learned: AffineMap) -> Classifier:
     return _served(head, learned.weight, learned.intercept)
 

@@ -56,8 +56,8 @@ class Method:
     side: Literal["client", "silo"] = "client"
 
 
-def registry(few_shot_counts: Sequence[int] = ()) -> dict[str, Method]:
-    """All methods by name, in the order of tables."""
+def registry(few_shot_counts: Sequence[int] = (), synthetic: int | None = None) -> dict[str, Method]:
+    """All methods by name, in the order of tables; of so many synthetic texts, if there are any."""
     own, fitted = own_head, fitted_head
     methods = [
         Method(NATIVE, "the silo's own encoder and head", own.native, kind="reference", side="silo"),
@@ -92,6 +92,10 @@ def registry(few_shot_counts: Sequence[int] = ()) -> dict[str, Method]:
         Method("adapt", "the same, the client centres its queries on the mean of up to 300 of them", fitted.adapt),
     ]  # fmt: skip
     methods += _with_few_shot(methods, few_shot_counts)
+    if synthetic is not None:
+        described = f"{DEFAULT}, with {synthetic} texts made under differential privacy in place of the task's"
+        made = fitted.synthetic(fitted.names)
+        methods.append(Method(f"synthetic-{synthetic}+{DEFAULT}", described, made, kind="shared"))
     return {method.name: method for method in methods}
 
 

@@ -18,6 +18,7 @@ from sealign.lab.evaluation.results import Cell, EncoderResult, Report, load_res
 from sealign.lab.evaluation.runner import Runner
 from sealign.lab.evaluation.selection import Selection
 from sealign.lab.evaluation.spec import EvaluationSpec
+from sealign.lab.evaluation.synthetic import SyntheticTexts
 from sealign.lab.evaluation.texts import Corpus
 
 _PACKAGES = ("sealign", "numpy", "scikit-learn", "tenseal", "torch", "transformers")
@@ -73,7 +74,9 @@ def _cells(
     work = list(selection)
     embedded = EmbeddedCorpus(spec, corpus, cache)
     embedded.embed(work)
-    runner = Runner(spec, corpus, embedded, selection.methods)
+    needed = any(method.name.startswith("synthetic-") for method in selection.methods)
+    synthetic = SyntheticTexts(spec, cache / "synthetic") if needed else None
+    runner = Runner(spec, corpus, embedded, selection.methods, synthetic)
     cells = []
     with progress("measuring", len(work)) as advance:
         for item in work:

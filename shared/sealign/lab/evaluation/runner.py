@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -11,17 +11,18 @@ from sealign.defaults import FEWEST_OUTLIERS
 from sealign.errors import InvalidInputError
 from sealign.lab.evaluation.classifier import Classifier
 from sealign.lab.evaluation.code import code_digest
-from sealign.lab.evaluation.context import PairContext
+from sealign.lab.evaluation.context import PairContext, Sides
 from sealign.lab.evaluation.embedded import EmbeddedCorpus
 from sealign.lab.evaluation.measures import accuracy, kept, measure, measure_encrypted
 from sealign.lab.evaluation.methods import Method
 from sealign.lab.evaluation.results import Cell, MethodResult
 from sealign.lab.evaluation.selection import Work
 from sealign.lab.evaluation.spec import EvaluationSpec
+from sealign.lab.evaluation.synthetic import SyntheticTexts
 from sealign.lab.evaluation.task import SiloTask
-from sealign.lab.evaluation.texts import Corpus, digest
+from sealign.lab.evaluation.texts import Corpus, Texts, digest
 
-_MEASURING = ("alignment", "heads", "ckks", "lab/evaluation")
+_MEASURING = ("alignment", "heads", "ckks", "lab/evaluation", "synthetic")
 """Packages whose code decides results."""
 
 _OTHER = frozenset({
@@ -36,12 +37,18 @@ class Runner:
     """Measures cells; heads that several cells share are trained once."""
 
     def __init__(
-        self, spec: EvaluationSpec, corpus: Corpus, embedded: EmbeddedCorpus, methods: Sequence[Method]
+        self,
+        spec: EvaluationSpec,
+        corpus: Corpus,
+        embedded: EmbeddedCorpus,
+        methods: Sequence[Method],
+        synthetic: SyntheticTexts | None = None,
     ) -> None:
         self._spec = spec
         self._corpus = corpus
         self._embedded = embedded
         self._methods = methods
+        self._synthetic = synthetic
         self._code = code_digest(_MEASURING, _OTHER)
         self._task = lru_cache(maxsize=4)(self._silo_task)
         self._references: dict[tuple[str, str, str, int], Classifier] = {}
@@ -60,7 +67,7 @@ class Runner:
             settings, dataset.train.texts, dataset.train.labels, dataset.test.texts, dataset.test.labels,
             dataset.unseen.texts, dataset.unseen.labels,
             dataset.outliers, dataset.exposure, (dataset.description,), dataset.names,
-            self._corpus.public(item.pair, item.public, item.seed),
+            self._corpus.public(item.pair, item.public, item.seed), self._synthesized(item),
         )  # fmt: skip
 
     def cell(self, item: Work) -> Cell:
@@ -113,7 +120,25 @@ class Runner:
             task=self._task(pair.name, item.dataset, item.seed),
             seed=item.seed,
             names=self._embedded.sides(pair, dataset.names),
+            synthetic=self._synthetic_sides(item),
         )
+
+    def _synthesized(self, item: Work) -> Texts:
+        """The synthetic texts of a cell that are not among its public ones, as they would join those."""
+        if self._synthetic is None:
+            return ()
+        silo = item.pair.silo
+        fingerprint = self._embedded.encoders[silo].fingerprint
+        dataset = self._corpus.dataset(item.pair, item.dataset)
+        texts = self._synthetic.made(dataset, fingerprint, item.seed, partial(self._embedded.add, silo))
+        public = set(self._corpus.public(item.pair, item.public, item.seed))
+        return tuple(text for text in texts if text not in public)
+
+    def _synthetic_sides(self, item: Work) -> Sides | None:
+        if self._synthetic is None:
+            return None
+        texts = self._synthesized(item)
+        return Sides(*(self._embedded.add(side, texts) for side in (item.pair.client, item.pair.silo)))
 
     def _silo_task(self, pair: str, dataset: str, seed: int) -> SiloTask:
         chosen = next(known for known in self._spec.pairs if known.name == pair)

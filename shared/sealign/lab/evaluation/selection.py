@@ -37,7 +37,7 @@ class Selection:
     """
 
     def __init__(self, spec: EvaluationSpec, only: Sequence[str] = ()) -> None:
-        known = registry(spec.few_shot)
+        known = registry(spec.few_shot, None if spec.synthetic is None else spec.synthetic.count)
         for key in ("methods", "curve", "encrypted"):
             unknown = [name for name in getattr(spec, key) if name not in known]
             if unknown:

@@ -99,6 +99,18 @@ class GenerationSpec(_Table):
         return self.label or f"{self.client}-{self.silo}"
 
 
+class SyntheticSpec(_Table):
+    """Texts that stand for a task's private ones, under differential privacy."""
+
+    epsilon: Annotated[float, Field(gt=0, le=100)] = 4.0
+    delta: Annotated[float, Field(gt=0, le=0.01)] = 1e-5
+    count: Count = Field(default=128, description="Of the texts.")
+    rounds: Annotated[int, Field(ge=2, le=10)] = 3
+    public: str = Field(default="general", description="Public texts to begin with, as commands take them.")
+    model: Name | None = Field(default=None, description="The encoder whose model writes; without one, public texts.")
+    tokens: Annotated[int, Field(ge=4)] = Field(default=48, description="Most of them that are written for a text.")
+
+
 class EvaluationSpec(_Table):
     """A whole evaluation: of classification, of generation, or of both. Relative paths are relative to the spec's file.
 
@@ -115,6 +127,7 @@ class EvaluationSpec(_Table):
         methods: by name; all if empty.
         curve: methods whose accuracy is measured at all sizes.
         generation: pairs of causal models.
+        synthetic: how the texts of synthetic methods are made; None for no such methods.
     """
 
     encoders: dict[Name, str] = Field(min_length=1)
@@ -132,6 +145,7 @@ class EvaluationSpec(_Table):
     methods: tuple[str, ...] = ()
     curve: tuple[str, ...] = ("ridge",)
     generation: tuple[GenerationSpec, ...] = ()
+    synthetic: SyntheticSpec | None = None
 
     @model_validator(mode="after")
     def _something_whole(self) -> EvaluationSpec:
@@ -204,6 +218,8 @@ class EvaluationSpec(_Table):
         for number, generated in enumerate(self.generation):
             if len(set(generated.sizes)) != len(generated.sizes) or max(generated.sizes, default=0) >= generated.rows:
                 faults.append(f"generation.{number}.sizes: give distinct numbers below rows, {generated.rows}")
+        if self.synthetic is not None and self.synthetic.model is not None:
+            faults += _unknown("synthetic.model", [self.synthetic.model], self.encoders)
         plain = [name for name, texts in self.public.items() if not texts.union]
         for name, texts in self.public.items():
             faults += _unknown(f"public.{name}.union", texts.union, plain)
