@@ -219,7 +219,7 @@ def test_an_imported_head_with_a_rare_class_is_served_as_it_is_and_the_operator_
     arrays = {"weight": np.ascontiguousarray(trained.head.weight.T), "bias": trained.head.bias}
     save_arrays(head, arrays, {"labels": '["down", "up"]'})
     lines = [f"{label}\t{text}\n" for label, text in zip(LABELS, TEXTS, strict=True) if label == "up"]
-    examples.write_text("".join(["label\ttext\n", *lines, f"down\t{TEXTS[1]}\n"]), encoding="utf-8")
+    examples.write_text("".join(["label\ttext\n", *lines, f"down\t{TEXTS[3]}\n"]), encoding="utf-8")
     given = [store.directory, "--task", "imported", "--data", examples, "--head", head]
     result = CliRunner().invoke(app, ["train", *map(str, given)])
     assert result.exit_code == 0, result.output
