@@ -1,7 +1,7 @@
 """What the layers of a client's encoder are worth behind a map, and which of them can be chosen without labels.
 
     python -m tests.benchmarks.layers [CLIENT [LAYERS ...]]
-    python -m tests.benchmarks.layers smollm2-mean last all 16 8,20
+    python -m tests.benchmarks.layers smollm2-mean last all 16 8
 
 CLIENT is an encoder of evaluation.toml, by default minilm, against a silo with USE: three data sets, two public sets,
 and texts as few as for SmolLM2-135M there. A line per choice of layers says the accuracy of the default head behind the
@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from sealign.lab.evaluation.embedded import EmbeddedCorpus
 from sealign.lab.evaluation.fitted_head import names
 from sealign.lab.evaluation.runner import Runner
 from sealign.lab.evaluation.selection import Selection, Work
+from sealign.lab.evaluation.task import SiloTask
 from sealign.lab.evaluation.texts import Corpus
 from tests.benchmarks.choices import rank_correlation, reached
 
@@ -75,8 +76,11 @@ def measured(spec: EvaluationSpec) -> Iterator[Cell]:
     embedded = EmbeddedCorpus(spec, corpus, directory)
     embedded.embed(list(selection))
     runner = Runner(spec, corpus, embedded, selection.methods)
+    tasks: dict[str, SiloTask] = {}
     for work in selection:
-        yield _cell(work, runner.context(work))
+        context = runner.context(work)
+        # What the silo measures of a task is the same for every client.
+        yield _cell(work, replace(context, task=tasks.setdefault(work.dataset, context.task)))
 
 
 def _cell(work: Work, context: PairContext) -> Cell:
