@@ -83,7 +83,7 @@ def train(
     from sealign.app.progress import progress
     from sealign.labelled import read_labelled
     from sealign_server.store import SiloStore
-    from sealign_server.training.tasks import TrainingData, import_task, train_task
+    from sealign_server.training.tasks import TrainingData, import_task, rare_classes, rare_named, train_task
 
     store = SiloStore(directory)
     labels, texts = read_labelled(data)
@@ -98,6 +98,12 @@ def train(
         f"task {task}: {len(trained.head.labels)} labels, held-out accuracy {trained.held_out_accuracy:.4f} "
         f"({trained.held_out_rows} texts), calibration error {trained.calibration_error_after:.4f}"
     )
+    if rare := rare_classes(trained.head.labels, labels):
+        typer.echo(
+            f"warning: {len(rare)} classes have fewer than two texts in {data}: {rare_named(rare)}. Clients are served "
+            "the head as it is, and none that is fitted to their maps. Give two texts of each class.",
+            err=True,
+        )
     if share:
         typer.echo(f"a silo served with --share-examples shows {share} of these texts to its clients")
 

@@ -26,6 +26,7 @@ from sealign.heads import (
     import_head,
     measure_task,
     require_fitting,
+    retrain_head,
     train_head,
 )
 from sealign.shipped import outlier_texts
@@ -37,6 +38,7 @@ Steps: TypeAlias = Callable[[str, int], AbstractContextManager[Progress]]
 """Shows a stage of so many steps; entered, it gives the function that is told of each."""
 
 _FEWEST = 2
+_NAMED = 5
 
 
 def silent(what: str, count: int) -> AbstractContextManager[Progress]:
@@ -91,10 +93,11 @@ def train_task(
     counts = Counter(data.labels)
     if len(counts) < 2:
         raise InvalidInputError(f"a task needs at least two classes, the data have {len(counts)}")
-    few = min(counts, key=counts.__getitem__)
-    if counts[few] < _FEWEST:
+    rare = rare_classes(tuple(counts), data.labels)
+    if rare:
         raise InvalidInputError(
-            f"class {few!r} has {counts[few]} rows; give at least {_FEWEST} of each, or leave it out"
+            f"{len(rare)} of {len(counts)} classes have one row only: {rare_named(rare)}. Give at least {_FEWEST} rows "
+            "of each class, or leave these out."
         )
     rows = embedded(store, data.texts, progress)
     with steps("training", len(DEFAULT_PENALTIES) + 1) as step:
@@ -133,6 +136,17 @@ def import_task(
     return calibrated
 
 
+def rare_classes(classes: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes that fewer than two of the labels name: no head is fitted to a map for a task with one."""
+    counts = Counter(labels)
+    return tuple(label for label in classes if counts[label] < _FEWEST)
+
+
+def rare_named(rare: Sequence[str]) -> str:
+    """Return the first five of some classes, as an error or a warning names them."""
+    return ", ".join(map(repr, rare[:_NAMED])) + (", ..." if len(rare) > _NAMED else "")
+
+
 def outlier_rows(store: SiloStore, data: TrainingData) -> NDArray[np.float32]:
     """Return embeddings of texts of another kind than a task's, at most 4,000: given, or those that ship with Sealign.
 
@@ -148,19 +162,15 @@ def profiled(
     outliers: NDArray[np.float32] | None,
     steps: Steps = silent,
 ) -> TaskProfile | None:
-    """Measure a task once, so that no map ever meets its rows.
-
-    None if a class has fewer than two rows; or than three for a head that is trained here, once without each fold.
-    """
+    """Measure a task once, so that no map ever meets its rows; None if a class has fewer than two rows."""
     own = head.head
-    fewest = _FEWEST if head.penalty is None else _FEWEST + 1
-    if min(Counter(data.labels)[label] for label in own.labels) < fewest:
+    if rare_classes(own.labels, data.labels):
         return None
 
     def train(part: NDArray[np.float64], labels: Sequence[str]) -> LinearHead:
         if head.penalty is None:
             return own
-        return train_head(part, labels, classes=own.labels, penalties=[head.penalty], seed=data.seed).head
+        return retrain_head(part, labels, classes=own.labels, penalty=head.penalty, seed=data.seed)
 
     directions = min(OOD_DIRECTIONS, own.dimension)
     with steps("measuring", MEASURING_STEPS) as step:

@@ -84,12 +84,14 @@ class CausalModel:
         """Load tokenizer and weights; ``settings.threads`` sets torch's threads for the process.
 
         Raises:
-            InvalidInputError: the model is not named, not found, damaged, lacks weights, has a tokenizer of another
-                model or a slow one, is not causal, has logits that are not linear in its last hidden state, or the
-                device is not there.
+            InvalidInputError: the settings name layers; the model is not named, not found, damaged, lacks weights, has
+                a tokenizer of another model or a slow one, is not causal, has logits that are not linear in its last
+                hidden state, or the device is not there.
         """
         if settings.family != "transformers":
             raise InvalidInputError(f"encoder family {settings.family!r} generates no text; name a transformers model")
+        if settings.layers:
+            raise InvalidInputError("a causal model generates from its last hidden states; leave the option layers out")
         self._device = torch_device(settings.device)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)

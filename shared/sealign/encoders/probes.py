@@ -98,7 +98,7 @@ def _summary(encoder: Encoder) -> str:
     card = encoder.card
     said = f"{card.name}: {card.dimension} dimensions, fingerprint {card.fingerprint[:12]}"
     if isinstance(encoder, TextEncoder) and encoder.window is not None:
-        said += f", {encoder.pooling} pooling, reads {encoder.window} tokens, long_texts={encoder.long_texts}"
+        said += f", pooling {encoder.pooling}, reads {encoder.window} tokens, long_texts={encoder.long_texts}"
     return said
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sealign.errors import InvalidInputError
 
@@ -20,6 +20,9 @@ PoolingMode: TypeAlias = Literal["mean", "cls", "last", "max", "weightedmean", "
 StateKind: TypeAlias = Literal["last", "forecast"]
 """What a client's causal model sends per token: its final hidden state, or that and its forecast of the next token."""
 
+Layers: TypeAlias = tuple[int, ...] | Literal["all"]
+"""Numbers of hidden layers, negative ones from the end; empty for the last one."""
+
 ENTRY_POINT_GROUP = "sealign.encoders"
 
 
@@ -31,7 +34,7 @@ def installed_families() -> dict[str, EntryPoint]:
 class EncoderSettings(BaseModel):
     """One encoder: its family, its model, and how texts become vectors.
 
-    ``max_length``, ``pooling``, the prompt and ``normalise`` change the embeddings and so the fingerprint;
+    ``max_length``, ``pooling``, ``layers``, the prompt and ``normalise`` change the embeddings and so the fingerprint;
     ``batch_size``, ``device`` and ``threads`` change only how fast they come, and ``long_texts`` only what
     happens to texts beyond ``max_length``.
     """
@@ -48,6 +51,11 @@ class EncoderSettings(BaseModel):
     )
     pooling: PoolingMode | None = Field(
         default=None, description="How token vectors become one; by default as the model declares, else the mean."
+    )
+    layers: Layers = Field(
+        default=(),
+        description="Layers whose mean is pooled: numbers separated by commas, -1 for the last one, or all; by default "
+        "the last one.",
     )
     max_length: Annotated[int, Field(ge=8, le=131_072)] | None = Field(
         default=None,
@@ -84,6 +92,15 @@ class EncoderSettings(BaseModel):
         if self.prompt is not None and self.prompt_text is not None:
             raise ValueError("give prompt or prompt_text, not both")
         return self
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _numbers(cls, given: object) -> object:
+        if not isinstance(given, str) or given == "all":
+            return given
+        if not re.fullmatch(r"-?\d{1,4}(,-?\d{1,4})*", given):
+            raise ValueError("give numbers separated by commas, such as -1,-4, or all")
+        return tuple(map(int, given.split(",")))
 
     @classmethod
     def parse(cls, spec: str) -> EncoderSettings:

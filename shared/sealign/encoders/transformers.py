@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sealign.encoders.checkpoint import Checkpoint
 from sealign.encoders.encoder import EmbeddedTexts, EncoderCard, Progress, TextEncoder, one_line
 from sealign.encoders.fingerprint import checkpoint_contents, fingerprint
+from sealign.encoders.layers import LayerChoice, ModelPass
 from sealign.encoders.pooling import Readout, layer_contents
 from sealign.encoders.pretrained import load_pretrained, lower_case, positions, torch_device
 from sealign.encoders.sanity import check_tokenizer, largest_working, try_model
@@ -24,12 +26,14 @@ from sealign.errors import InvalidInputError
 
 _DEFAULT_LENGTH = 256
 _TOKENISED_AT_ONCE = 1000
+_FEW = 8
+"""Tokens that every model reads."""
 _TRIAL_BUDGET = 1e11
 """Parameters times tokens up to which a text of the longest length is tried when a model is loaded."""
 
 
 class TransformersEncoder(TextEncoder):
-    """A transformers model's last hidden states, read out to one float32 vector for each text.
+    """A transformers model's hidden states, by default the last, read out to one float32 vector for each text.
 
     A sentence-transformers folder gives that package's embeddings: its pooling, dense layers, prompts, lower-casing,
     maximum length and number of dimensions are read from its files, and settings that are given take precedence. Of
@@ -65,7 +69,11 @@ class TransformersEncoder(TextEncoder):
         self._model = model.eval().to(self._device)
         self._inputs = self._accepted_inputs()
         modes: tuple[PoolingMode, ...] = (settings.pooling,) if settings.pooling else modules.pooling or ("mean",)
-        self.pooling = "+".join(modes)
+        self._pooling = "+".join(modes)
+        some_text, _ = self._pass([{name: ids[:_FEW] for name, ids in self._tokenise(probe)[0].items()}])
+        self._layers = LayerChoice(settings.layers, some_text, modules, checkpoint)
+        self._layers.drop_unread(self._model, some_text)
+        self.pooling = self._layers.described(self._pooling)
         before, after = self._frame()
         self._prompt_alone = self._tokenise([""])[0]["input_ids"] if self._prompt else np.empty(0, dtype=np.int64)
         pooled_from = 0 if modules.include_prompt else self._prompt_length()
@@ -179,14 +187,18 @@ class TransformersEncoder(TextEncoder):
 
     def _vectors(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:
         """The vectors of one batch, shape (rows, d)."""
+        run, mask = self._pass(texts)
+        with torch.inference_mode():
+            vectors: NDArray[np.float32] = self._readout(self._layers.states(run), mask).float().numpy(force=True)
+        return vectors
+
+    def _pass(self, texts: Sequence[Tokens]) -> tuple[ModelPass, torch.Tensor]:
+        """The model's pass over one batch, and the batch's mask."""
         mask = self._padded([np.ones_like(text["input_ids"]) for text in texts], 0)
         # Padding is masked; without a padding token (as in GPT-2) any token serves.
         padding = {"input_ids": self._tokenizer.pad_token_id or 0, "token_type_ids": 0}
         inputs = {name: self._padded([text[name] for text in texts], padding[name]) for name in texts[0]}
-        with torch.inference_mode():
-            states = self._model(**inputs, attention_mask=mask).last_hidden_state
-            vectors: NDArray[np.float32] = self._readout(states, mask).float().numpy(force=True)
-        return vectors
+        return partial(self._model, **inputs, attention_mask=mask), mask
 
     def _padded(self, sequences: Sequence[NDArray[np.int64]], value: int) -> torch.Tensor:
         tensors = [torch.from_numpy(sequence) for sequence in sequences]
@@ -267,7 +279,7 @@ class TransformersEncoder(TextEncoder):
             for layer in modules.layers
         ]
         description = {
-            "pooling": self.pooling,
+            "pooling": self._pooling,
             "normalise": settings.normalise,
             "max_length": self._window.size,
             "truncation_side": self._tokenizer.truncation_side,
@@ -276,7 +288,7 @@ class TransformersEncoder(TextEncoder):
             "lower_case": modules.lower_case,
             "layers": layers,
             "truncate_dim": modules.truncate_dim,
-        }
+        } | self._layers.description
 
         def contents() -> Iterator[tuple[str, bytes | memoryview]]:
             yield from checkpoint_contents(checkpoint, modules.folder, settings.gguf_file, files)

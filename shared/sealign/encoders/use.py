@@ -19,7 +19,7 @@ from sealign.encoders.windows import Window
 from sealign.errors import InvalidInputError
 
 _NAME = "use-multilingual-v3"
-_ABSENT = ("revision", "gguf_file", "pooling", "prompt", "prompt_text")
+_ABSENT = ("revision", "gguf_file", "pooling", "layers", "prompt", "prompt_text")
 _DEFAULT_LENGTH = 256
 _CHARACTERS_PER_TOKEN = 32  # natural text has 1 to 6
 
@@ -41,7 +41,7 @@ class UseEncoder(TextEncoder):
             InvalidInputError: a setting that this model does not have is given, or a device
                 other than the processor.
         """
-        refused = [name for name in _ABSENT if getattr(settings, name) is not None]
+        refused = [name for name in _ABSENT if getattr(settings, name) not in (None, ())]
         refused += ["model"] * bool(settings.model) + ["normalise"] * (not settings.normalise)
         if settings.device not in ("auto", "cpu"):
             refused.append("device")

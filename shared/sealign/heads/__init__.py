@@ -26,7 +26,7 @@ from sealign.heads.profile import TaskProfile
 from sealign.heads.profiling import MEASURING_STEPS, measure_task
 from sealign.heads.served import OutputLayout, ServedHead
 from sealign.heads.trained import TrainedHead
-from sealign.heads.training import DEFAULT_PENALTIES, stratified_hold_out, train_head
+from sealign.heads.training import DEFAULT_PENALTIES, retrain_head, stratified_hold_out, train_head
 
 __all__ = [
     "DEFAULT_PENALTIES",
@@ -58,6 +58,7 @@ __all__ = [
     "max_softmax",
     "measure_task",
     "require_fitting",
+    "retrain_head",
     "softmax",
     "stratified_hold_out",
     "threshold_at_95",

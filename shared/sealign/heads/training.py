@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sealign.errors import InvalidInputError
-from sealign.heads.calibration import calibrate, log_losses
+from sealign.heads.calibration import calibrate, fit_temperature, log_losses, two_digits
 from sealign.heads.importing import import_head
 from sealign.heads.linear import LinearHead, checked_rows, class_indices
 from sealign.heads.trained import TrainedHead
@@ -19,6 +20,7 @@ Indices = NDArray[np.intp]
 
 # Half a decade apart, strongest first.
 DEFAULT_PENALTIES: tuple[float, ...] = tuple(10.0 ** (-k / 2) for k in range(2, 13))
+_HELD_OUT = 0.15
 
 
 def train_head(
@@ -27,7 +29,7 @@ def train_head(
     *,
     classes: Sequence[str] | None = None,
     penalties: Sequence[float] = DEFAULT_PENALTIES,
-    held_out: float = 0.15,
+    held_out: float = _HELD_OUT,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> TrainedHead:
@@ -83,6 +85,33 @@ def train_head(
     return replace(measured, head=final.scaled(1.0 / measured.temperature), penalty=penalty)
 
 
+def retrain_head(
+    embeddings: ArrayLike, labels: Sequence[str], *, classes: Sequence[str], penalty: float, seed: int = 0
+) -> LinearHead:
+    """Fit the head of a known penalty to part of a task's rows, as :func:`train_head` does to all of them.
+
+    A part may hold one row of a rare class. The head is trained on it, and its temperature is fitted without it.
+
+    Args:
+        embeddings: (n, dimension).
+        labels: one a row.
+        classes: the outputs, in order.
+        penalty: positive and finite.
+        seed: of the rows that the temperature is fitted to.
+
+    Raises:
+        InvalidInputError: wrong shapes or numbers, a label outside ``classes``, or a class without rows.
+    """
+    x, names = checked_rows(embeddings), tuple(classes)
+    targets = class_indices(labels, names, len(x))
+    held = stratified_hold_out(targets, names, _HELD_OUT, seed, fewest=1)
+    (final,) = _fit_path(x, targets, names, [penalty])
+    if not held.any():
+        return final
+    (seen,) = _fit_path(x[~held], targets[~held], names, [penalty])
+    return final.scaled(1.0 / two_digits(fit_temperature(seen.logits(x[held]), targets[held])))
+
+
 def _simplest(losses: Sequence[Matrix]) -> int:
     """Which head to take: the first whose mean loss is within one standard error of the smallest."""
     means = np.array([loss.mean() for loss in losses])
@@ -91,17 +120,26 @@ def _simplest(losses: Sequence[Matrix]) -> int:
     return int(np.argmax(means <= means[best] + standard_error))
 
 
-def stratified_hold_out(targets: Indices, names: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
+def stratified_hold_out(
+    targets: Indices, names: Sequence[str], fraction: float, seed: int, fewest: Literal[1, 2] = 2
+) -> NDArray[np.bool_]:
     """Which rows to hold out, (n,): of each class the given fraction, at least one and never all.
 
+    Args:
+        targets: (n,), the class of each row.
+        names: of the classes.
+        fraction: to hold out, in (0, 1).
+        seed: of the draw.
+        fewest: rows that a class must have. With 1, none is held out of a class of one row.
+
     Raises:
-        InvalidInputError: a class with fewer than two rows.
+        InvalidInputError: a class with fewer rows.
     """
     random = np.random.default_rng(seed)
     held = np.zeros(len(targets), dtype=bool)
     for number, name in enumerate(names):
         rows = np.flatnonzero(targets == number)
-        if len(rows) < 2:
+        if len(rows) < fewest:
             raise InvalidInputError(
                 f"class {name!r} has {len(rows)} rows; give at least two, one to train and one to "
                 "measure, or leave the class out"

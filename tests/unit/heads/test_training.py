@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sealign.errors import InvalidInputError, StorageError
 from sealign.files import load_arrays, save_arrays
-from sealign.heads import SCORES, TrainedHead, auroc, energy, import_head, train_head
+from sealign.heads import SCORES, TrainedHead, auroc, energy, import_head, retrain_head, train_head
 
 
 def gaussians(
@@ -89,6 +89,21 @@ def test_a_rare_class_is_in_both_parts() -> None:
     x[:2], labels[:2] = 30.0, ["rare", "rare"]
     trained = train_head(x, labels)
     assert "rare" in trained.head.labels
+
+
+def test_a_part_may_hold_one_row_of_a_rare_class() -> None:
+    """The head of all other parts is the same as training gives with its penalty."""
+    x, labels = gaussians(200)
+    classes = ("class 0", "class 1", "class 2", "rare")
+    again = retrain_head(x, labels, classes=classes[:3], penalty=0.01)
+    assert np.array_equal(again.weight, train_head(x, labels, penalties=[0.01]).head.weight)
+    x[0], labels[0] = 30.0, "rare"
+    with_rare = retrain_head(x, labels, classes=classes, penalty=0.01)
+    assert with_rare.labels[int(with_rare.logits(x[:1]).argmax())] == "rare"
+    ends = retrain_head(x[[0, 1]], [labels[0], labels[1]], classes=("class 1", "rare"), penalty=0.01)
+    assert ends.logits(x[[1, 0]]).argmax(axis=1).tolist() == [0, 1]
+    with pytest.raises(InvalidInputError, match="class 'rare' has 0 rows"):
+        retrain_head(x[1:], labels[1:], classes=classes, penalty=0.01)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from sealign.alignment import PublicSet
+from sealign.alignment import MappedChannel, PublicSet
 from sealign.encoders import Embeddings, EncoderCard, EncoderSettings
 from sealign.errors import InvalidInputError, StorageError
 from sealign.files import save_arrays
+from sealign.heads import head_behind
 from sealign.shipped import outlier_texts
+from sealign_server.cli import app
 from sealign_server.store import SiloStore
 from sealign_server.training import embedding
 from sealign_server.training.embedding import add_public_set
@@ -145,12 +148,26 @@ def test_shared_examples_that_were_changed_are_noticed(store: SiloStore) -> None
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(["up"] * 40, "at least two classes"), (["up"] * 39 + ["down"], "class 'down' has 1 rows")],
+    [(["up"] * 40, "at least two classes"), (["up"] * 39 + ["down"], "1 of 2 classes have one row only: 'down'")],
 )
 def test_a_head_with_missing_classes_is_refused(store: SiloStore, labels: list[str], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         train_task(store, "direction", "", data(labels), unembedded)
     assert store.tasks.names() == ["colours"]
+
+
+def test_a_class_of_two_rows_gets_a_head_fitted_to_maps(store: SiloStore) -> None:
+    """Each fold's others hold one of them, which has to be enough to train on."""
+    labels, texts = [*LABELS, "aside", "aside"], [*TEXTS, "aside from it", "aside of it"]
+    trained = train_task(store, "direction", "", data(labels, texts), ignore)
+    profile = store.tasks.load("direction").profile
+    assert profile is not None
+    assert profile.statistics.counts.tolist() == [2, 20, 20]
+    blurred = MappedChannel.blur(profile.statistics.mean, profile.statistics.total, 1.0)
+    served = head_behind(blurred, trained.head, profile)
+    assert served.fitted
+    rows = WordCounts(store.document.encoder_card).encode(["aside by it"])
+    assert served.head.head.labels[int(served.head.head.logits(rows).argmax())] == "aside"
 
 
 def test_a_changed_encoder_is_noticed(store: SiloStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,3 +209,20 @@ def test_an_imported_head_must_fit_encoder_and_labels(store: SiloStore, tmp_path
     with pytest.raises(InvalidInputError, match="does not name its classes"):
         import_task(store, "imported", "", path, data(), ignore)
     assert store.tasks.names() == ["colours"]
+
+
+def test_an_imported_head_with_a_rare_class_is_served_as_it_is_and_the_operator_hears(
+    store: SiloStore, tmp_path: Path
+) -> None:
+    trained = train_task(store, "direction", "", data(), ignore)
+    head, examples = tmp_path / "linear.safetensors", tmp_path / "examples.tsv"
+    arrays = {"weight": np.ascontiguousarray(trained.head.weight.T), "bias": trained.head.bias}
+    save_arrays(head, arrays, {"labels": '["down", "up"]'})
+    lines = [f"{label}\t{text}\n" for label, text in zip(LABELS, TEXTS, strict=True) if label == "up"]
+    examples.write_text("".join(["label\ttext\n", *lines, f"down\t{TEXTS[3]}\n"]), encoding="utf-8")
+    given = [store.directory, "--task", "imported", "--data", examples, "--head", head]
+    result = CliRunner().invoke(app, ["train", *map(str, given)])
+    assert result.exit_code == 0, result.output
+    assert "warning: 1 classes have fewer than two texts in" in result.stderr
+    assert "'down'" in result.stderr
+    assert store.tasks.load("imported").profile is None

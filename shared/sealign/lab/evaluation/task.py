@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from sealign.heads import (
     class_indices,
     head_behind,
     measure_task,
+    retrain_head,
     stratified_hold_out,
     train_head,
 )
@@ -92,7 +94,7 @@ class SiloTask:
         """What a silo measures once of its rows."""
 
         def train(some: NDArray[np.float64], named: Sequence[str]) -> LinearHead:
-            return train_head(some, named, classes=self.head.labels, penalties=[self._own_penalty], seed=self.seed).head
+            return self._fit(some, named, self._own_penalty)
 
         return measure_task(
             self.rows, self.labels, self.head, train, outliers=self.outliers, directions=OOD_DIRECTIONS, seed=self.seed
@@ -107,8 +109,8 @@ class SiloTask:
         targets = class_indices(self.labels, self.head.labels, len(self.rows))
         return stratified_hold_out(targets, self.head.labels, HELD_OUT, self.seed)
 
-    def _fit(self, rows: NDArray[np.float32], labels: Sequence[str], penalty: float) -> LinearHead:
-        return train_head(rows, labels, classes=self.head.labels, penalties=[penalty], seed=self.seed).head
+    def _fit(self, rows: NDArray[Any], labels: Sequence[str], penalty: float) -> LinearHead:
+        return retrain_head(rows, labels, classes=self.head.labels, penalty=penalty, seed=self.seed)
 
 
 def _where(labels: Sequence[str], mask: NDArray[np.bool_]) -> list[str]:
