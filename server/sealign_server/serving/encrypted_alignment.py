@@ -52,7 +52,7 @@ class EncryptedAlignment:
         self.release = release
         self.key_id: bytes | None = None
         self._rows_bytes = rows_bytes(space, request)
-        self._weight = _centred(public.rows)
+        self._weight = centred_weights(public.rows)
         self.squared_norm = float(np.sum(self._weight.norms**2))
         if not self.squared_norm > 0:
             raise InvalidInputError(
@@ -129,12 +129,11 @@ def rows_bytes(space: Space, request: AlignmentRequest) -> int:
     return 0 if space.holds_states else 4 * request.rows * space.store.encoder.dimension
 
 
-def _centred(rows: NDArray[np.floating]) -> WeightRows:
+def centred_weights(rows: NDArray[np.floating]) -> WeightRows:
     """Return the silo's rows (n, t) less their mean, made part by part."""
     mean = sum(part.sum(axis=0, dtype=np.float64) for part in row_parts(rows)) / len(rows)
     squares = sum(((part - mean) ** 2).sum(axis=0) for part in row_parts(rows))
-    rows_count, columns = rows.shape
-    return WeightRows((rows_count, columns), np.sqrt(squares), lambda first, last: rows[first:last] - mean)
+    return WeightRows((len(rows), len(mean)), np.sqrt(squares), lambda first, last: rows[first:last] - mean)
 
 
 def _plan(
