@@ -4,7 +4,8 @@ Usage: python -m tests.benchmarks.bench_positions [plain|encrypted] [4000 40000]
 
 ``plain``: random states of the widths of Gemma-3-270M's forecast rows (1,281) and SmolLM2-135M's (576) go to files, are
 whitened and aligned by ridge regression, and the map is refined for one epoch over a head of 2,048 outputs.
-``encrypted``: states of widths 320 and 288 go to files, and both sides of an encrypted alignment run in one process.
+``encrypted``: states of widths 320 and 288 go to files, and both sides of an encrypted alignment run in one process. The
+silo's sums are part of its memory; how large they are depends on the plan.
 Each number of positions has a process of its own. Anonymous memory is what the process cannot give back; resident
 memory also counts pages of mapped files.
 """
@@ -46,13 +47,13 @@ def measure(kind: str, positions: int) -> None:
         shared = np.random.default_rng(0).standard_normal((64, client)).astype(np.float32)
         X = resumed_rows(folder / "client", counts, client, lambda _: _texts(counts, shared))
         Y = resumed_rows(folder / "silo", counts, silo, lambda _: _texts(counts, shared[:, :silo]))
-        steps(X, Y, folder, lambda: laps.append(perf_counter()))
+        sums = steps(X, Y, folder, lambda: laps.append(perf_counter()))
     ended.set()
     seconds = " ".join(f"{second:8.0f}" for second in np.diff(laps))
-    print(f"{positions:9,d} {peaks['RssAnon'] / 1024:10.0f} {peaks['VmRSS'] / 1024:10.0f} {seconds}", flush=True)
+    print(f"{positions:9,d} {peaks['RssAnon'] / 1024:10.0f} {peaks['VmRSS'] / 1024:10.0f} {seconds}{sums}", flush=True)
 
 
-def plain(X: States, Y: States, folder: Path, lap: Lap) -> None:
+def plain(X: States, Y: States, folder: Path, lap: Lap) -> str:
     """Whiten, align in the clear, refine."""
     from sealign.alignment import RidgeStatistics, fit_ridge
     from sealign.encoders.causal import OutputHead
@@ -71,10 +72,11 @@ def plain(X: States, Y: States, folder: Path, lap: Lap) -> None:
     weight = np.random.default_rng(1).standard_normal((_OUTPUTS, _PLAIN[1]), dtype=np.float32) / np.float32(24)
     refine_by_divergence(ridge, OutputHead(weight, None), X, Y, epochs=1)
     lap()
+    return ""
 
 
-def encrypted(X: States, Y: States, folder: Path, lap: Lap) -> None:
-    """Multiply the client's encrypted rows by the silo's, block by block, and fit the map."""
+def encrypted(X: States, Y: States, folder: Path, lap: Lap) -> str:
+    """Multiply the client's encrypted rows by the silo's, block by block, and fit the map; return the sums' MiB."""
     from sealign.alignment import ScaledRows, fit_cross_covariance
     from sealign.ckks import Cipher, SecretKey, StreamedProduct, VerifiedRows, ZeroPool, candidates, product_shape
     from sealign.ckks.verification import CHECKS
@@ -100,6 +102,7 @@ def encrypted(X: States, Y: States, folder: Path, lap: Lap) -> None:
     squared_norm = float(np.sum(weight.norms**2))
     fit_cross_covariance(source, rows.checked(np.concatenate(parts)), squared_norm, plan.error_std, **NAMES)
     lap()
+    return f"{plan.cost.accumulator_bytes / (1 << 20):9.0f}"
 
 
 def _texts(counts: list[int], shared: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
@@ -124,7 +127,7 @@ if __name__ == "__main__":
         measure(sys.argv[2], int(sys.argv[3]))
     else:
         kind, *numbers = sys.argv[1:] or ["plain"]
-        names = "states    ridge   refine" if kind == "plain" else "states  product      map"
+        names = "states    ridge   refine" if kind == "plain" else "states  product      map     sums"
         print(f"positions  anonymous   resident   {names}   (MiB, seconds)", flush=True)
         for number in numbers or ["4000", "40000"]:
             subprocess.run([sys.executable, "-m", "tests.benchmarks.bench_positions", "one", kind, number], check=True)
