@@ -4,8 +4,8 @@ Usage: python -m tests.benchmarks.bench_positions [plain|encrypted] [4000 40000]
 
 ``plain``: random states of the widths of Gemma-3-270M's forecast rows (1,281) and SmolLM2-135M's (576) go to files, are
 whitened and aligned by ridge regression, and the map is refined for one epoch over a head of 2,048 outputs.
-``encrypted``: states of widths 320 and 288 go to files, and both sides of an encrypted alignment run in one process. The
-silo's sums are part of its memory; how large they are depends on the plan.
+``encrypted``: states of widths 320 and 288 go to files, and both sides of an encrypted alignment run in one process.
+The silo's sums are part of its memory; how large they are depends on the plan.
 Each number of positions has a process of its own. Anonymous memory is what the process cannot give back; resident
 memory also counts pages of mapped files.
 """
