@@ -139,10 +139,15 @@ class VerifiedRows:
         """All rows, shape (n + checks, d): what to encrypt."""
         return self.columns(0, self.plan.dimension)
 
+    @property
+    def total(self) -> int:
+        """Number of rows to encrypt: the rows and the check rows."""
+        return len(self._places)
+
     def columns(self, first: int, last: int) -> Floats:
         """Return some columns of the rows to encrypt, shape (n + checks, last - first)."""
         rows = self._columns(first, last)
-        hidden = np.empty((len(self._places), rows.shape[1]))
+        hidden = np.empty((self.total, rows.shape[1]))
         hidden[self._places] = np.concatenate([rows, (self._signs @ rows) * self._scales[:, None]])
         return hidden
 
@@ -161,10 +166,8 @@ class VerifiedRows:
         Raises:
             VerificationError: the product is not that of these rows with any weights; the key is exhausted.
         """
-        if Y.shape != (len(self._places), self.plan.outputs):
-            raise InvalidInputError(
-                f"a product of shape {(len(self._places), self.plan.outputs)} is expected, not {Y.shape}"
-            )
+        if Y.shape != (self.total, self.plan.outputs):
+            raise InvalidInputError(f"a product of shape {(self.total, self.plan.outputs)} is expected, not {Y.shape}")
         ordered = Y[self._places]
         energies = self._energies(ordered)
         if energies.max() > self._limit(1) or energies.sum() > self._limit(self.plan.outputs):
