@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sealign.alignment import AffineMap, PublicSet, require_enough_texts
 from sealign.errors import InvalidInputError, ReleaseRefusedError, SealignError
 from sealign.files import write_atomically
@@ -25,9 +23,9 @@ from sealign_client.encrypted_alignment import AlignmentTask, EncryptedAlignment
 from sealign_client.local.canaries import CanaryStore
 from sealign_client.local.directory import private
 from sealign_client.local.maps import Lane, Pin
-from sealign_client.local.unfinished import UnfinishedAlignment
+from sealign_client.local.unfinished import Rows, UnfinishedAlignment
 from sealign_client.options import CHANCE, AlignmentMode, AlignmentOptions
-from sealign_client.routes import Routes, Rows, Source
+from sealign_client.routes import Routes, Source
 
 if TYPE_CHECKING:
     from sealign_client.session import Calls
@@ -94,15 +92,15 @@ class Aligner:
         lane = await self._routes.lane(space, self._source.encoder)
         unfinished = await self._session.run(self._routes.maps.unfinished, lane, held.digest, self._passphrase)
         rows = await self._rows(texts, held, options, unfinished)
-        task = AlignmentTask(self._request(held), space.encoder, np.asarray(rows, dtype=np.float32))
+        task = AlignmentTask(self._request(held), space.encoder, rows)
 
         def keep(learned: AffineMap) -> None:
             require_better_than_chance(learned.quality.explained_variance, options)
             pin = Pin(lane, Placement.CLIENT, MapCard.of(learned), registers=options.register)
             self._routes.maps.pin(pin, learned)
 
-        alignment = EncryptedAlignment(self._session, task, unfinished, keep, options.transfer)
-        learned = await alignment.learn()
+        begin = partial(EncryptedAlignment, self._session, task, unfinished, keep, options.transfer)
+        learned = await (await self._session.run(begin)).learn()
         await self._draw_canaries(rows)
         if options.register:
             await self._register(lane, learned)
@@ -133,7 +131,7 @@ class Aligner:
         """Return the client's rows of the texts: those of an alignment under way, or new ones."""
         if unfinished is not None:
             if unfinished.begun is not None:
-                return unfinished.begun.embeddings
+                return unfinished.begun.rows
             if held.releases_left == 0:  # before the expensive embedding
                 raise ReleaseRefusedError(
                     f"The silo releases no cross-covariance over the public set {held.name} to this client any more: "

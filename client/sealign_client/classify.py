@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from sealign.encoders.settings import LongTexts
 from sealign.errors import InvalidInputError, SealignError, UnknownMapError
 from sealign_client.canaries import Canaries, at_most
 from sealign_client.classification_tasks import ClassificationTasks, Progress, Ready
-from sealign_client.exchange import Exchange, Matrix
+from sealign_client.exchange import Exchange, Matrix, Watch
 from sealign_client.feed import Feed
 from sealign_client.inputs import faulty_text
 from sealign_client.local.recentring import OwnThresholds, Recentring, require_enough_for_thresholds
@@ -36,16 +36,6 @@ from sealign_client.sharing import MAX_SHARED_ROWS, Answer, CheckedRows, Sharing
 if TYPE_CHECKING:
     from sealign_client.session import Calls
     from sealign_client.transport import Query, Reply
-
-
-class Watch(Protocol):
-    """Sees what crosses the network in one call."""
-
-    def sent(self, query: Query) -> None:
-        """A query is about to be sent."""
-
-    def received(self, reply: Reply) -> None:
-        """A reply has come."""
 
 
 _SHARE = 0.9

@@ -55,22 +55,13 @@ class AsyncClient:
         observe: Callable[[Timing], None] | None = None,
         **fields: Any,
     ) -> None:
-        from sealign.encoders import EncoderSettings  # here, so that importing this module stays fast
-        from sealign_client.classify import Classifier
-        from sealign_client.parts import canaries_of, routes_of
+        from sealign_client.parts import Parts  # here, so that importing this module stays fast
 
         settings = inputs.checked_settings(settings, encoder, fields)
-        named = encoder if encoder is not None else settings.encoder
         self.settings = settings
-        self._passphrase = settings.key_passphrase.get_secret_value() if settings.key_passphrase else None
-        self._routes = routes_of(settings, self._passphrase, observe)
-        self.session = self._routes.session
-        parsed = EncoderSettings.parse(named) if isinstance(named, str) else named
-        canaries = canaries_of(settings, self._routes)
-        self.classifier = Classifier(self._routes, parsed, settings.recentring, canaries)
-        self._model = None if settings.model is None else EncoderSettings.parse(settings.model)
-        self._generator: Generator | None = None
-        self._classifies = named is not None
+        self._parts = Parts(settings, encoder if encoder is not None else settings.encoder, observe)
+        self.session = self._parts.session
+        self.classifier = self._parts.classifier
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -80,27 +71,22 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; keys that are not stored are gone. Closing twice is harmless."""
-        self.classifier.canaries.close()
-        await self.session.close()
+        await self._parts.close()
 
     @property
     def classifies(self) -> bool:
         """Whether this client has an encoder."""
-        return self._classifies
+        return self._parts.classifies
 
     @property
     def generates(self) -> bool:
         """Whether this client has a causal model, loaded or not."""
-        return self._model is not None
+        return self._parts.generates
 
     @property
     def generator(self) -> Generator:
         """Generation with this client's causal model."""
-        if self._generator is None:
-            from sealign_client.generate import Generator
-
-            self._generator = Generator(self._routes, self._model)
-        return self._generator
+        return self._parts.generator
 
     async def encoder(self) -> Encoder:
         """Return the local encoder, loaded when it is first needed."""
@@ -109,7 +95,7 @@ class AsyncClient:
     async def silo(self) -> SiloCard:
         """Return what the silo is and offers by name, and what it knows about this client. Needs no model."""
         self.session.require_usable()
-        return await self._routes.silo(refresh=True)
+        return await self._parts.routes.silo(refresh=True)
 
     async def describe(self, *, refresh: bool = False) -> Description:
         """Return what the silo offers to this client's encoder; asked once until ``refresh``."""
@@ -148,20 +134,11 @@ class AsyncClient:
             NoPlanError: the map was learned, but the silo can serve a generation task behind it under no parameter set.
         """
         self.session.require_usable()
-        from sealign.protocol import EMBEDDINGS, find_public_set, generation_task_of
-        from sealign_client.align import Aligner
+        from sealign.protocol import EMBEDDINGS
         from sealign_client.options import AlignmentOptions
 
-        space = space or EMBEDDINGS
-        wanted, chosen = AlignmentOptions.of(options), inputs.checked_public_set(texts)
-        held = (await self._routes.space(space)).public_sets  # before a model is loaded
-        find_public_set(held, chosen.digest, f"the silo's space {space!r}")
-        task = generation_task_of(space)
-        source = await (self.classifier.source() if task is None else self.generator.source(task))
-        learned = await Aligner(self._routes, source, space, self._passphrase).align(chosen, wanted)
-        aligned = self.classifier.note_alignment() if task is None else self.generator.aligned(chosen, task, wanted)
-        await aligned
-        return learned
+        wanted = AlignmentOptions.of(options)
+        return await self._parts.align(inputs.checked_public_set(texts), space or EMBEDDINGS, wanted)
 
     async def adapt(
         self,

@@ -35,7 +35,7 @@ from sealign.errors import (
     UnknownSessionError,
 )
 from sealign.protocol import AlignmentOffer, AlignmentRequest, CrossCovariancePart
-from sealign_client.local.unfinished import BegunAlignment, UnfinishedAlignment
+from sealign_client.local.unfinished import BegunAlignment, Rows, UnfinishedAlignment
 from sealign_client.results import Transfer
 from sealign_client.retry import TRANSIENT
 from sealign_client.session import Session
@@ -56,12 +56,12 @@ class AlignmentTask:
     Attributes:
         request: names space, encoder and public set.
         target: the silo's encoder.
-        rows: the client's rows of the public set, (n, d).
+        rows: the client's rows of the public set, (n, d), perhaps mapped from a file.
     """
 
     request: AlignmentRequest
     target: EncoderCard
-    rows: NDArray[np.float32]
+    rows: Rows
 
 
 class EncryptedAlignment:
@@ -185,7 +185,7 @@ class EncryptedAlignment:
 
     def _accept(self, offer: AlignmentOffer) -> None:
         plan = offer.plan
-        shape = (len(self._source.scales) + CHECKS, self._source.rows.shape[1], self._task.target.dimension)
+        shape = (len(self._source.scales) + CHECKS, self._source.count, self._task.target.dimension)
         if (plan.rows, plan.dimension, plan.outputs) != shape or plan.row_norm != 1.0:
             raise InvalidInputError(
                 f"The silo offers a product of shape {(plan.rows, plan.dimension, plan.outputs)} for one of {shape}: "
@@ -196,8 +196,9 @@ class EncryptedAlignment:
             raise InvalidInputError("The silo offers another parameter set than before; it runs a faulty version.")
         if self._cipher is None or self._cipher.plan.id != plan.id:
             self._cipher = Cipher(plan, key)
-            fresh = VerifiedRows.of(self._source.rows, plan, key, checks=CHECKS, bias=np.zeros(plan.outputs))
-            self._rows = fresh if begun is None else fresh.restored(self._source.rows, begun.checks)
+            source = self._source
+            fresh = VerifiedRows.of_columns(source.columns, source.gram, plan, key, np.zeros(plan.outputs))
+            self._rows = fresh if begun is None else fresh.restored(begun.checks)
         if self._rows is not None and (begun is None or begun.session != offer.session):
             self._unfinished.keep(BegunAlignment.of(offer.session, self._task.rows, self._rows))
         self._name = offer.session
@@ -207,7 +208,7 @@ class EncryptedAlignment:
     async def _blocks(self, offer: AlignmentOffer) -> AsyncIterator[tuple[int, EncryptedMatrix]]:
         """Yield inner blocks from where the silo continues, each encrypted when it is to be sent."""
         cipher, rows = self._ready()
-        blocks = cipher.encrypt_blocks(rows.rows, offer.next_block)
+        blocks = cipher.encrypt_blocks(rows.columns, offer.next_block)
         for index in range(offer.next_block, cipher.plan.counts[1]):
             yield index, await self._session.run(partial(next, blocks))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,17 @@ if TYPE_CHECKING:
     from sealign_client.transport import Query, Reply
 
 Matrix: TypeAlias = NDArray[np.float64]
+
+
+class Watch(Protocol):
+    """Sees what crosses the network in one call."""
+
+    def sent(self, query: Query) -> None:
+        """A query is about to be sent."""
+
+    def received(self, reply: Reply) -> None:
+        """A reply has come."""
+
 
 _FEW = 4
 """Ciphertexts that are made or read in 2 ms or so."""
@@ -94,13 +105,13 @@ class _Asked:
             return self.cipher.decrypt_part(product, first_block)
         if self.verified is None:
             return self.cipher.decrypt(product, self.rows)
-        return self.verified.checked(self.cipher.decrypt(product, len(self.verified.rows)))
+        return self.verified.checked(self.cipher.decrypt(product, self.verified.total))
 
     @property
     def reply_blocks(self) -> int:
         """Ciphertexts of a whole reply."""
         plan = self.cipher.plan
-        sent = self.rows if self.verified is None else len(self.verified.rows)
+        sent = self.rows if self.verified is None else self.verified.total
         row_blocks, _, output_blocks = plan.block.counts(sent, plan.dimension, plan.outputs)
         return row_blocks * output_blocks
 

@@ -19,8 +19,9 @@ from sealign.protocol import GenerationCard, MapCard, SpaceCard, generation_spac
 from sealign_client.local.directory import private
 from sealign_client.local.maps import Lane
 from sealign_client.local.mixtures import load_mixture
+from sealign_client.local.unfinished import Rows
 from sealign_client.results import GenerationDescription
-from sealign_client.routes import Route, Routes, Rows, Source, chosen_name
+from sealign_client.routes import Route, Routes, Source, chosen_name
 
 if TYPE_CHECKING:
     from sealign.encoders import EncoderSettings

@@ -52,7 +52,11 @@ class Retry:
         self._mends = 0
 
     async def after(self, error: SealignError) -> None:
-        """Wait until it makes sense to try again.
+        """Wait until it makes sense to try again; raises as :meth:`pause`."""
+        await asyncio.sleep(self.pause(error))
+
+    def pause(self, error: SealignError) -> float:
+        """Return the seconds after which it makes sense to try again.
 
         Raises:
             SealignError: the error, if it is of another kind, or if there is no time or no attempt left.
@@ -61,9 +65,9 @@ class Retry:
             self._mends += 1
             if self._mends >= _MENDS:
                 raise error
-            return
+            return 0.0
         pause = max(self._pause * _RANDOM.uniform(0.5, 1.0), error.retry_after or 0.0)
         if not isinstance(error, TRANSIENT) or monotonic() + pause >= self._deadline:
             raise error
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        await asyncio.sleep(pause)
+        return pause

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +24,9 @@ from sealign.protocol import (
 )
 from sealign_client.local.maps import ClientMaps, Lane, Pin
 from sealign_client.local.recentring import Recentring
+from sealign_client.local.unfinished import Rows
 from sealign_client.options import CHANCE
 from sealign_client.session import Calls, Session
-
-Rows: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 
 
 @dataclass(frozen=True)

@@ -120,14 +120,6 @@ def test_tasks_and_maps(
     assert run(monkeypatch, "maps", "show", used.id) == 2
 
 
-@pytest.mark.parametrize(
-    ("words", "completed"), [("sealign cl", ["classify"]), ("sealign classify --on-error ", ["fail", "skip", "label"])]
-)
-def test_a_shell_completes_commands_and_values(words: str, completed: list[str]) -> None:
-    ran = command("sealign", _SEALIGN_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
-    assert ran.stdout.split() == completed, ran.stderr
-
-
 def test_align_and_adapt_as_json(
     options: list[str],
     client: Client,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -420,77 +420,65 @@ def test_a_map_that_cannot_be_written_leaves_the_earlier_one(
     assert client.describe().map is None
 
 
-def test_command_line(
+@pytest.fixture
+def sealign(
     server: Server,
-    directory: Path,
     encoder: ViewEncoder,
     tls: Tls,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:
+) -> Callable[..., tuple[int, str, str]]:
+    """The command line in this process; returns its exit status, output and errors."""
     monkeypatch.setattr("sealign_client.classification_tasks.load_encoder", lambda _: encoder)
-    public = tmp_path / "public.txt"
-    public.write_text("\n".join(PUBLIC.texts) + "\n")
-    options = [*map(str, tls.client_options(server.port)), "--encoder", "use"]
+    options = (*tls.client_options(server.port), "--encoder", "use", "--map-directory", tmp_path / "maps")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["sealign", *arguments, *options])
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["sealign", *map(str, (*arguments, *options))])
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), out, err
 
-    align = ("align", "--mode", "encrypted", "--public", str(public))
-    maps = ("--map-directory", str(tmp_path / "maps"))
-    status, out, err = run(*align, *maps)
+    return run
+
+
+def test_command_line(sealign: Callable[..., tuple[int, str, str]], directory: Path, tmp_path: Path) -> None:
+    public = tmp_path / "public.txt"
+    public.write_text("\n".join(PUBLIC.texts) + "\n")
+    status, out, err = sealign("align", "--mode", "encrypted", "--public", public)
     assert status == 0, err
     assert out.startswith(f"aligned over {TEXTS} texts: cross-validated explained variance 0.")
     assert releases(directory) == 1
-    status, out, err = run("classify", *maps, "--json", *QUERIES[:3])
+    status, out, err = sealign("classify", "--json", *QUERIES[:3])
     assert (status, len(out.splitlines())) == (0, 3), err
-    status, _, err = run("classify", *maps, "--placement", "silo", QUERIES[0])
+    status, _, err = sealign("classify", "--placement", "silo", QUERIES[0])
     assert (status, "no map" in err) == (1, True)
 
 
+@pytest.mark.parametrize("mode", ["plain", "encrypted"])
 def test_public_files_that_cannot_be_used(
-    server: Server,
+    sealign: Callable[..., tuple[int, str, str]],
     directory: Path,
     encoder: ViewEncoder,
-    tls: Tls,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    mode: str,
 ) -> None:
-    """In either mode one line of error, before anything is embedded, and no map."""
-    monkeypatch.setattr("sealign_client.classification_tasks.load_encoder", lambda _: encoder)
+    """One line of error, before anything is embedded, and no map."""
     monkeypatch.setattr(encoder, "encode", None)
-    public = tmp_path / "public.txt"
-    options = [
-        *map(str, tls.client_options(server.port)),
-        "--encoder",
-        "use",
-        "--map-directory",
-        str(tmp_path / "maps"),
-    ]
-    lines = list(PUBLIC.texts)
-    cases = [
+    public, lines = tmp_path / "public.txt", list(PUBLIC.texts)
+    for texts, message in (
         ([*lines, lines[3]], "line 2001 repeats line 4"),
         ([*lines[:7], " ", *lines[7:]], "line 8 is empty"),
         ([*lines[:-1], "one line differs"], "byte for byte"),
         (lines[::-1], "byte for byte"),
         (lines[:1], "at least two texts"),
-    ]
-    for mode in ("plain", "encrypted"):
-        for texts, message in cases:
-            public.write_text("\n".join(texts) + "\n")
-            monkeypatch.setattr("sys.argv", ["sealign", "align", "--mode", mode, "--public", str(public), *options])
-            with pytest.raises(SystemExit) as ended:
-                main()
-            assert ended.value.code == 2
-            error = capsys.readouterr().err.strip().splitlines()[-1]
-            assert error.startswith("error: ")
-            assert message in error
+    ):
+        public.write_text("\n".join(texts) + "\n")
+        status, _, err = sealign("align", "--mode", mode, "--public", public)
+        (*_, error) = err.strip().splitlines()
+        assert (status, error.startswith("error: "), message in error) == (2, True, True), err
     assert {file.suffix for file in (tmp_path / "maps").iterdir()} <= {".silokey"}
     assert not SiloStore(directory).space.map_records()
     assert releases(directory) == 0

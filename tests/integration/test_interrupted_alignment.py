@@ -53,7 +53,7 @@ def test_a_client_that_was_killed_goes_on(directory: Path, tls: Tls, tmp_path: P
     with silo_of(directory, tls, "silo.log") as server:
         align(server.port, tls, maps, point)
         kept = [path for path in maps.rglob("*") if path.is_file() and path.parent != maps]
-        assert {path.suffix for path in kept} == {".key", ".safetensors"}
+        assert {path.suffix for path in kept} == {".key", ".rows", ".safetensors"}
         assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
         said = align(server.port, tls, maps)
         assert said["rows"] == TEXTS

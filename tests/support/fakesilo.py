@@ -275,6 +275,16 @@ class FakeSilo(SiloServicer, AlignmentServicer, ClassificationServicer):
         except SealignError as error:
             context.set_trailing_metadata(trailers_of(error))
             context.abort(status_of(error), str(error))
+        except BareStatusError as bare:
+            context.abort(bare.code, "")
+
+
+class BareStatusError(Exception):
+    """A status without details, as gRPC's core gives it."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sealign.alignment import PublicSet
 from sealign.encoders.settings import LongTexts
 from sealign.errors import InvalidInputError, NoMapError, NotFoundError, SealignError
 from sealign.generation.sampling import Sampling
-from sealign.protocol import MapCard
+from sealign.protocol import MapCard, PublicSetCard
 from sealign_client.daemon.http.backend import (
     AlignmentMode,
     Inspection,
@@ -71,6 +71,12 @@ class FakeBackend:
     async def maps(self) -> list[MapCard]:
         self._reach()
         return [_map("plain")] if self.aligned else []
+
+    async def public_sets(self) -> list[PublicSetCard]:
+        self._reach()
+        general = {rows: PublicSet.named(f"general:{rows}") for rows in (3, 40)}
+        held = [PublicSetCard(texts.digest, rows, "any name") for rows, texts in general.items()]
+        return [*held, PublicSetCard("b" * 64, 4000, "general-4000")]
 
     async def canaries(self) -> list[CanaryReport]:
         return [CanaryReport("topics", 120, 1, True, 0.999999, 1.0)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sealign.app.options import PUBLIC_TEXTS, with_options
+from sealign.app.options import public_texts_option, with_options
 from sealign.app.terminal import stderr, visible
 from sealign.errors import InvalidInputError, SealignError
 from sealign.protocol import EMBEDDINGS, MapCard, generation_space
@@ -33,9 +33,7 @@ _FAR = 0.1
 @with_options(ClientSettings, exclude=("recentring", "placement", *DAEMON_SETTINGS))
 def align(
     given: dict[str, Any],
-    public: Annotated[
-        str, typer.Option(help=f"Public texts; the silo must hold the same. {PUBLIC_TEXTS}", metavar="FILE")
-    ],
+    public: Annotated[str, public_texts_option("Public texts; the silo must hold the same.")],
     mode: Annotated[
         AlignmentMode, typer.Option(help="What the silo sees: your embeddings of these texts, or ciphertexts.")
     ] = AlignmentMode.PLAIN,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sealign.app.options import PUBLIC_TEXTS, with_options
+from sealign.app.options import public_texts_option, with_options
 from sealign.errors import InvalidInputError
 from sealign_client.cli.common import AsJson, Config, settings_of, single_command, texts_of
 from sealign_client.settings import ClientSettings
@@ -30,7 +30,7 @@ _OTHERS = [name for name in ClientSettings.model_fields if name != "encoder"]
 def coverage(
     given: dict[str, Any],
     texts: Annotated[Path, typer.Option("--texts", help="Your own texts, one per line, 50 or more.")],
-    public: Annotated[list[str], typer.Option(help=f"Public texts; may be repeated. {PUBLIC_TEXTS}", metavar="FILE")],
+    public: Annotated[list[str], public_texts_option("Public texts; may be repeated.")],
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sealign.app.options import PUBLIC_TEXTS, with_options
+from sealign.app.options import public_texts_option, with_options
 from sealign.app.terminal import print_table, visible
 from sealign_client.cli.common import Config, settings_of, single_command
 from sealign_client.results import Forecast, GeneratedToken
@@ -49,10 +49,7 @@ def generate(
         bool, typer.Option("--dry-run", help="Generate nothing: report how alike the models are and a token's cost.")
     ] = False,
     public: Annotated[
-        str | None,
-        typer.Option(
-            help=f"--dry-run: texts to compare tokenizers over, by default the prompt. {PUBLIC_TEXTS}", metavar="FILE"
-        ),
+        str | None, public_texts_option("--dry-run: texts to compare tokenizers over, by default the prompt.")
     ] = None,
     config: Config = None,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from sealign.protocol.v1.daemon_pb2_grpc import DaemonStub
 from sealign_client.daemon.private_socket import private_socket
 from sealign_client.feed import Feed
 from sealign_client.results import Classification
+from sealign_client.retry import Retry
 from sealign_client.settings import ClientSettings
 
 _PIECE = 64
@@ -31,9 +33,11 @@ class RunningDaemon:
 
     Args:
         path: of its private socket.
+        timeout: seconds of patience with a daemon that has no room, or is being restarted.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout: float) -> None:
+        self._timeout = timeout
         self._channel = grpc.insecure_channel(f"unix:{path}", options=_OPTIONS)
         self._stub = DaemonStub(self._channel)
 
@@ -48,7 +52,7 @@ class RunningDaemon:
                 probe.connect(str(path))
             except OSError:  # a daemon that was killed left it behind
                 return None
-        return cls(path)
+        return cls(path, settings.timeout)
 
     def __enter__(self) -> RunningDaemon:
         return self
@@ -93,10 +97,13 @@ class RunningDaemon:
                     raise faulty_text(number, fault) from None
 
     def _classified(self, texts: list[str], task: str | None) -> list[Classification]:
-        try:
-            reply = self._stub.ClassifyTexts(pb.ClassifyTextsRequest(task=task, texts=texts), timeout=_SECONDS)
-        except grpc.RpcError as error:
-            raise error_of(cast(grpc.Call, error), "the daemon") from None
+        retry = Retry(self._timeout)  # the daemon is as patient with the silo, so that its time is not waited twice
+        while True:
+            try:
+                reply = self._stub.ClassifyTexts(pb.ClassifyTextsRequest(task=task, texts=texts), timeout=_SECONDS)
+                break
+            except grpc.RpcError as failure:
+                time.sleep(retry.pause(error_of(cast(grpc.Call, failure), "the daemon")))
         labels = tuple(reply.labels)
         return [_classification(result, labels) for result in reply.classifications]
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sealign.ckks import CheckRows, PublicKey, SecretKey, SeededCiphertext, VerifiedRows
 from sealign.errors import InvalidInputError, StorageError
-from sealign.files import load_arrays, save_arrays
+from sealign.files import load_arrays, load_rows, save_arrays, save_rows
 from sealign_client.local.directory import private
 
-_SESSION, _KEY = "session.safetensors", "alignment.key"
+_SESSION, _KEY, _ROWS = "session.safetensors", "alignment.key", "public.rows"
+_KINDS = {"float16": np.float16, "float32": np.float32}
+
+Rows: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,23 +28,23 @@ class BegunAlignment:
     Attributes:
         session: the silo's name for it.
         key: of this alignment alone, with the public key that the silo's sums are under.
-        embeddings: of the public texts, (n, d).
+        rows: of the public texts, (n, d), perhaps mapped from a file.
         checks: the hidden check rows; they stay secret.
     """
 
     session: bytes
     key: SecretKey
-    embeddings: NDArray[np.float32]
+    rows: Rows
     checks: CheckRows
 
     @classmethod
-    def of(cls, session: bytes, embeddings: NDArray[np.float32], rows: VerifiedRows) -> BegunAlignment:
+    def of(cls, session: bytes, rows: Rows, verified: VerifiedRows) -> BegunAlignment:
         """Return what is to be stored of verified rows."""
-        return cls(session, rows.key, embeddings, rows.checks)
+        return cls(session, verified.key, rows, verified.checks)
 
 
 class UnfinishedAlignment:
-    """Private files (mode 0600) in a directory of their own: session, key, check rows, embeddings of public texts.
+    """Private files (mode 0600) in a directory of their own: session, key, check rows, rows of public texts.
 
     They are there from the silo's offer until the map is made.
 
@@ -67,13 +71,14 @@ class UnfinishedAlignment:
         private(self._directory)
         seeded = begun.key.public_key.seeded
         arrays: dict[str, NDArray[np.generic]] = {
-            "embeddings": begun.embeddings,
             "seed": np.frombuffer(seeded.seed, np.uint8),
             "words": np.frombuffer(seeded.words, np.uint8),
             **begun.checks._asdict(),
         }
         begun.key.save(self._directory / _KEY, self._passphrase)
-        save_arrays(self._directory / _SESSION, arrays, {"session": begun.session.hex()}, mode=0o600)
+        save_rows(self._directory / _ROWS, begun.rows)
+        facts = {"session": begun.session.hex(), "kind": begun.rows.dtype.name, "width": str(begun.rows.shape[1])}
+        save_arrays(self._directory / _SESSION, arrays, facts, mode=0o600)
         self.begun = begun
 
     def remove(self) -> None:
@@ -91,7 +96,9 @@ class UnfinishedAlignment:
             # A loaded key makes another public key, which does not go with the silo's sums.
             key.public_key = PublicKey(key.parameters, seeded)
             checks = CheckRows(arrays["signs"], arrays["scales"], arrays["places"])
-            return BegunAlignment(bytes.fromhex(metadata["session"]), key, arrays["embeddings"], checks)
+            path, kind = self._directory / _ROWS, _KINDS[metadata["kind"]]
+            rows = load_rows(path, int(metadata["width"]), "Delete its directory, then align again.", kind)
+            return BegunAlignment(bytes.fromhex(metadata["session"]), key, rows, checks)
         except InvalidInputError:
             raise
         except (StorageError, KeyError, ValueError) as error:

@@ -7,14 +7,11 @@ from typing import Annotated
 
 import typer
 
-from sealign.app.options import PUBLIC_TEXTS
+from sealign.app.options import public_texts_option
 
 Directory = Annotated[Path, typer.Argument(help="The silo's directory.")]
 PublicTexts = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--public", help=f"Public texts for clients to align over; may be repeated. {PUBLIC_TEXTS}", metavar="FILE"
-    ),
+    list[str] | None, public_texts_option("Public texts for clients to align over; may be repeated.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskName = Annotated[str, typer.Argument(help="The task's name.")]

@@ -13,8 +13,9 @@ from sealign_server.cli.arguments import AsJson, Directory
 from sealign_server.settings import ServeSettings, ServingOptions, serve_settings
 
 if TYPE_CHECKING:
+    from sealign.alignment import AffineMap
     from sealign.app.checkup import Checkup
-    from sealign_server.store import SiloStore, SpaceStore
+    from sealign_server.store import MapRecord, SiloStore, SpaceStore
 
 _PACKAGES = ("tenseal", "grpcio", "numpy", "sqlalchemy")
 
@@ -154,6 +155,13 @@ def _check_generation(checkup: Checkup, store: SiloStore) -> None:
             _check_space(checkup, subject, store.generation.space(name))
 
 
+def _load_map(space: SpaceStore, record: MapRecord) -> AffineMap:
+    """Load a map, and read the client's rows that it was learned from, where they were kept."""
+    learned = space.load_map(record.identity, record.card.id)
+    space.map_rows(record.identity, learned)
+    return learned
+
+
 def _check_space(checkup: Checkup, subject: str, space: SpaceStore) -> None:
     """Check the files of public sets and maps."""
     cards = checkup.attempt(subject, space.public_sets)
@@ -165,7 +173,7 @@ def _check_space(checkup: Checkup, subject: str, space: SpaceStore) -> None:
     usable = [
         record
         for record in records
-        if checkup.attempt(subject, lambda record=record: space.load_map(record.identity, record.card.id)) is not None  # type: ignore[misc]
+        if checkup.attempt(subject, lambda record=record: _load_map(space, record)) is not None  # type: ignore[misc]
     ]
     checkup.ok(subject, f"{len(cards or ())} public sets, {len(usable)} of {len(records)} maps can be read")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sealign.app.options import PUBLIC_TEXTS
+from sealign.app.options import public_texts_option
 from sealign_server.cli.arguments import AsJson, Directory, PublicTexts
 
 
@@ -138,7 +138,7 @@ def refine(
 def coverage(
     directory: Directory,
     data: Annotated[Path, typer.Option(help="TSV with header label<TAB>text: what the task is trained on.")],
-    public: Annotated[list[str], typer.Option(help=f"Public texts; may be repeated. {PUBLIC_TEXTS}", metavar="FILE")],
+    public: Annotated[list[str], public_texts_option("Public texts; may be repeated.")],
     as_json: AsJson = False,
 ) -> None:
     """Measure how well public texts cover a task, before anything is exchanged."""

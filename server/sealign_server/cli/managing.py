@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealign.app.options import PUBLIC_TEXTS
+from sealign.app.options import public_texts_option
 from sealign_server.cli.arguments import AsJson, Directory, SpaceName, TaskName
 from sealign_server.cli.info import map_rows, print_rows, public_rows, release_rows
 from sealign_server.cli.ledgers import LedgerUrl, opened_ledger, record
@@ -38,9 +38,7 @@ def add_to(app: typer.Typer) -> None:
 def learn(
     directory: Directory,
     encoder: Annotated[str, typer.Option(help="A publicly known client encoder, as clients name it.")],
-    texts: Annotated[
-        str, typer.Option("--public", help=f"Public texts that the silo has embedded. {PUBLIC_TEXTS}", metavar="FILE")
-    ],
+    texts: Annotated[str, public_texts_option("Public texts that the silo has embedded.")],
     ledger: LedgerUrl = None,
 ) -> None:
     """Learn a map for a publicly known client encoder; every client may use it, without aligning."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sealign.app.options import PUBLIC_TEXTS
+from sealign.app.options import public_texts_option
 from sealign_server.cli.arguments import Directory
 from sealign_server.cli.ledgers import LedgerUrl, opened_ledger, record
 
@@ -32,8 +32,7 @@ def synthesize(
         ),
     ] = None,
     public: Annotated[
-        str,
-        typer.Option(help=f"Public texts to begin with; they do not join a public set. {PUBLIC_TEXTS}", metavar="FILE"),
+        str, public_texts_option("Public texts to begin with; they do not join a public set.")
     ] = "general",
     rounds: Annotated[int, typer.Option(help="Rounds of votes, which share epsilon.", min=1, max=10)] = 3,
     tokens: Annotated[int, typer.Option(help="Maximum tokens that the model writes for a text.", min=4)] = 48,

@@ -15,7 +15,7 @@ from sealign.ckks import PublicKey
 from sealign.errors import InvalidInputError, OverloadedError, ReleaseRefusedError, UnknownSessionError
 from sealign.protocol import AlignmentOffer, AlignmentRequest
 from sealign_server.ledger import Release
-from sealign_server.serving.encrypted_alignment import EncryptedAlignment
+from sealign_server.serving.encrypted_alignment import EncryptedAlignment, rows_bytes
 from sealign_server.serving.plain_alignment import PlainAlignment, plain_bytes
 from sealign_server.serving.space import Space
 from sealign_server.settings import ServingOptions
@@ -112,8 +112,7 @@ class Alignments:
             InvalidInputError, NotFoundError: as `EncryptedAlignment`.
         """
         identity = release.identity
-        target = space.store.encoder.dimension
-        self._take(identity, 8 * request.rows * target, request)
+        self._take(identity, rows_bytes(space, request), request)
         try:
             await asyncio.to_thread(space.store.undelivered.require_room, identity, self._options.undelivered_hours)
             await asyncio.to_thread(space.releases.require_open, release)

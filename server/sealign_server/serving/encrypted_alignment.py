@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import floor, log2, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sealign.alignment import require_enough_texts
 from sealign.ckks import (
@@ -15,12 +16,14 @@ from sealign.ckks import (
     PackingPlan,
     PublicKey,
     StreamedProduct,
+    WeightRows,
     ZeroPool,
     candidates,
     product_shape,
 )
 from sealign.defaults import ALIGNMENT_PRECISION
 from sealign.errors import InvalidInputError, UnknownKeyError
+from sealign.files import row_parts
 from sealign.protocol import AlignmentRequest, CrossCovariancePart
 from sealign_server.ledger import Release
 from sealign_server.serving.space import Space
@@ -48,9 +51,9 @@ class EncryptedAlignment:
         require_enough_texts(request.rows, release.dimension, public.rows.shape[1])
         self.release = release
         self.key_id: bytes | None = None
-        target = public.rows.astype(np.float64)
-        self._weight = target - target.mean(axis=0)
-        self.squared_norm = float(np.sum(self._weight**2))
+        self._rows_bytes = rows_bytes(space, request)
+        self._weight = centred_weights(public.rows)
+        self.squared_norm = float(np.sum(self._weight.norms**2))
         if not self.squared_norm > 0:
             raise InvalidInputError(
                 "the silo's embeddings of the public set are all the same or not finite; the silo's operator must "
@@ -66,7 +69,7 @@ class EncryptedAlignment:
     @property
     def byte_count(self) -> int:
         """Memory of sums and the silo's rows."""
-        return self.plan.cost.accumulator_bytes + int(self._weight.nbytes)
+        return self.plan.cost.accumulator_bytes + self._rows_bytes
 
     @property
     def next_block(self) -> int:
@@ -121,8 +124,20 @@ class EncryptedAlignment:
         return self._parts
 
 
+def rows_bytes(space: Space, request: AlignmentRequest) -> int:
+    """Return the memory of the silo's rows in an alignment; token states are mapped from a file."""
+    return 0 if space.holds_states else 4 * request.rows * space.store.encoder.dimension
+
+
+def centred_weights(rows: NDArray[np.floating]) -> WeightRows:
+    """Return the silo's rows (n, t) less their mean, made part by part."""
+    mean = sum(part.sum(axis=0, dtype=np.float64) for part in row_parts(rows)) / len(rows)
+    squares = sum(((part - mean) ** 2).sum(axis=0) for part in row_parts(rows))
+    return WeightRows((len(rows), len(mean)), np.sqrt(squares), lambda first, last: rows[first:last] - mean)
+
+
 def _plan(
-    weight: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    weight: WeightRows,
     squared_norm: float,
     rows: int,
     space: Space,

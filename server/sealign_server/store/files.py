@@ -37,9 +37,7 @@ class Document(BaseModel):
             StorageError: it is missing or damaged.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise StorageError(f"could not read {path}: {error.strerror}") from error
+            return cls.model_validate_json(read_content(path))
         except ValidationError as error:
             raise StorageError(f"{path} is damaged ({error.error_count()} faults); restore a copy") from error
 
@@ -93,6 +91,18 @@ def write_private(path: Path, content: bytes) -> None:
     write_atomically(path, content)
 
 
+def read_content(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        StorageError: it is missing or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"could not read {path}: {error.strerror}") from error
+
+
 def read_json(path: Path) -> object:
     """Return the content of a JSON file.
 
@@ -100,9 +110,7 @@ def read_json(path: Path) -> object:
         StorageError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise StorageError(f"could not read {path}: {error.strerror}") from error
+        return json.loads(read_content(path))
     except ValueError as error:
         raise StorageError(f"{path} is damaged; restore a copy") from error
 

@@ -32,6 +32,7 @@ from sealign_server.store.files import (
     delete,
     is_name,
     private_directory,
+    read_content,
     write_private,
 )
 from sealign_server.store.space import SpaceStore
@@ -168,10 +169,7 @@ class GenerationStore:
             StorageError: the file is missing or damaged.
         """
         document = self.document(name)
-        try:
-            content = (self._directory(name) / "tokenizer.json").read_bytes()
-        except OSError as error:
-            raise StorageError(f"tokenizer.json of task {name} could not be read: {error.strerror}") from error
+        content = read_content(self._directory(name) / "tokenizer.json")
         if sha256(content).hexdigest() != document.tokenizer:
             raise StorageError(f"tokenizer.json of task {name} is damaged; keep the task again")
         return content

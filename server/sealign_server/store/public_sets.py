@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sealign.alignment import PublicSet
 from sealign.encoders import EncoderCard
 from sealign.errors import StorageError
-from sealign.files import load_arrays, mapped_rows, resumed_rows, save_arrays
+from sealign.files import load_arrays, load_rows, resumed_rows, save_arrays
 from sealign.protocol import PublicSetCard, find_public_set
 from sealign_server.store.files import delete, private_directory, read_json, write_private
 from sealign_server.store.space_records import PublicRows
@@ -116,12 +116,14 @@ class PublicSetStore:
         """
         card = self.public_set(digest)
         states = self._public(card.digest).with_suffix(".states")
+        rows: NDArray[np.float32] | NDArray[np.float16]
         if states.exists():
-            return PublicRows(card, mapped_rows(states, (card.rows, self.encoder.dimension)))
-        arrays, _ = load_arrays(self._public(card.digest).with_suffix(".safetensors"))
-        if "rows" not in arrays or len(arrays["rows"]) != card.rows:
+            rows = load_rows(states, self.encoder.dimension, "Delete it, then run sealign-server generation add again.")
+        else:
+            rows = load_arrays(states.with_suffix(".safetensors"))[0].get("rows", np.empty(0, np.float32))
+        if len(rows) != card.rows:
             raise StorageError(f"the rows of public set {card.digest[:12]} are damaged; embed the set again")
-        return PublicRows(card, arrays["rows"])
+        return PublicRows(card, rows)
 
     def load_public_texts(self, digest: str) -> PublicSet:
         """Return the texts of a public set.

@@ -3,7 +3,7 @@
 public/                        see `PublicSetStore`
 maps/<identity>/<id>.json      card of a map; it makes the map
 maps/<identity>/<id>.safetensors  the map
-maps/<identity>/<id>.rows.safetensors  the client's rows that it was learned from (generation tasks alone)
+maps/<identity>/<id>.rows         the client's rows that it was learned from (generation tasks alone)
 maps/<identity>/_heads/<id>/   heads that were fitted to it (see `FittedHeads`)
 registrations/<identity>/<id>.safetensors  what a client registered about a map that it applies itself
 registrations/<identity>/_heads/<id>/  heads that were fitted to that
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from sealign.alignment import AffineMap, MappedChannel
 from sealign.encoders import EncoderCard
 from sealign.errors import InvalidInputError, SealignError, StorageError
-from sealign.files import ArrayWriter, RowSpool, load_arrays, map_arrays, save_arrays
+from sealign.files import RowSpool, load_arrays, load_rows, save_arrays, save_rows
 from sealign.protocol import MapCard
 from sealign_server.store.files import (
     by_age,
@@ -83,8 +83,7 @@ class SpaceStore(PublicSetStore):
         path = self._map(identity, learned.id)
         private_directory(path.parent)
         if rows is not None:
-            with ArrayWriter(_rows_of(path), {"rows": (rows.shape, rows.dtype)}, {}) as writer:
-                writer.append("rows", rows)
+            save_rows(_rows_of(path), rows)
         learned.save(path.with_suffix(".safetensors"))
         record = MapRecord(identity=identity, row_norm=row_norm, card=MapCard.of(learned))
         record.write(path.with_suffix(".json"))
@@ -121,20 +120,21 @@ class SpaceStore(PublicSetStore):
         """
         return MapRecord.read(self._map(identity, map_id).with_suffix(".json"))
 
-    def map_rows(self, identity: str, map_id: str) -> NDArray[np.float16] | None:
+    def map_rows(self, identity: str, learned: AffineMap, *, verify: bool = True) -> NDArray[np.float16] | None:
         """Return the client's rows that a map was learned from, mapped into memory; None if they were not kept.
+
+        Args:
+            identity: whose map it is.
+            learned: the map.
+            verify: compare them with their digest, which reads the whole file.
 
         Raises:
             StorageError: the file is damaged.
         """
-        path = _rows_of(self._map(identity, map_id))
+        path = _rows_of(self._map(identity, learned.id))
         if not path.exists():
             return None
-        arrays, _ = map_arrays(path)
-        if "rows" not in arrays:
-            raise StorageError(f"{path} is damaged; align again")
-        rows: NDArray[np.float16] = arrays["rows"]
-        return rows
+        return load_rows(path, len(learned.weight), "Delete it, then let the client align again.", verify=verify)
 
     def remove_map(self, identity: str, map_id: str) -> None:
         """Delete a map; the card first, so that it stops being served."""
@@ -205,4 +205,4 @@ class SpaceStore(PublicSetStore):
 
 
 def _rows_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.rows.safetensors")
+    return path.with_name(f"{path.name}.rows")

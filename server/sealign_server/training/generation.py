@@ -112,7 +112,8 @@ def refine_map(
     """
     space, head = silo.generation.space(task), silo.generation.load_head(task)
     record = chosen_map(space.map_records(), start, task)
-    learned, rows = space.load_map(record.identity, record.card.id), space.map_rows(record.identity, record.card.id)
+    learned = space.load_map(record.identity, record.card.id)
+    rows = space.map_rows(record.identity, learned)
     if rows is None:
         raise NoMapError("the client's states were not kept; let the client align again")
     refined = refine_by_divergence(

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from math import ceil, log2
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sealign.alignment.affine import AffineMap, MapQuality
 from sealign.alignment.map_covariances import MapCovariances
@@ -58,36 +59,77 @@ def mapped_row_norm(Y: np.typing.ArrayLike) -> float:
 class ScaledRows:
     """The client's embeddings as the encrypted product takes them: centred, transposed, of norm one.
 
+    They are made when they are needed, so that embeddings mapped from a file need not be in memory.
+
     Attributes:
         mean: of the embeddings, shape (s,).
         scales: norm of each dimension over the texts, shape (s,); zero for one that does not vary.
-        rows: shape (s, n): row i is dimension i over all texts, centred and divided by its scale.
+        gram: products of :attr:`rows` with one another, shape (s, s).
     """
 
     mean: Matrix
     scales: Matrix
-    rows: Matrix
+    gram: Matrix
+    _embeddings: NDArray[np.floating]
 
     @classmethod
     def of(cls, X: np.typing.ArrayLike) -> ScaledRows:
-        """Scale embeddings X, shape (n, s).
+        """Scale embeddings X, shape (n, s), which are retained.
 
         Raises:
             InvalidInputError: numbers that are not finite, or rows that are all the same.
         """
-        x = np.asarray(X, dtype=np.float64)
-        bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-        if bad.size:
-            raise InvalidInputError(f"embeddings of the public set: row {bad[0]} is not finite; check the encoder")
-        mean = x.mean(axis=0)
-        centred = (x - mean).T
-        scales = np.linalg.norm(centred, axis=1)
+        x = np.asarray(X)
+        mean = _finite_total(x) / len(x)
+        products = np.zeros((x.shape[1], x.shape[1]))
+        for part in row_parts(x):
+            centred = part - mean
+            products += centred.T @ centred
+        scales = np.sqrt(np.diag(products))
         # Below this, what varies is the rounding of the mean.
         scales[scales <= 1e-12 * np.sqrt(len(x)) * np.abs(mean)] = 0.0
         if not scales.any():
             raise InvalidInputError("embeddings of the public set are all the same; check the encoder")
-        rows = np.divide(centred, scales[:, None], out=np.zeros_like(centred), where=scales[:, None] > 0)
-        return cls(mean, scales, rows)
+        inverse = _inverse(scales)
+        return cls(mean, scales, products * inverse * inverse[:, None], x)
+
+    @property
+    def count(self) -> int:
+        """Number of texts."""
+        return len(self._embeddings)
+
+    @property
+    def rows(self) -> Matrix:
+        """All rows, (s, n): row i is dimension i over all texts, centred and divided by its scale."""
+        return self.columns(0, self.count)
+
+    def columns(self, first: int, last: int) -> Matrix:
+        """Return the rows over some texts, shape (s, last - first)."""
+        columns: Matrix = ((self._embeddings[first:last] - self.mean) * _inverse(self.scales)).T
+        return columns
+
+
+def _finite_total(x: NDArray[np.floating]) -> Matrix:
+    """Return the sum of all rows.
+
+    Raises:
+        InvalidInputError: a number that is not finite.
+    """
+    total, done = np.zeros(x.shape[1]), 0
+    for part in row_parts(x):
+        bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
+        if bad.size:
+            raise InvalidInputError(
+                f"embeddings of the public set: row {done + bad[0]} is not finite; check the encoder"
+            )
+        total += part.sum(axis=0, dtype=np.float64)
+        done += len(part)
+    return total
+
+
+def _inverse(scales: Matrix) -> Matrix:
+    """Return what to multiply by, and zero for zero."""
+    return np.divide(1.0, scales, out=np.zeros_like(scales), where=scales > 0)
 
 
 def fit_cross_covariance(
@@ -122,19 +164,18 @@ def fit_cross_covariance(
         InvalidInputError: numbers that contradict one another, or embeddings too ill-conditioned for the precision.
     """
     ratios = checked_penalties(penalties)
-    count = source.rows.shape[1]
+    count = source.count
     if product.ndim != 2 or len(product) != len(source.scales) or not np.isfinite(product).all():
         raise InvalidInputError(
             f"the silo's cross-covariance has shape {product.shape} or holds numbers that are not finite; "
             f"{len(source.scales)} finite rows are expected. No map was made."
         )
-    centred = source.rows * source.scales[:, None]
-    spectrum = Spectrum(centred @ centred.T, product * source.scales[:, None])
+    products = source.gram * source.scales * source.scales[:, None]
+    spectrum = Spectrum(products, product * source.scales[:, None])
     unit = float(np.mean(spectrum.values))
     spread = np.sqrt(product.shape[1]) * error * spectrum.vectors.T * source.scales
     best, score = _best_penalty(spectrum, ratios * unit, squared_norm, count, spread, tolerance)
     weight = spectrum.weight(ratios[best] * unit)
-    fitted = centred.T @ weight
     baseline = squared_norm / count / (1.0 - 1.0 / count) ** 2
     return AffineMap(
         weight=weight,
@@ -153,7 +194,7 @@ def fit_cross_covariance(
         covariances=MapCovariances(
             *(
                 (matrix / count).astype(np.float32)
-                for matrix in ((product * source.scales[:, None]).T @ weight, fitted.T @ fitted)
+                for matrix in ((product * source.scales[:, None]).T @ weight, weight.T @ products @ weight)
             )
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -15,14 +16,39 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sealign.app.settings import LayeredSettings, holds_several, type_of, variable
+from sealign.shipped import GENERAL
 
 _Result = TypeVar("_Result")
 
-PUBLIC_TEXTS = (
+_PUBLIC_TEXTS = (
     'FILE has one text per line. "general" stands for the 20,000 that ship with Sealign, "general:4000" for the first '
     "4,000 of them."
 )
-"""Help of options that take public texts; see :meth:`sealign.alignment.PublicSet.named`."""
+
+_PLAIN_NAME = re.compile(r"[\w @%+=,.-]+")
+"""Names of files that mean the same to every shell."""
+
+
+def public_texts_option(said: str) -> Any:
+    """Return the option ``--public``, whose values :meth:`sealign.alignment.PublicSet.named` reads.
+
+    Args:
+        said: the first sentences of its help.
+    """
+    help_text = f"{said} {_PUBLIC_TEXTS}"
+    return typer.Option("--public", help=help_text, metavar="FILE", autocompletion=complete_public_texts)
+
+
+def complete_public_texts(incomplete: str) -> list[str]:
+    """Return what a shell offers where public texts are named: ``general``, and files of the current directory.
+
+    Nothing is returned once the name can only be a file's: shells then complete it themselves, folders and quotes too.
+    A name with characters that are special to a shell is left to the shell as well.
+    """
+    if not GENERAL.startswith(incomplete):
+        return []
+    files = [path for path in Path().glob(f"{incomplete}*") if not path.name.startswith(".")]
+    return [GENERAL, *sorted(f"{path}/" if path.is_dir() else str(path) for path in files if _is_plain(path.name))]
 
 
 def with_options(
@@ -102,6 +128,10 @@ def _kind(field: FieldInfo) -> type:
     if isinstance(found, type) and (issubclass(found, enum.Enum) or found in (bool, int, float, Path)):
         return found
     return str
+
+
+def _is_plain(name: str) -> bool:
+    return _PLAIN_NAME.fullmatch(name) is not None
 
 
 def _is_secret(field: FieldInfo) -> bool:

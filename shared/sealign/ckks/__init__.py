@@ -8,7 +8,7 @@ all that they share. Replies are always sanitised.
 
 from sealign.ckks.cipher import Cipher, checked_rows
 from sealign.ckks.cost import Cost
-from sealign.ckks.evaluator import Evaluator, product_shape
+from sealign.ckks.evaluator import Evaluator, WeightRows, product_shape
 from sealign.ckks.keys import PublicKey, SecretKey
 from sealign.ckks.lifetime import LeakageMeter, replies_per_key, reply_bits_told
 from sealign.ckks.messages import (
@@ -59,6 +59,7 @@ __all__ = [
     "StreamedProduct",
     "VerifiedRows",
     "VocabularyEvaluator",
+    "WeightRows",
     "ZeroPool",
     "candidates",
     "checked_rows",

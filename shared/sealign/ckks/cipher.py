@@ -6,7 +6,8 @@ key: a silo that knows its reply and N of them solves for the key (Li and Miccia
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,25 @@ from sealign.ckks.serialization import (
 )
 from sealign.errors import DecryptionError, InvalidInputError
 
+Columns: TypeAlias = Callable[[int, int], NDArray[np.float64]]
+"""Returns the columns of some rows from one to another, so that the rows need not be in memory."""
 
-def checked_rows(X: NDArray[np.floating], plan: PackingPlan) -> NDArray[np.float64]:
+
+def checked_rows(X: NDArray[np.floating], plan: PackingPlan, dimension: int | None = None) -> NDArray[np.float64]:
     """Rows of shape (n, d), any n, as float64, if requests under the plan can carry them.
+
+    Args:
+        X: the rows, or some columns of them.
+        plan: of the requests.
+        dimension: number of columns; by default all that the plan takes.
 
     Raises:
         InvalidInputError: wrong shape, values that are not finite, or rows longer than ``plan.row_norm``.
     """
-    if X.ndim != 2 or X.shape[1] != plan.dimension:
+    dimension = plan.dimension if dimension is None else dimension
+    if X.ndim != 2 or X.shape[1] != dimension:
         raise InvalidInputError(
-            f"the plan takes rows of dimension {plan.dimension}, but the array has shape {X.shape}; check that the "
+            f"the plan takes rows of dimension {dimension}, but the array has shape {X.shape}; check that the "
             "encoder is the one the plan was made for"
         )
     rows = X.astype(np.float64)
@@ -47,6 +57,11 @@ def checked_rows(X: NDArray[np.floating], plan: PackingPlan) -> NDArray[np.float
             "normalise the embeddings"
         )
     return rows
+
+
+def columns_of(rows: NDArray[np.float64]) -> Columns:
+    """Return the columns of rows that are in memory."""
+    return lambda first, last: rows[:, first:last]
 
 
 LARGEST_REQUEST_BYTES = 64 << 20
@@ -72,22 +87,24 @@ class Cipher:
         Raises:
             InvalidInputError: wrong shape, values that are not finite, rows too long, or too many for a message.
         """
-        return self._encrypted(self._integers(X))
+        return self._encrypted(self._integers(X, self.plan.dimension))
 
-    def encrypt_blocks(self, X: NDArray[np.floating], start: int = 0) -> Iterator[EncryptedMatrix]:
+    def encrypt_blocks(self, X: NDArray[np.floating] | Columns, start: int = 0) -> Iterator[EncryptedMatrix]:
         """Encrypt rows X one inner block at a time, for a `StreamedProduct`, from block ``start`` on.
 
         Raises:
-            InvalidInputError: as :meth:`encrypt`, before the first block.
+            InvalidInputError: as :meth:`encrypt`; before the first block, unless the rows come column by column.
         """
-        integers, inner = self._integers(X), self.plan.block.inner
-        for first in range(start * inner, self.plan.dimension, inner):
-            yield self._encrypted(integers[:, first : first + inner])
-
-    def _integers(self, X: NDArray[np.floating]) -> Integers:
-        """Checked rows at the input scale, shape (n, d)."""
         plan = self.plan
-        rows = checked_rows(X, plan)
+        columns = X if callable(X) else columns_of(checked_rows(X, plan))
+        for first in range(start * plan.block.inner, plan.dimension, plan.block.inner):
+            last = min(first + plan.block.inner, plan.dimension)
+            yield self._encrypted(self._integers(columns(first, last), last - first))
+
+    def _integers(self, X: NDArray[np.floating], dimension: int) -> Integers:
+        """Checked rows at the input scale, shape (n, dimension)."""
+        plan = self.plan
+        rows = checked_rows(X, plan, dimension)
         if not 1 <= len(rows) <= plan.rows:
             raise InvalidInputError(f"the plan takes 1 to {plan.rows} rows in a request, not {len(rows)}")
         integers: Integers = np.rint(rows * 2.0**plan.input_scale_bits).astype(np.int64)

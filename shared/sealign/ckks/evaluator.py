@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -21,8 +23,29 @@ EncodedBlock: TypeAlias = sealapi.Plaintext | None
 """None stands for a block of zeros, which SEAL refuses to multiply by and which adds nothing."""
 
 
+@dataclass(frozen=True, eq=False)
+class WeightRows:
+    """Weights (d, C) whose rows are made when they are needed, so that they need not be in memory.
+
+    Attributes:
+        shape: (d, C).
+        norms: of the columns, (C,).
+        part: returns the rows from one to another.
+    """
+
+    shape: tuple[int, int]
+    norms: NDArray[np.float64]
+    part: Callable[[int, int], NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, weight: NDArray[np.float64]) -> WeightRows:
+        """Return weights that are in memory."""
+        rows, columns = weight.shape
+        return cls((rows, columns), np.linalg.norm(weight, axis=0), lambda first, last: weight[first:last])
+
+
 def product_shape(
-    weight: NDArray[np.float64],
+    weight: NDArray[np.float64] | WeightRows,
     bias: NDArray[np.float64],
     *,
     rows: int = 1,
@@ -30,13 +53,14 @@ def product_shape(
     row_norm: float = 1.0,
 ) -> ProductShape:
     """The planner's input for weights (d, C) and bias (C,): their norms, and no more, enter a plan."""
-    columns = np.linalg.norm(weight, axis=0) * row_norm + np.abs(bias)
+    weight = weight if isinstance(weight, WeightRows) else WeightRows.of(weight)
+    columns = weight.norms * row_norm + np.abs(bias)
     tiny = 2.0**-20  # weights of zero are legitimate, a range of zero is not
     return ProductShape(
         rows=rows,
         dimension=weight.shape[0],
         outputs=weight.shape[1],
-        frobenius_norm=max(float(np.linalg.norm(weight)), tiny),
+        frobenius_norm=max(float(np.linalg.norm(weight.norms)), tiny),
         range=max(float(columns.max()), tiny),
         row_norm=row_norm,
         precision=precision,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tenseal import sealapi
 
 from sealign.ckks.backend import backend
-from sealign.ckks.evaluator import add_product, check_query, encoded_weights
+from sealign.ckks.evaluator import WeightRows, add_product, check_query, encoded_weights
 from sealign.ckks.messages import EncryptedMatrix, EncryptedProduct
 from sealign.ckks.packing import pack_bias
 from sealign.ckks.plan import PackingPlan
@@ -27,7 +27,7 @@ class StreamedProduct:
 
     Args:
         plan: made by the planner, with ``streamed``, for X and W.
-        weight: W, shape (d, C), whose columns times the plan's row norm are within its range.
+        weight: W, shape (d, C), whose columns times the plan's row norm are within its range; perhaps not in memory.
         zeros: encryptions of zero under the client's key; every sum starts as one.
 
     Raises:
@@ -35,13 +35,14 @@ class StreamedProduct:
             of another set.
     """
 
-    def __init__(self, plan: PackingPlan, weight: NDArray[np.float64], zeros: ZeroPool) -> None:
-        if weight.shape != (plan.dimension, plan.outputs) or not np.isfinite(weight).all():
+    def __init__(self, plan: PackingPlan, weight: NDArray[np.float64] | WeightRows, zeros: ZeroPool) -> None:
+        weight = weight if isinstance(weight, WeightRows) else WeightRows.of(weight)
+        if weight.shape != (plan.dimension, plan.outputs) or not np.isfinite(weight.norms).all():
             raise InvalidInputError(
                 f"the plan is for finite weights of shape ({plan.dimension}, {plan.outputs}), not for these of shape "
                 f"{weight.shape}"
             )
-        if np.linalg.norm(weight, axis=0).max() * plan.row_norm > plan.range:
+        if weight.norms.max() * plan.row_norm > plan.range:
             raise InvalidInputError(
                 "the product could overflow the range that the plan promises: the weights have changed since it was "
                 "made; plan again"
@@ -83,7 +84,7 @@ class StreamedProduct:
             for seeded in rows.ciphertexts
         ]
         start = self.inner_blocks_done * plan.block.inner
-        (weights,) = encoded_weights(plan, self._weight[start : start + plan.block.inner])
+        (weights,) = encoded_weights(plan, self._weight.part(start, min(start + plan.block.inner, plan.dimension)))
         for ciphertext, sums in zip(ciphertexts, self._sums, strict=True):
             for total, encoded in zip(sums, weights, strict=True):
                 add_product(self._backend, total, ciphertext, encoded)

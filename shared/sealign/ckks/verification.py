@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, exp, log, sqrt
 from typing import NamedTuple
@@ -32,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sealign.ckks.cipher import checked_rows
+from sealign.ckks.cipher import Columns, checked_rows, columns_of
 from sealign.ckks.keys import SecretKey
 from sealign.ckks.plan import PackingPlan
 from sealign.ckks.randomness import gaussian
@@ -72,14 +73,13 @@ class VerifiedRows:
     """The rows of one product with check rows among them. Used once.
 
     Attributes:
-        rows: shape (n + checks, d): what to encrypt.
         plan: of the product.
         key: exhausted when the product is found wrong.
     """
 
-    rows: Floats
     plan: PackingPlan
     key: SecretKey
+    _columns: Columns
     _signs: Floats
     _scales: Floats
     _places: NDArray[np.int64]
@@ -107,29 +107,58 @@ class VerifiedRows:
         Raises:
             InvalidInputError: no rows, rows that the plan cannot carry, or more than it takes with the check rows.
         """
-        count = len(X)
-        if checks < 2 or count < 1 or count + checks > plan.rows:
-            raise InvalidInputError(
-                f"{count} rows and {checks} check rows do not fit a plan of {plan.rows} rows: send 1 to "
-                f"{plan.rows - checks} rows, with 2 check rows or more"
-            )
-        rows, signs = checked_rows(X, plan), _random_signs(checks, count)
-        norms = np.linalg.norm(signs @ rows, axis=1)
-        scales: Floats = np.minimum(1.0, plan.row_norm / np.maximum(norms, 1e-30))
-        places = list(range(count + checks))
-        secrets.SystemRandom().shuffle(places)
-        made = CheckRows(signs, scales, np.array(places))
-        return cls(_hidden(rows, made), plan, key, *made, bias)
+        _require_fit(plan, len(X), checks)
+        rows = checked_rows(X, plan)
+        made = _made(plan, _random_signs(checks, len(rows)), lambda signs: np.linalg.norm(signs @ rows, axis=1))
+        return cls(plan, key, columns_of(rows), *made, bias)
+
+    @classmethod
+    def of_columns(
+        cls, columns: Columns, gram: Floats, plan: PackingPlan, key: SecretKey, bias: Floats
+    ) -> VerifiedRows:
+        """Hide check rows among rows X that come column by column, as :meth:`of` does.
+
+        Args:
+            columns: of the rows, each within the plan's row norm.
+            gram: X·Xᵀ, (n, n), from which the norms of check rows follow.
+            plan, key, bias: as for :meth:`of`.
+
+        Raises:
+            InvalidInputError: no rows, or more than the plan takes with the check rows.
+        """
+        _require_fit(plan, len(gram), CHECKS)
+        made = _made(
+            plan,
+            _random_signs(CHECKS, len(gram)),
+            lambda signs: np.sqrt(np.maximum(((signs @ gram) * signs).sum(axis=1), 0.0)),
+        )
+        return cls(plan, key, columns, *made, bias)
+
+    @property
+    def rows(self) -> Floats:
+        """All rows, shape (n + checks, d): what to encrypt."""
+        return self.columns(0, self.plan.dimension)
+
+    @property
+    def total(self) -> int:
+        """Number of rows to encrypt: the rows and the check rows."""
+        return len(self._places)
+
+    def columns(self, first: int, last: int) -> Floats:
+        """Return some columns of the rows to encrypt, shape (n + checks, last - first)."""
+        rows = self._columns(first, last)
+        hidden = np.empty((self.total, rows.shape[1]))
+        hidden[self._places] = np.concatenate([rows, (self._signs @ rows) * self._scales[:, None]])
+        return hidden
 
     @property
     def checks(self) -> CheckRows:
         """The check rows, to be stored where the product comes in another process."""
         return CheckRows(self._signs, self._scales, self._places)
 
-    def restored(self, X: NDArray[np.floating], checks: CheckRows) -> VerifiedRows:
-        """Return rows X with stored check rows among them, for the plan, key and bias of these."""
-        rows = checked_rows(X, self.plan)
-        return VerifiedRows(_hidden(rows, checks), self.plan, self.key, *checks, self._bias)
+    def restored(self, checks: CheckRows) -> VerifiedRows:
+        """Return the same rows with stored check rows among them."""
+        return replace(self, _signs=checks.signs, _scales=checks.scales, _places=checks.places)
 
     def checked(self, Y: Floats) -> Floats:
         """Return the product of the rows alone, shape (n, C), in their order, from that of all rows (n + checks, C).
@@ -137,10 +166,8 @@ class VerifiedRows:
         Raises:
             VerificationError: the product is not that of these rows with any weights; the key is exhausted.
         """
-        if Y.shape != (len(self.rows), self.plan.outputs):
-            raise InvalidInputError(
-                f"a product of shape {(len(self.rows), self.plan.outputs)} is expected, not {Y.shape}"
-            )
+        if Y.shape != (self.total, self.plan.outputs):
+            raise InvalidInputError(f"a product of shape {(self.total, self.plan.outputs)} is expected, not {Y.shape}")
         ordered = Y[self._places]
         energies = self._energies(ordered)
         if energies.max() > self._limit(1) or energies.sum() > self._limit(self.plan.outputs):
@@ -219,11 +246,20 @@ class VerifiedRows:
         return freedom + 2 * sqrt(freedom * deviation) + 2 * deviation
 
 
-def _hidden(rows: Floats, checks: CheckRows) -> Floats:
-    """Return rows, (n, d), with check rows at their places: (n + checks, d)."""
-    hidden = np.empty((len(checks.places), rows.shape[1]))
-    hidden[checks.places] = np.concatenate([rows, (checks.signs @ rows) * checks.scales[:, None]])
-    return hidden
+def _require_fit(plan: PackingPlan, rows: int, checks: int) -> None:
+    if checks < 2 or rows < 1 or rows + checks > plan.rows:
+        raise InvalidInputError(
+            f"{rows} rows and {checks} check rows do not fit a plan of {plan.rows} rows: send 1 to "
+            f"{plan.rows - checks} rows, with 2 check rows or more"
+        )
+
+
+def _made(plan: PackingPlan, signs: Floats, norms: Callable[[Floats], Floats]) -> CheckRows:
+    """Return check rows of some signs, given the norms of what they combine to."""
+    scales: Floats = np.minimum(1.0, plan.row_norm / np.maximum(norms(signs), 1e-30))
+    places = list(range(sum(signs.shape)))
+    secrets.SystemRandom().shuffle(places)
+    return CheckRows(signs, scales, np.array(places))
 
 
 def _random_signs(rows: int, columns: int) -> Floats:

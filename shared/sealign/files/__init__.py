@@ -7,7 +7,7 @@ their owner alone unless ``mode=PUBLIC`` says otherwise.
 from sealign.files.arrays import Array, load_arrays, save_arrays
 from sealign.files.atomic import PRIVATE, PUBLIC, write_atomically
 from sealign.files.mapped import ArrayWriter, map_arrays
-from sealign.files.rows import RowSpool, mapped_rows, resumed_rows, row_parts, spilled_rows
+from sealign.files.rows import RowSpool, load_rows, resumed_rows, row_parts, save_rows, spilled_rows
 
 __all__ = [
     "PRIVATE",
@@ -16,11 +16,12 @@ __all__ = [
     "ArrayWriter",
     "RowSpool",
     "load_arrays",
+    "load_rows",
     "map_arrays",
-    "mapped_rows",
     "resumed_rows",
     "row_parts",
     "save_arrays",
+    "save_rows",
     "spilled_rows",
     "write_atomically",
 ]

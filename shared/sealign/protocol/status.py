@@ -106,7 +106,8 @@ def _unreachable(details: str, peer: str) -> SealignError:
     if any(sign in lowered for sign in ("certificate", "peer name", "verification")):
         return errors.AuthenticationError(
             f"TLS with {peer} failed: a certificate is expired, made for another name, or not trusted by the other "
-            f"side. Check --tls-ca, --tls-cert and the silo's certificate. ({details})"
+            "side, or another server answers at this address. Check --tls-ca, --tls-cert, the address and the silo's "
+            f"certificate; retry if addresses are changing. ({details})"
         )
     # A refused certificate looks like a silo that hung up, or that is not there: of several addresses, gRPC names one.
     return errors.UnavailableError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,17 +17,9 @@ from sealign.alignment import (
 )
 from sealign.alignment.cross_covariance import MASKED_TOLERANCE
 from sealign.errors import InvalidInputError
+from sealign.lab.evaluation.context import NAMES
 
 Floats = NDArray[np.float64]
-
-
-class _Names(TypedDict):
-    source_fingerprint: str
-    target_fingerprint: str
-    public_set: str
-
-
-NAMES = _Names(source_fingerprint="a", target_fingerprint="b", public_set="c")
 
 
 def views(rows: int, source: int, target: int, noise: float, seed: int = 0) -> tuple[Floats, Floats]:

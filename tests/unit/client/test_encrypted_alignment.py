@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import tracemalloc
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,19 @@ import numpy as np
 import pytest
 
 from sealign.alignment import AffineMap
-from sealign.ckks import Cipher, SecretKey, SecurityTable, StreamedProduct, ZeroPool, candidates, product_shape
+from sealign.ckks import (
+    Cipher,
+    PackingPlan,
+    SecretKey,
+    SecurityTable,
+    StreamedProduct,
+    WeightRows,
+    ZeroPool,
+    candidates,
+    product_shape,
+)
 from sealign.ckks.verification import CHECKS
+from sealign.defaults import ALIGNMENT_PRECISION
 from sealign.encoders import EncoderCard
 from sealign.errors import (
     DecryptionError,
@@ -22,10 +35,12 @@ from sealign.errors import (
     StorageError,
     UnavailableError,
 )
+from sealign.files import load_rows, save_rows
 from sealign.protocol import AlignmentOffer, AlignmentRequest, CrossCovariancePart
 from sealign_client.encrypted_alignment import AlignmentTask, EncryptedAlignment
 from sealign_client.local.unfinished import UnfinishedAlignment
 from sealign_client.retry import Retry
+from sealign_server.serving.encrypted_alignment import centred_weights
 
 ROWS, OURS, THEIRS = 120, 6, 5
 ENCODER = EncoderCard(name="client", dimension=OURS, fingerprint="c" * 64)
@@ -45,9 +60,11 @@ class FaultySilo:
 
     table = SecurityTable.CLASSICAL
 
-    def __init__(self, tamper: Tamper, weight: np.ndarray[Any, Any] = WEIGHT) -> None:
+    def __init__(self, tamper: Tamper, weight: Any = WEIGHT, plan: PackingPlan = PLAN) -> None:
         self._tamper = tamper
-        self._weight = weight
+        self._weight = weight if isinstance(weight, WeightRows) else WeightRows.of(weight)
+        self._plan = plan
+        self._squared_norm = float(np.sum(self._weight.norms**2))
         self.confirmed = False
         self.alignment = self
 
@@ -64,14 +81,14 @@ class FaultySilo:
         await retry.after(error)
 
     async def align_encrypted(self, request: Any, blocks: Any) -> AsyncGenerator[object, None]:
-        offer = self._tamper(AlignmentOffer(b"s" * 16, PLAN, 0))
+        offer = self._tamper(AlignmentOffer(b"s" * 16, self._plan, 0))
         yield offer
         assert request.check_rows == CHECKS
-        product = StreamedProduct(PLAN, self._weight, ZeroPool(request.key))
+        product = StreamedProduct(self._plan, self._weight, ZeroPool(request.key))
         async for _, block in blocks(offer):
             product.add(block)
         for index, part in enumerate(product.finish()):
-            yield self._tamper(CrossCovariancePart(index, part, float(np.sum(WEIGHT**2))))
+            yield self._tamper(CrossCovariancePart(index, part, self._squared_norm))
         self.confirmed = True
 
 
@@ -79,6 +96,37 @@ def alignment(silo: FaultySilo, kept: list[AffineMap], unfinished: UnfinishedAli
     session: Any = silo
     task = AlignmentTask(AlignmentRequest("embeddings", ENCODER, "d" * 64, ROWS), TARGET, X)
     return EncryptedAlignment(session, task, unfinished, kept.append, None)
+
+
+def traced_peak(rows: int, directory: Path) -> int:
+    """Return the most memory, in bytes, that numpy and Python hold during an alignment over rows in files."""
+    generator = np.random.default_rng(rows)
+    hidden = generator.normal(size=(rows, 4))
+    sides = [hidden @ generator.normal(size=(4, width)) + generator.normal(size=(rows, width)) for width in (40, 20)]
+    for name, side in zip("xy", sides, strict=True):
+        save_rows(directory / name, side.astype(np.float16))
+    del hidden, sides
+    x, y = (load_rows(directory / name, width, "") for name, width in (("x", 40), ("y", 20)))
+    tracemalloc.start()
+    weight = centred_weights(y)
+    precision = ALIGNMENT_PRECISION * float(weight.norms.min())
+    plan = candidates(product_shape(weight, np.zeros(20), rows=40 + CHECKS, precision=precision), streamed=True)[0]
+    session: Any = FaultySilo(lambda reply: reply, weight, plan)
+    request = AlignmentRequest("generation/prose", ENCODER.model_copy(update={"dimension": 40}), "d" * 64, rows)
+    task = AlignmentTask(request, TARGET.model_copy(update={"dimension": 20}), x)
+    made = EncryptedAlignment(session, task, UnfinishedAlignment(directory / "a"), lambda _: None, None)
+    learned = asyncio.run(made.learn())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert learned.quality.rows == rows
+    assert learned.quality.explained_variance > 0.5
+    return peak
+
+
+def test_memory_does_not_grow_with_rows_that_are_in_a_file(tmp_path: Path) -> None:
+    """Both sides' rows of the larger alignment would take 4.8 MB in half precision, and 19 MB in double."""
+    few, many = (traced_peak(rows, tmp_path / str(rows)) for rows in (5_000, 40_000))
+    assert many - few < 1 << 20
 
 
 def of_part(change: Callable[[CrossCovariancePart], CrossCovariancePart]) -> Tamper:

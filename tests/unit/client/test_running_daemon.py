@@ -7,15 +7,23 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
-from sealign.errors import InvalidInputError, NoMapError, NotFoundError
+from sealign.errors import InvalidInputError, NoMapError, NotFoundError, OverloadedError, UnavailableError
+from sealign.protocol.status import trailers_of
+from sealign.protocol.v1 import daemon_pb2 as pb
+from sealign.protocol.v1.daemon_pb2_grpc import DaemonServicer, add_DaemonServicer_to_server
 from sealign_client import Client, PublicSet
 from sealign_client.daemon.private_socket import private_socket
+from sealign_client.daemon.running import RunningDaemon
 from sealign_client.settings import client_settings
 from tests.support.fakesilo import Address, FakeSilo, clear_labels
 from tests.support.processes import Server, command, environment, script, serving
@@ -122,6 +130,40 @@ def test_a_socket_that_a_killed_daemon_left_is_passed_over(place: Place, daemon:
             bound.bind(str(left))
     ran = place.classify(*TEXTS)
     assert (ran.returncode, len(ran.stdout.splitlines())) == (0, 2), ran.stderr
+
+
+class BusyDaemon(DaemonServicer):
+    """A daemon that has no room at first, in its own words and in those of gRPC's core."""
+
+    def __init__(self, refusals: int = 4) -> None:
+        self.refusals = refusals
+
+    def ClassifyTexts(self, request: pb.ClassifyTextsRequest, context: Any) -> pb.ClassifyTextsReply:  # noqa: N802
+        self.refusals -= 1
+        if self.refusals >= 0:
+            if self.refusals % 2:
+                context.set_trailing_metadata(trailers_of(OverloadedError("full", retry_after=0.1)))
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+            context.abort(grpc.StatusCode.CANCELLED, "")
+        return pb.ClassifyTextsReply(labels=["a"], classifications=[pb.Classified(label="a") for _ in request.texts])
+
+
+@pytest.mark.parametrize(("refusals", "timeout"), [(4, 15.0), (1000, 1.0)])
+def test_a_daemon_that_is_full_is_asked_again_for_as_long_as_a_silo(
+    tmp_path: Path, refusals: int, timeout: float
+) -> None:
+    server, started = grpc.server(ThreadPoolExecutor(2)), time.monotonic()
+    add_DaemonServicer_to_server(BusyDaemon(refusals), server)  # type: ignore[abstract]
+    server.add_insecure_port(f"unix:{tmp_path}/socket")
+    server.start()
+    with RunningDaemon(tmp_path / "socket", timeout) as running:
+        if refusals < 1000:
+            assert [result.label for result in running.classify(TEXTS)] == ["a", "a"]
+        else:
+            with pytest.raises((OverloadedError, UnavailableError)):
+                running.classify(TEXTS)
+            assert time.monotonic() - started < 5
+    server.stop(None)
 
 
 @pytest.mark.parametrize("option", ["--daemon", "--no-daemon"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import pickle
 import threading
@@ -11,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from sealign.errors import MachineError, NoPlanError, OverloadedError, UnavailableError
 from sealign_client import AsyncClient, Client, session
 from tests.support.certificates import Authority
-from tests.support.fakesilo import Address, FakeSilo, serving_fake, silo_files
+from tests.support.fakesilo import Address, BareStatusError, FakeSilo, serving_fake, silo_files
 from tests.support.views import PUBLIC, client_encoder
 
 QUERIES = [f"query {number}" for number in range(5)]
@@ -92,6 +94,27 @@ def test_an_overloaded_silo_is_asked_again_when_it_says(client: Client, fake: Fa
     started = time.monotonic()
     client.classify(QUERIES[0])
     assert time.monotonic() - started >= 0.4
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_a_refusal_of_grpcs_core_says_nothing_and_is_waited_out(
+    client: Client, fake: FakeSilo, code: grpc.StatusCode
+) -> None:
+    client.align(PUBLIC)
+    came: list[float] = []
+
+    def full(method: str, reply: Any) -> Any:
+        came.append(time.monotonic())
+        if method == "Classify" and len(came) < 5:
+            raise BareStatusError(code)
+        return reply
+
+    client.describe()
+    fake.tamper = full
+    client.classify(QUERIES[0])
+    pauses = [later - sooner for sooner, later in itertools.pairwise(came)]
+    assert len(pauses) == 4
+    assert all(pause >= 0.05 * 2**number for number, pause in enumerate(pauses))
 
 
 @pytest.mark.parametrize("timeout", [0.5, 1.5])

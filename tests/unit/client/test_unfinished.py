@@ -33,7 +33,7 @@ def test_another_process_resumes_with_session_key_checks_and_embeddings(tmp_path
     second = unfinished.begun
     assert second is not None
     assert second.session == SESSION
-    assert np.array_equal(second.embeddings, EMBEDDINGS)
+    assert np.array_equal(second.rows, EMBEDDINGS)
     # The silo's sums are under this public key.
     assert second.key.public_key.id == first.key.public_key.id
     for ours, theirs in zip(first.checks, second.checks, strict=True):
@@ -50,7 +50,7 @@ def test_the_same_rows_are_encrypted_again_with_the_same_checks_among_them(tmp_p
     first = VerifiedRows.of(ROWS, PLAN, key, bias=np.zeros(2))
     other = VerifiedRows.of(ROWS, PLAN, key, bias=np.zeros(2))
     assert not np.array_equal(first.rows, other.rows)
-    again = other.restored(ROWS, BegunAlignment.of(SESSION, EMBEDDINGS, first).checks)
+    again = other.restored(BegunAlignment.of(SESSION, EMBEDDINGS, first).checks)
     assert np.allclose(again.rows, first.rows, rtol=0, atol=1e-15)
     weight = np.linspace(-0.1, 0.1, 80).reshape(40, 2)
     assert np.allclose(again.checked(again.rows @ weight), ROWS @ weight)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sealign.errors import StorageError
-from sealign.files import mapped_rows, resumed_rows, row_parts, spilled_rows
+from sealign.files import load_rows, resumed_rows, row_parts, save_rows, spilled_rows
 
 COUNTS = (3, 0, 5, 2)
 ROWS = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
@@ -71,10 +71,47 @@ def test_spilled_rows_leave_no_file(tmp_path: Path) -> None:
     assert spilled_rows([], 4, tmp_path).shape == (0, 4)
 
 
-def test_a_cut_file_is_refused(tmp_path: Path) -> None:
-    resumed_rows(tmp_path / "states", COUNTS, 4, Reader())
-    with pytest.raises(StorageError, match="cut"):
-        mapped_rows(tmp_path / "states", (11, 4))
+def test_stored_rows_are_mapped_as_they_are(tmp_path: Path) -> None:
+    save_rows(tmp_path / "full", ROWS)
+    save_rows(tmp_path / "half", ROWS.astype(np.float16))
+    assert np.array_equal(load_rows(tmp_path / "full", 4, "Align again.", np.float32), ROWS)
+    assert np.array_equal(load_rows(tmp_path / "half", 4, "Align again."), ROWS.astype(np.float16))
+    assert (tmp_path / "full").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("place", [0, 41, -33, -1])
+def test_one_flipped_bit_is_noticed(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "states"
+    resumed_rows(path, COUNTS, 4, Reader())
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"states is damaged.* Align again\."):
+        load_rows(path, 4, "Align again.")
+    with pytest.raises(StorageError, match=r"states is damaged.* Delete it, then read the texts again\."):
+        resumed_rows(path, COUNTS, 4, Reader())
+    path.unlink()
+    assert np.array_equal(resumed_rows(path, COUNTS, 4, Reader()), ROWS.astype(np.float16))
+
+
+@pytest.mark.parametrize("size", [0, 31, 80, 111, 113])
+def test_a_cut_file_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "states"
+    resumed_rows(path, COUNTS, 4, Reader())
+    path.write_bytes((path.read_bytes() + b"more")[:size])
+    with pytest.raises(StorageError, match="Align again"):
+        load_rows(path, 4, "Align again.")
+
+
+def test_a_file_without_its_digest_gets_it(tmp_path: Path) -> None:
+    """The process ended between the last part and the digest."""
+    path = tmp_path / "states"
+    rows = resumed_rows(path, COUNTS, 4, Reader())
+    for missing in (32, 5):
+        path.write_bytes(path.read_bytes()[:-missing])
+        reader = Reader()
+        assert np.array_equal(resumed_rows(path, COUNTS, 4, reader), rows)
+        assert not reader.read
 
 
 def test_files_need_nothing_that_windows_lacks() -> None:

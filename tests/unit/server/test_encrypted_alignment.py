@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,7 +52,7 @@ def test_embeddings_that_would_overflow_the_promised_range(
 ) -> None:
     """Detected before anything is summed, and never wrapped around the modulus."""
     alignment, cipher = begun(store, request_)
-    alignment._weight *= 4 * alignment.plan.range
+    alignment._weight = replace(alignment._weight, norms=4 * alignment.plan.range * alignment._weight.norms)
     first = next(iter(cipher.encrypt_blocks(ScaledRows.of(public_rows).rows)))
     with pytest.raises(InvalidInputError, match="could overflow the range"):
         alignment.add(0, first)

@@ -15,13 +15,19 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from sealign_client.daemon.http import classification, completions, page_api, status
+from sealign_client.daemon.http import classification, completions, page_api, public_texts, status
 from sealign_client.daemon.http.guard import Guard
 from sealign_client.daemon.http.openapi import openapi_document
 from sealign_client.daemon.http.operations import Call, Operation, Service
 from sealign_client.daemon.http.problems import HttpError, problem_response, unusable
 
-OPERATIONS = (*classification.OPERATIONS, *completions.OPERATIONS, *status.OPERATIONS, *page_api.OPERATIONS)
+OPERATIONS = (
+    *classification.OPERATIONS,
+    *completions.OPERATIONS,
+    *status.OPERATIONS,
+    *page_api.OPERATIONS,
+    *public_texts.OPERATIONS,
+)
 
 _FOLDER = Path(__file__).parents[1] / "page"
 _PAGES = {"/": "index.html", "/docs": "docs.html"}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sealign.alignment import PublicSet
 from sealign.encoders.settings import LongTexts
 from sealign.generation.sampling import Sampling
-from sealign.protocol import MapCard
+from sealign.protocol import MapCard, PublicSetCard
 from sealign_client.results import CanaryReport, Timing
 
 AlignmentMode = Literal["plain", "encrypted"]
@@ -158,6 +158,10 @@ class Backend(Protocol):
 
     async def maps(self) -> list[MapCard]:
         """Return the maps that this daemon's encoder can use, the one in use first."""
+        ...
+
+    async def public_sets(self) -> list[PublicSetCard]:
+        """Ask the silo for the public sets that this daemon's encoder can be aligned over."""
         ...
 
     async def canaries(self) -> list[CanaryReport]:

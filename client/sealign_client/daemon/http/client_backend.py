@@ -18,7 +18,7 @@ from sealign.encoders.settings import LongTexts
 from sealign.errors import InvalidInputError, UnavailableError
 from sealign.generation.sampling import Sampling
 from sealign.heads import softmax
-from sealign.protocol import MapCard, TaskCard
+from sealign.protocol import MapCard, PublicSetCard, TaskCard
 from sealign_client.client import AsyncClient
 from sealign_client.daemon.http.backend import (
     AlignmentMode,
@@ -91,6 +91,12 @@ class ClientBackend:
         described = await _soon(self._client.describe())
         used = [] if described.map is None else [described.map]
         return used + [card for card in described.space.maps if card not in used]
+
+    async def public_sets(self) -> list[PublicSetCard]:
+        """Return the public sets that the silo holds for this encoder; none without an encoder."""
+        if not self._client.classifies:
+            return []
+        return list((await _soon(self._client.describe(refresh=True))).space.public_sets)
 
     async def canaries(self) -> list[CanaryReport]:
         """Return how the silo has answered canaries, for each version of a task."""

@@ -48,7 +48,10 @@ def _entry(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         entry["parameters"] = list(operation.parameters)
     if operation.takes_body:
         schema = _schema(operation.body, schemas) if operation.body is not None else {"type": "string", "minLength": 3}
-        entry["requestBody"] = {"required": True, "content": {operation.body_media: {"schema": schema}}}
+        entry["requestBody"] = {
+            "required": operation.body_required,
+            "content": {operation.body_media: {"schema": schema}},
+        }
     return entry
 
 

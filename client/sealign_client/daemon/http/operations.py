@@ -57,6 +57,7 @@ class Operation:
         tag: "public", "service" or "page".
         body: what its JSON body must be; None if it has none.
         body_media: content type of the body.
+        body_required: whether the body may not be left out.
         answer: what it answers, a pydantic model or another type.
         media: content types of the answer.
         status: of an answer that is no error.
@@ -75,6 +76,7 @@ class Operation:
     answer: Any
     body: type[BaseModel] | None = None
     body_media: str = JSON
+    body_required: bool = True
     media: tuple[str, ...] = (JSON,)
     status: int = 200
     parameters: tuple[dict[str, Any], ...] = ()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
 from functools import partial
 
 from starlette.responses import Response
 
 from sealign.alignment import PublicSet
-from sealign.lines import checked_lines
 from sealign.protocol import MapCard
 from sealign_client.daemon.http.alignments import Alignment, Report
 from sealign_client.daemon.http.backend import AlignmentMode, Inspection
-from sealign_client.daemon.http.exposure import MOST_TEXTS, Exposure
+from sealign_client.daemon.http.exposure import Exposure
 from sealign_client.daemon.http.operations import TEXT, Call, Operation, Service, json_response
 from sealign_client.daemon.http.page_schemas import (
     AlignmentState,
@@ -25,7 +23,6 @@ from sealign_client.daemon.http.page_schemas import (
     Left,
     MapList,
     MapQuality,
-    PublicTextsState,
     ScoreOnScale,
     Session,
     SiloRecord,
@@ -34,6 +31,7 @@ from sealign_client.daemon.http.page_schemas import (
     TicketRequest,
 )
 from sealign_client.daemon.http.problems import HttpError
+from sealign_client.daemon.http.public_texts import PUBLIC, given_public_set, search_public_set
 
 _SAMPLE = 4096
 _FAULTS = (404, 409, 429, 502, 503, 504)
@@ -55,22 +53,14 @@ async def inspect(call: Call) -> Response:
     return json_response(_taken_apart(inspection, exposure, len(service.public)))
 
 
-async def put_public_texts(call: Call) -> Response:
-    """Answer ``PUT /page/public-texts``: embed public texts here, to search them; nothing is sent."""
-    public, service = _public_set(call.body), call.service
-    texts = public.texts[:MOST_TEXTS]
-    service.public.replace(texts, await service.backend.embed(texts, lambda _: None))
-    return json_response(PublicTextsState(texts=len(service.public)))
-
-
 async def list_maps(call: Call) -> Response:
     """Answer ``GET /page/maps``."""
     return json_response(MapList(maps=[_quality(card) for card in await call.service.backend.maps()]))
 
 
 async def start_alignment(call: Call) -> Response:
-    """Answer ``POST /page/alignments``: align in the background over the public texts of the body."""
-    public = _public_set(call.body)
+    """Answer ``POST /page/alignments``: align in the background over public texts."""
+    public = given_public_set(call)
     given = call.query.get("mode", "plain")
     if given not in ("plain", "encrypted"):
         raise HttpError(422, "INVALID_INPUT", "mode must be plain or encrypted.")
@@ -91,13 +81,8 @@ async def cancel_alignment(call: Call) -> Response:
 async def _align(service: Service, public: PublicSet, mode: AlignmentMode, report: Report) -> MapCard:
     learned = await service.backend.align(public, mode, report)
     report("reading public texts for the comparison", 0.99)
-    texts = public.texts[:MOST_TEXTS]
-    service.public.replace(texts, await service.backend.embed(texts, lambda _: None))
+    await search_public_set(service, public)
     return learned
-
-
-def _public_set(body: bytes) -> PublicSet:
-    return PublicSet(tuple(checked_lines(io.BytesIO(body), "the public texts")))
 
 
 def _taken_apart(inspection: Inspection, exposure: Exposure | None, public_texts: int) -> InspectResponse:
@@ -199,18 +184,6 @@ OPERATIONS = (
         works=True,
     ),
     Operation(
-        "PUT",
-        "/page/public-texts",
-        "putPublicTexts",
-        "page",
-        "Embed public texts, one a line, to search them. Nothing is sent.",
-        put_public_texts,
-        PublicTextsState,
-        body_media=TEXT,
-        faults=(409, 429, 504),
-        works=True,
-    ),
-    Operation(
         "GET",
         "/page/maps",
         "listMaps",
@@ -226,12 +199,13 @@ OPERATIONS = (
         "/page/alignments",
         "startAlignment",
         "page",
-        "Align over public texts, one a line, in the background.",
+        "Align over public texts, one a line or named, in the background.",
         start_alignment,
         AlignmentState,
         body_media=TEXT,
+        body_required=False,
         status=202,
-        parameters=(_MODE,),
+        parameters=(_MODE, PUBLIC),
         faults=(409, 429, 504),
         works=True,
     ),

@@ -122,6 +122,19 @@ class PublicTextsState(BaseModel):
     texts: int
 
 
+class NamedPublicSet(BaseModel):
+    """A part of the general set, by the name that alignments take."""
+
+    name: str
+    texts: int
+
+
+class PublicSetList(BaseModel):
+    """The parts of the general set that the silo holds, the largest first."""
+
+    public_sets: list[NamedPublicSet]
+
+
 class MapQuality(BaseModel):
     """A map and how well it does on rows held out from its fit."""
 

@@ -14,15 +14,40 @@ let current = null;
 export function startAlign() {
   find("align-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    align(find("align-file").files[0], new FormData(event.target).get("mode"));
+    align(find("align-public").value, new FormData(event.target).get("mode"));
   });
+  find("align-public").addEventListener("change", choose);
   find("align-cancel").addEventListener("click", () => current && call("DELETE", `/page/alignments/${current}`));
 }
 
-async function align(file, mode) {
+// The parts of the general set that the silo holds too are offered; the largest is chosen until the user chooses.
+export async function offerPublicSets() {
+  let held;
+  try {
+    ({ public_sets: held } = await call("GET", "/page/public-sets"));
+  } catch {
+    return; // the state line says what is wrong
+  }
+  const select = find("align-public");
+  const [own] = [...select.options].slice(-1);
+  const chosen = select.options.length > 1 ? select.value : held[0]?.name;
+  const names = held.map(({ name, texts }) => make("option", { value: name }, `${number(texts)} general texts that ship with Sealign`));
+  select.replaceChildren(...names, own);
+  select.value = held.some(({ name }) => name === chosen) ? chosen : "";
+  choose();
+}
+
+function choose() {
+  const own = find("align-public").value === "";
+  show("align-own", own);
+  find("align-file").required = own;
+}
+
+async function align(name, mode) {
   working(true);
   try {
-    let state = await call("POST", `/page/alignments?mode=${mode}`, file);
+    const query = new URLSearchParams(name ? { mode, public: name } : { mode });
+    let state = await call("POST", `/page/alignments?${query}`, name ? new Blob() : find("align-file").files[0]);
     current = state.id;
     while (state.state === "running") {
       find("align-progress").value = state.fraction;

@@ -29,7 +29,7 @@ export const hasToken = () => sessionStorage.getItem(KEY) !== null;
 export const setToken = (token) => sessionStorage.setItem(KEY, token);
 export const dropToken = () => sessionStorage.removeItem(KEY);
 
-// A body that is a File is sent as text, another one as JSON.
+// A body that is a Blob is sent as text, another one as JSON.
 export async function call(method, path, body, signal) {
   const response = await answered(method, path, body, signal);
   return response.json().catch(() => null);

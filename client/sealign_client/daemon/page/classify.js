@@ -178,7 +178,8 @@ async function usePublicTexts(event) {
   button.disabled = true;
   button.textContent = "Embedding…";
   try {
-    await call("PUT", "/page/public-texts", find("public-file").files[0]);
+    const [file] = find("public-file").files;
+    await call("PUT", `/page/public-texts${file ? "" : "?public=general"}`, file ?? new Blob());
     if (last) await inspect(last.text);
   } catch (problem) {
     notify(problem.message);

@@ -1,6 +1,6 @@
 // Starts the page: opens the session, follows the silo's state, and hands over to the panels.
 
-import { startAlign, showQuality } from "/page/align.js";
+import { offerPublicSets, showQuality, startAlign } from "/page/align.js";
 import { call, dropToken, hasToken, openSession, setToken } from "/page/api.js";
 import { startClassify, setTasks } from "/page/classify.js";
 import { find, notify, show } from "/page/dom.js";
@@ -31,7 +31,7 @@ async function refresh() {
       setTasks(namesOf(ready, "classification"));
       setGenerationTasks(namesOf(ready, "generation"));
       hint(info, ready);
-      if (info.silo !== null && info.encoder !== null) await showQuality(info);
+      if (info.silo !== null && info.encoder !== null) await Promise.all([showQuality(info), offerPublicSets()]);
     }
   } catch (problem) {
     if (problem.status === 401) lock();
