@@ -24,8 +24,8 @@ class Forecast:
     """Appends to final hidden states the expected next embedding and the entropy of the prediction.
 
     Embeddings are the rows of the language-model head about their mean. Many rows are computed in bfloat16 where the
-    processor has tiles for it, four times as fast: an expected embedding is then off by 2 % of its length at most,
-    which changes no perplexity behind a map in the first three digits.
+    processor has tiles for it, in less than half the time. An expected embedding is then off by 1 % of its length, 3 %
+    at most (Gemma-3-270M, 512 rows), which leaves the perplexity behind a map as it was (99.4 over 12,000 positions).
 
     Attributes:
         width: columns appended.
