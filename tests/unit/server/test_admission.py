@@ -37,11 +37,9 @@ async def do(bench: Bench, share: Share, identity: str, seconds: float, remainin
 async def test_more_than_there_is_room_for_is_refused_at_once(share: Share) -> None:
     """The old silo counted short products only while they ran, so it never refused one and queued them all."""
     bench = Bench(16)
-    started = time.monotonic()
     tasks = [asyncio.create_task(do(bench, share, f"CN={n}", 0.02)) for n in range(40)]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # one turn of the loop, in which no product can end
     refused = [task for task in tasks if task.done()]
-    assert time.monotonic() - started < 0.05
     assert len(refused) == (24 if share is Share.SINGLE else 36)
     for task in refused:
         error = task.result()
